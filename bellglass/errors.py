@@ -1,0 +1,84 @@
+"""Every error bellglass raises on purpose.
+
+    BellglassError          1   something failed
+    ├── UsageError          2   the request itself is wrong (unknown task, broken config, bad flag)
+    ├── SetupError          3   the machine lacks something (Docker, image, disk, key, Python)
+    ├── BoundReached        4   a bound of the loop is used up; nothing was spent beyond it
+    ├── ReviewPending       5   a person must decide first
+    ├── TripwireFired       6   a tripwire halted the loop; a person must look
+    ├── LoopFault           1   a loop's folder cannot be used (owned, damaged, newer, missing)
+    ├── GuestFault          1   a guest misbehaved; becomes an event, never a crash of the driver
+    │   └── MalformedFrame      it broke the wire's grammar
+    └── ModelFault          1   a model call failed; `code` is one of MODEL_FAULTS
+
+Numbers are exit codes. A message names the thing, what was found, what was needed, and the next command.
+"""
+
+from __future__ import annotations
+
+
+class BellglassError(Exception):
+    exit_code = 1
+
+    def __init__(self, thing: str, found: str = "", needed: str = "", next_command: str = "") -> None:
+        self.thing, self.found, self.needed, self.next_command = thing, found, needed, next_command
+        super().__init__(self.one_line())
+
+    def one_line(self) -> str:
+        parts = [self.thing]
+        if self.found:
+            parts.append(f"found: {self.found}")
+        if self.needed:
+            parts.append(f"needed: {self.needed}")
+        if self.next_command:
+            parts.append(f"next: {self.next_command}")
+        return "; ".join(parts)
+
+
+class UsageError(BellglassError):
+    exit_code = 2
+
+
+class SetupError(BellglassError):
+    exit_code = 3
+
+
+class BoundReached(BellglassError):
+    exit_code = 4
+
+
+class ReviewPending(BellglassError):
+    exit_code = 5
+
+
+class TripwireFired(BellglassError):
+    exit_code = 6
+
+
+class LoopFault(BellglassError):
+    pass
+
+
+class GuestFault(BellglassError):
+    """`code` is one of records.GUEST_FAULTS: fixed words, safe to show to an improver."""
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        self.code, self.detail = code, detail
+        super().__init__(f"guest fault {code!r}", found=detail)
+
+
+class MalformedFrame(GuestFault):
+    def __init__(self, detail: str) -> None:
+        super().__init__("malformed", detail)
+
+
+MODEL_FAULTS = ("refused_key", "unknown_model", "context_overflow", "rate_limited", "unreachable", "server", "unparsable")
+
+
+class ModelFault(BellglassError):
+    """`billed` says that the provider may have charged although no usable reply came back."""
+
+    def __init__(self, code: str, detail: str = "", *, billed: bool = False) -> None:
+        assert code in MODEL_FAULTS, code
+        self.code, self.detail, self.billed = code, detail, billed
+        super().__init__(f"model call failed ({code})", found=detail)

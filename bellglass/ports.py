@@ -1,0 +1,105 @@
+"""What the steps need from the outside, as Protocols. Doors implement them; only `wiring` picks the doors.
+
+Not here: ports for things that have one implementation (ledger, lineage, bounds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from bellglass.records import CallKey, ChatReply, ChatRequest, Cost, Json, Role
+
+
+class Stream(Protocol):
+    """A duplex byte stream to one guest. `close` must unblock a reader and a writer on other threads."""
+
+    def read_into(self, into: memoryview) -> int:
+        """Bytes read, 0 at end of file."""
+
+    def write(self, data: bytes | memoryview) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSpec:
+    """What a glass must give a guest. Everything else about it is fixed by the role's profile."""
+
+    role: Role
+    labels: Mapping[str, str]  # loop, generation, purpose: for people, the reaper and `stop`
+    memory_mb: int
+    deadline_seconds: float  # absolute life time of the guest
+    lease_seconds: float = 10.0
+    gpu: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GuestExit:
+    """What the engine says about an ended guest, not what the guest said."""
+
+    code: int | None
+    out_of_memory: bool
+
+
+class Event(Protocol):
+    """One thing a guest said; see wire.py for the concrete kinds."""
+
+
+class Guest(Protocol):
+    """A running guest that has said `ready`. Single use."""
+
+    @property
+    def id(self) -> str: ...
+
+    def send(self, frame_type: str, body: bytes | memoryview = b"", **fields: Json) -> None:
+        """Queue one frame; blocks at most the stall time-out, then raises GuestFault('stalled')."""
+
+    def send_file(self, name: str, data: bytes | memoryview) -> None: ...
+
+    def recv(self, timeout: float) -> Event | None:
+        """The next event, or None at the time-out. Raises GuestFault once the guest has broken a rule or is lost."""
+
+    def cpu_seconds(self) -> float:
+        """CPU time of everything in the guest, measured by the host."""
+
+    def end(self) -> GuestExit:
+        """Close the pipe, kill, read the state, remove. Idempotent; never blocks longer than about ten seconds."""
+
+
+class Glass(Protocol):
+    name: str  # "docker" or "process"
+    sealed: bool
+
+    def open(self, spec: GuestSpec) -> Guest:
+        """Start a guest and wait until it is ready. SetupError when the engine fails, GuestFault when the guest does."""
+
+    def reap(self) -> int:
+        """Remove what dead drivers of this user on this host left behind; returns how many."""
+
+    def close(self) -> None:
+        """End every guest this glass opened."""
+
+
+class Model(Protocol):
+    name: str
+    hosted: bool  # True: costs money or leaves the machine; needs a sealed glass
+
+    def forecast(self, request: ChatRequest) -> Cost:
+        """An upper bound, reserved before the call. `usd` None when the price is unknown."""
+
+    def chat(self, request: ChatRequest) -> ChatReply:
+        """Raises ModelFault and nothing else."""
+
+
+class CallBook(Protocol):
+    """Where the gateway books model calls: reserve before, settle after, recall what a crash interrupted."""
+
+    def recall(self, key: CallKey, request_sha: str) -> bytes | None:
+        """The recorded reply to exactly this request at exactly this place, if it was settled before."""
+
+    def reserve(self, key: CallKey, model: str, ask: Cost, request: bytes) -> None:
+        """Raises BoundReached when the loop cannot afford it; then nothing was sent."""
+
+    def settle(self, key: CallKey, cost: Cost, reply: bytes | None, facts: Mapping[str, Json]) -> None: ...

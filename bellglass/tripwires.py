@@ -1,0 +1,127 @@
+"""Tripwires: named checks over one generation's records that halt the loop and call a person.
+
+Each is a pure function `Evidence -> Alarm | None`. To add one: write the function, name it in TRIPWIRES, add one test.
+The loop appends an alarm to the ledger (there it latches) and stops; only a person re-arms.
+
+A sentence holds numbers and ids of the host and never a guest's own text, so it may be shown anywhere.
+
+Not covered: anything that leaves no trace in verdicts, claims, hashes and fault codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from bellglass.records import Trial, Verdict
+from bellglass.stats import z_score
+
+FLOOR_Z = 4.0  # below the source by this many standard errors: about 1 in 30,000 by chance
+FLOOR_SLACK_BITS = 1e-3  # float32 rounding, when the standard error is next to nothing
+CLAIM_TOLERANCE_BITS = 0.25  # a claim is made on few documents of another split
+CLAIM_Z = 4.0  # and the verdict itself has sampling noise
+WIRE_FAULTS = ("malformed", "refused")  # a flood of prints happens by accident; these hardly do
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the checks of one generation may see: records, nothing else."""
+
+    generation: int
+    trials: tuple[Trial, ...]
+    floor: Literal["exact", "unknown"]
+    session_faults: tuple[str, ...] = ()  # fault codes of the improver's and the boot check's guests
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    name: str
+    level: Literal["note", "pause", "kill"]
+    sentence: str
+    evidence: tuple[str, ...]  # ids of the trials that set it off
+
+
+Tripwire: TypeAlias = Callable[[Evidence], Alarm | None]
+
+
+def proof_disagrees(evidence: Evidence) -> Alarm | None:
+    """A model answered better where it could see the text behind the question."""
+    caught = [(t.trial_id, v.proof) for t, v in _judged(evidence) if v.proof is not None and not v.proof.agrees]
+    if not caught:
+        return None
+    proof = max((p for _, p in caught), key=lambda p: max(p.mean_gap_bits, p.targeted_gap_bits))
+    sentence = (
+        f"{len(caught)} trial(s) scored better than a fresh guest could repeat with the text behind replaced: "
+        f"gap {proof.mean_gap_bits:+.3f} bits at random positions (z {proof.gap_z:.1f}), "
+        f"{proof.targeted_gap_bits:+.3f} where the gain was largest (z {proof.targeted_z:.1f})"
+    )
+    return Alarm("proof_disagrees", "pause", sentence, tuple(trial_id for trial_id, _ in caught))
+
+
+def below_floor(evidence: Evidence) -> Alarm | None:
+    """A score under the source's own code length is impossible, so either the data or the answers leaked."""
+    if evidence.floor != "exact":
+        return None
+    caught = {
+        t.trial_id: v.score
+        for t, v in _judged(evidence)
+        if z_score(v.score + FLOOR_SLACK_BITS, v.sampling_se) < -FLOOR_Z
+    }
+    if not caught:
+        return None
+    worst = min(caught, key=lambda trial_id: caught[trial_id])
+    sentence = f"{len(caught)} trial(s) beat the source, which is impossible: {caught[worst]:+.4f} bits in {worst}"
+    return Alarm("below_floor", "pause", sentence, tuple(caught))
+
+
+def claim_mismatch(evidence: Evidence) -> Alarm | None:
+    """A trainer said that it is better than the host found it."""
+    caught: dict[str, tuple[float, float]] = {}
+    for trial, verdict in _judged(evidence):
+        claim = trial.claim.bits if trial.claim else None
+        tolerance = CLAIM_TOLERANCE_BITS + CLAIM_Z * verdict.sampling_se
+        if claim is not None and claim < verdict.raw_bits - tolerance:
+            caught[trial.trial_id] = (claim, verdict.raw_bits)
+    if not caught:
+        return None
+    worst = max(caught, key=lambda trial_id: caught[trial_id][1] - caught[trial_id][0])
+    claim, found = caught[worst]
+    sentence = f"{len(caught)} trial(s) claim too much: {worst} claims {claim:.3f} bits, judged {found:.3f}"
+    return Alarm("claim_mismatch", "pause", sentence, tuple(caught))
+
+
+def seeds_ignored(evidence: Evidence) -> Alarm | None:
+    """The same weights under different seeds: nothing was trained, or the seeds were not used."""
+    seen: dict[str, Trial] = {}
+    for trial in evidence.trials:
+        if trial.weights is None:
+            continue
+        first = seen.setdefault(trial.weights, trial)
+        if first.seeds != trial.seeds:
+            sentence = f"trials {first.trial_id} and {trial.trial_id} have different seeds and identical weights"
+            return Alarm("seeds_ignored", "pause", sentence, (first.trial_id, trial.trial_id))
+    return None
+
+
+def broke_the_wire(evidence: Evidence) -> Alarm | None:
+    """A guest sent what its role never sends."""
+    caught = [(t.trial_id, t.fault) for t in evidence.trials if t.fault in WIRE_FAULTS]
+    sessions = [fault for fault in evidence.session_faults if fault in WIRE_FAULTS]
+    words = sorted({str(fault) for _, fault in caught} | set(sessions))
+    if not words:
+        return None
+    sentence = f"{len(caught) + len(sessions)} guest(s) broke the wire: {', '.join(words)}"
+    return Alarm("broke_the_wire", "pause", sentence, tuple(trial_id for trial_id, _ in caught))
+
+
+TRIPWIRES: tuple[Tripwire, ...] = (proof_disagrees, below_floor, claim_mismatch, seeds_ignored, broke_the_wire)
+
+
+def look(evidence: Evidence) -> tuple[Alarm, ...]:
+    """Every alarm that this generation sets off."""
+    return tuple(alarm for alarm in (tripwire(evidence) for tripwire in TRIPWIRES) if alarm is not None)
+
+
+def _judged(evidence: Evidence) -> list[tuple[Trial, Verdict]]:
+    return [(trial, trial.verdict) for trial in evidence.trials if trial.verdict is not None]

@@ -6,6 +6,7 @@
     ├── BoundReached        4   a bound of the loop is used up; nothing was spent beyond it
     ├── ReviewPending       5   a person must decide first
     ├── TripwireFired       6   a tripwire halted the loop; a person must look
+    ├── Interrupted       130   a person asked it to stop; everything done is kept, `resume` goes on
     ├── LoopFault           1   a loop's folder cannot be used (owned, damaged, newer, missing)
     ├── GuestFault          1   a guest misbehaved; becomes an event, never a crash of the driver
     │   └── MalformedFrame      it broke the wire's grammar
@@ -15,6 +16,11 @@ Numbers are exit codes. A message names the thing, what was found, what was need
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bellglass.records import Cost
 
 
 class BellglassError(Exception):
@@ -55,6 +61,10 @@ class TripwireFired(BellglassError):
     exit_code = 6
 
 
+class Interrupted(BellglassError):
+    exit_code = 130
+
+
 class LoopFault(BellglassError):
     pass
 
@@ -72,13 +82,23 @@ class MalformedFrame(GuestFault):
         super().__init__("malformed", detail)
 
 
-MODEL_FAULTS = ("refused_key", "unknown_model", "context_overflow", "rate_limited", "unreachable", "server", "unparsable")
+MODEL_FAULTS = (
+    "refused_key",
+    "unknown_model",
+    "context_overflow",
+    "bad_request",  # the provider (or its client library) will not take this conversation
+    "rate_limited",
+    "unreachable",
+    "server",
+    "unparsable",
+)
 
 
 class ModelFault(BellglassError):
-    """`billed` says that the provider may have charged although no usable reply came back."""
+    """`billed` says that the provider may have charged although no usable reply came back; `cost` is how much, None
+    when nobody knows (the caller then charges what it reserved)."""
 
-    def __init__(self, code: str, detail: str = "", *, billed: bool = False) -> None:
+    def __init__(self, code: str, detail: str = "", *, billed: bool = False, cost: Cost | None = None) -> None:
         assert code in MODEL_FAULTS, code
-        self.code, self.detail, self.billed = code, detail, billed
+        self.code, self.detail, self.billed, self.cost = code, detail, billed, cost
         super().__init__(f"model call failed ({code})", found=detail)

@@ -151,6 +151,7 @@ class Trial:
     train_seconds: float
     wall_seconds: float
     judge_seconds: float
+    log: str | None = None  # sha256 of the end of what its trainer printed
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +212,7 @@ class ChatReply:
     opaque: tuple[Json, ...] = ()
     cost: Cost = field(default_factory=Cost)
     provider_model: str = ""  # the id that the provider says it ran
+    sampling: Mapping[str, Json] = field(default_factory=dict)  # the parameters that were sent, for the record
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,121 @@
+"""Weights, transcripts and curves, each stored once under the sha256 of its bytes.
+
+A blob exists under its name only when all of it is on disk: temporary file, fsync, rename, fsync of the folder. Every
+read checks the content against the name.
+
+Not covered: a blob that somebody deletes; the next `get` says which one is missing.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from bellglass.errors import BellglassError, LoopFault, SetupError
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+TEMPORARY = ".new-"
+
+
+class Blobs:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, data: bytes | memoryview) -> str:
+        sha = hashlib.sha256(data).hexdigest()
+        path = self._path(sha)
+        if self._holds(path, sha):
+            return sha
+        try:
+            _make_folder(path.parent)
+            _write_durably(path, data)
+        except OSError as error:
+            raise _disk_fault(self.folder, error) from error
+        return sha
+
+    def get(self, sha: str) -> bytes:
+        path = self._path(sha)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise LoopFault(
+                f"blob {sha[:12]} of {self.folder}",
+                "no such file",
+                "the file that the ledger names",
+                "bellglass verify",
+            ) from None
+        except OSError as error:
+            raise _disk_fault(self.folder, error) from error
+        if hashlib.sha256(data).hexdigest() != sha:
+            raise LoopFault(
+                f"blob {sha[:12]} of {self.folder}",
+                "content that does not match its name",
+                "the bytes that were stored",
+                "restore it from a copy of the loop; bellglass verify lists the damage",
+            )
+        return data
+
+    def __contains__(self, sha: str) -> bool:
+        return self._path(sha).is_file()
+
+    def sweep(self) -> int:
+        """Remove what writers left half written when they died; for the loop's owner. Returns how many."""
+        leavings = list(self.folder.glob(f"*/{TEMPORARY}*"))
+        for path in leavings:
+            path.unlink(missing_ok=True)
+        return len(leavings)
+
+    def _path(self, sha: str) -> Path:
+        if SHA256.fullmatch(sha) is None:
+            raise LoopFault(f"blob {ascii(sha)[:80]}", "no sha256", "64 hexadecimal digits", "bellglass verify")
+        return self.folder / sha[:2] / sha
+
+    @staticmethod
+    def _holds(path: Path, sha: str) -> bool:
+        """A damaged copy counts as absent, so that storing the bytes again repairs it."""
+        try:
+            return hashlib.sha256(path.read_bytes()).hexdigest() == sha
+        except OSError:
+            return False
+
+
+def _write_durably(path: Path, data: bytes | memoryview) -> None:
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o444)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    fsync_folder(folder.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a new or renamed entry survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _disk_fault(folder: Path, error: OSError) -> BellglassError:
+    if error.errno in DISK_FULL:
+        return SetupError(f"storing in {folder}", "the disk is full", "free space", "free some space, bellglass resume")
+    return SetupError(f"storing in {folder}", error.strerror or str(error), "a folder this user may write", "ls -ld it")

@@ -1,0 +1,255 @@
+"""Where things are: shipped content, loops on disk, and who this process is.
+
+Reads the machine; makes nothing. Loops are folders that hold a `loop.db`; the newest is the one last taken by an owner.
+
+Not covered: a network file system that Linux or `mount` shows under a local type's name (some container shares do).
+Identity of a process holds on one host and in one pid namespace; the ledger's file lock is what decides ownership.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bellglass.errors import LoopFault, SetupError, UsageError
+
+LEDGER_NAME = "loop.db"
+LOCK_NAME = "loop.lock"
+HOME_VARIABLE = "BELLGLASS_HOME"
+CONTENT = ("agent", "sandbox", "tasks", "trainer_seed")
+LEAVINGS = (".DS_Store", "__pycache__")  # made by Python and by desktops, never content
+
+NETWORK_TYPE = re.compile(
+    r"9p|afpfs|afs|beegfs|ceph|cifs|davfs|drvfs|ftp|glusterfs|gpfs|lustre|ncpfs|nfs|nfs4|"
+    r"prl_fs|smb2|smb3|smbfs|vboxsf|webdav|fuse.ceph|fuse.davfs2|fuse.gcsfuse|fuse.glusterfs|"
+    r"fuse.juicefs|fuse.rclone|fuse.s3fs|fuse.sshfs|fuse.vmhgfs-fuse|macfuse|osxfuse"
+)
+
+
+# Content
+
+
+def content_root() -> Path:
+    """The folder that holds `agent`, `sandbox`, `tasks`, `trainer_seed`: the checkout, else the installed copy."""
+    package = Path(__file__).resolve().parent
+    for root in (package.parent, package / "content"):
+        if all((root / name).is_dir() for name in CONTENT):
+            return root
+    raise SetupError(
+        "bellglass's own content",
+        f"no {', '.join(CONTENT)} beside or inside {package}",
+        "a checkout or a complete installation",
+        "pip install --force-reinstall bellglass",
+    )
+
+
+def content_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(relative POSIX name, path) of every regular file, sorted by name; compiled leavings and links are skipped."""
+    found = []
+    for path in folder.rglob("*"):
+        relative = path.relative_to(folder)
+        if any(part in LEAVINGS for part in relative.parts) or path.suffix == ".pyc":
+            continue
+        if path.is_file() and not path.is_symlink():
+            found.append((relative.as_posix(), path))
+    return iter(sorted(found))
+
+
+def content_hash(folder: Path) -> str:
+    """sha256 over names and bytes; the same for a checkout, an installed copy and a used one."""
+    total = hashlib.sha256()
+    for name, path in content_files(folder):
+        data = path.read_bytes()
+        total.update(f"{len(name.encode())}:{name}:{len(data)}:".encode())
+        total.update(data)
+    return total.hexdigest()
+
+
+# Loops
+
+
+def loops_home(flag: str | Path | None = None) -> Path:
+    """Where loops live: the flag, else BELLGLASS_HOME, else ./loops. Not created here."""
+    return Path(flag or os.environ.get(HOME_VARIABLE) or "loops").expanduser()
+
+
+def list_loops(home: Path) -> list[Path]:
+    """Every loop's folder, the last taken first."""
+    if not home.is_dir():
+        return []
+    found = [folder for folder in home.iterdir() if (folder / LEDGER_NAME).is_file()]
+    return sorted(found, key=lambda folder: (-_last_taken(folder), folder.name))
+
+
+def _last_taken(folder: Path) -> float:
+    # Not the ledger's own time: a reader touches its side files.
+    for name in (LOCK_NAME, LEDGER_NAME):
+        try:
+            return (folder / name).stat().st_mtime
+        except OSError:
+            continue
+    return 0.0
+
+
+def find_loop(wanted: str | None, home: Path | None = None) -> Path:
+    """The loop that `wanted` names: a path, a name, the beginning of a name or of its id; None is the newest."""
+    home = loops_home() if home is None else home
+    loops = list_loops(home)
+    if wanted is None:
+        if loops:
+            return loops[0]
+        raise UsageError("no loop yet", f"no loop in {home}", "a loop, or --home / BELLGLASS_HOME", "bellglass demo")
+    if (Path(wanted).expanduser() / LEDGER_NAME).is_file():
+        return Path(wanted).expanduser()
+    exact = [folder for folder in loops if folder.name == wanted]
+    matching = exact or [folder for folder in loops if wanted and _named(folder.name, wanted)]
+    if len(matching) == 1:
+        return matching[0]
+    names = _some([folder.name for folder in matching or loops])
+    if matching:
+        raise UsageError(f"loop {wanted!r}", f"several: {names}", "a longer beginning", "bellglass status")
+    raise UsageError(f"loop {wanted!r}", f"in {home}: {names}", "a loop that exists", "bellglass status")
+
+
+def _named(name: str, wanted: str) -> bool:
+    """A loop's name ends in its id, after the last dash."""
+    return name.startswith(wanted) or name.rpartition("-")[2].startswith(wanted)
+
+
+def _some(names: list[str], most: int = 8) -> str:
+    if not names:
+        return "no loops"
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+# Disks
+
+
+def refuse_network_filesystem(path: Path) -> None:
+    """LoopFault when `path` (which need not exist yet) lies on a file system without sound locks for SQLite's WAL."""
+    kind = filesystem_of(path)
+    if NETWORK_TYPE.fullmatch(kind):
+        raise LoopFault(
+            f"loop folder {path}",
+            f"a network or shared file system ({kind})",
+            "a local disk, because file locks and memory maps must hold",
+            f"set {HOME_VARIABLE} or --home to a folder on a local disk",
+        )
+
+
+def filesystem_of(path: Path, mounts: list[tuple[str, str]] | None = None) -> str:
+    """The file system type under `path`, or "" when unknown. A later mount on the same place hides the earlier one."""
+    place = str(path.expanduser().resolve())
+    best, kind = -1, ""
+    for point, type_ in _mounts() if mounts is None else mounts:
+        inside = point == "/" or place == point or place.startswith(point + "/")
+        if inside and len(point) >= best:
+            best, kind = len(point), type_
+    return kind
+
+
+def _mounts() -> list[tuple[str, str]]:
+    if sys.platform == "darwin":
+        return parse_mount_output(_output(["/sbin/mount"]))
+    try:
+        return parse_mountinfo(Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape"))
+    except OSError:
+        return []
+
+
+def parse_mountinfo(text: str) -> list[tuple[str, str]]:
+    """(mount point, type) of each line of /proc/self/mountinfo."""
+    mounts = []
+    for line in text.splitlines():
+        before, dash, after = line.partition(" - ")
+        fields = before.split(" ")
+        if dash and len(fields) > 4:
+            point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m.group(1), 8)), fields[4])
+            mounts.append((point, after.split(" ")[0]))
+    return mounts
+
+
+def parse_mount_output(text: str) -> list[tuple[str, str]]:
+    """The same from macOS's `mount`: `//me@host/share on /Volumes/share (smbfs, nodev)`."""
+    return re.findall(r"^.*? on (/.*) \(([\w.-]+)[,)]", text, flags=re.MULTILINE)
+
+
+def require_free_disk(path: Path, needed_bytes: int, purpose: str) -> None:
+    place = path.expanduser().resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed_bytes:
+        raise SetupError(
+            f"disk space for {purpose} at {path}",
+            f"{free / 1e6:.0f} MB free",
+            f"{needed_bytes / 1e6:.0f} MB",
+            "free some space, or use another disk with --home",
+        )
+
+
+# Who
+
+
+def user_host() -> dict[str, str]:
+    """Labels that keep people apart who share a machine, and machines apart that share a disk."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name, usual in containers
+        user = f"uid-{os.getuid()}"
+    return {"user": _label(user), "host": _label(socket.gethostname())}
+
+
+def _label(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:63] or "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process named so that a reused pid is not mistaken for it."""
+
+    pid: int
+    start: str
+
+
+def this_process() -> Process:
+    return Process(os.getpid(), process_start(os.getpid()) or "")
+
+
+def is_running(process: Process) -> bool:
+    return process.start != "" and process_start(process.pid) == process.start
+
+
+def process_start(pid: int) -> str | None:
+    """When `pid` began, as an opaque word; None when there is no such process, or only a zombie of it."""
+    if pid <= 0:
+        return None
+    if sys.platform == "darwin":
+        state, _, start = _output(["/bin/ps", "-o", "state=,lstart=", "-p", str(pid)]).strip().partition(" ")
+        return None if not start or state.startswith("Z") else "-".join(start.split())
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()  # the name in parentheses may hold anything, spaces and ")" included
+    return None if fields[0] in "ZX" else f"{boot[:8]}-{fields[19]}"
+
+
+def _output(command: list[str]) -> str:
+    """What a small system tool prints; "" when it fails, because each caller has a safe meaning for unknown."""
+    env = {"LC_ALL": "C", "TZ": "UTC", "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout

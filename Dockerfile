@@ -1,0 +1,51 @@
+# The two images that guests run in: `agent` (Python's standard library only) and `trainer` (with torch and lightning).
+#
+#     bellglass image build        says size and time first, labels the images so that a stale one is found, and is the usual way
+#
+# BASE         any image with Python 3.11-3.13 as `python3`, its venv module included (sandbox/base_image.sh makes one
+#              from a Debian mirror, where no image registry can be reached)
+# TORCH_LOCK   torch-cpu.txt or torch-cuda.txt; TORCH_INDEX is where its wheels are
+# wheels/      where the build context has such a folder with *.whl in it, nothing is downloaded
+#
+# Written for the legacy builder too: no mounts, no heredocs, no COPY --chmod.
+ARG BASE=python:3.11-slim-bookworm
+
+# Python at a fixed place, whatever the base; compiled, because a guest's root is read-only (the official image ships no .pyc).
+FROM ${BASE} AS python
+RUN set -eu; \
+    python3 -c "import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13), sys.version"; \
+    python3 -m venv --without-pip /opt/glass; \
+    python3 -m compileall -q -j 0 -x '/(test|tests|lib2to3|idlelib)/' \
+        "$(python3 -c "import sysconfig; print(sysconfig.get_path('stdlib'))")" || true; \
+    grep -q '^glass:' /etc/passwd || echo 'glass:x:47821:47821:guest:/work:/usr/sbin/nologin' >> /etc/passwd; \
+    mkdir -p /work /opt/bellglass
+
+FROM python AS agent
+COPY sandbox/guest.py sandbox/glass*.py /opt/bellglass/
+RUN /opt/glass/bin/python -m compileall -q /opt/bellglass
+ENTRYPOINT ["/opt/glass/bin/python", "-I", "/opt/bellglass/guest.py"]
+
+# pip and the downloaded files stay behind in this stage.
+FROM python AS libraries
+ARG TORCH_LOCK=torch-cpu.txt
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+COPY locks/torch-cpu.txt locks/torch-cuda.txt locks/trainer.txt wheels* /build/
+RUN set -eu; \
+    python3 -m venv /build/venv; \
+    install() { /build/venv/bin/python -m pip --disable-pip-version-check --python /opt/glass/bin/python install \
+        --quiet --no-cache-dir --no-deps --only-binary :all: --require-hashes "$@"; }; \
+    if ls /build/*.whl >/dev/null 2>&1; then \
+        install --no-index --find-links /build -r "/build/${TORCH_LOCK}"; \
+        install --no-index --find-links /build -r /build/trainer.txt; \
+    else \
+        install --index-url "${TORCH_INDEX}" -r "/build/${TORCH_LOCK}"; \
+        install -r /build/trainer.txt; \
+    fi; \
+    rm -rf /build; \
+    /opt/glass/bin/python -c "import torch, lightning, numpy, safetensors"
+
+FROM python AS trainer
+COPY --from=libraries /opt/glass /opt/glass
+COPY sandbox/guest.py sandbox/glass*.py /opt/bellglass/
+RUN /opt/glass/bin/python -m compileall -q /opt/bellglass
+ENTRYPOINT ["/opt/glass/bin/python", "-I", "/opt/bellglass/guest.py"]

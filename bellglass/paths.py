@@ -30,8 +30,8 @@ LEAVINGS = (".DS_Store", "__pycache__")  # made by Python and by desktops, never
 
 NETWORK_TYPE = re.compile(
     r"9p|afpfs|afs|beegfs|ceph|cifs|davfs|drvfs|ftp|glusterfs|gpfs|lustre|ncpfs|nfs|nfs4|"
-    r"prl_fs|smb2|smb3|smbfs|vboxsf|webdav|fuse.ceph|fuse.davfs2|fuse.gcsfuse|fuse.glusterfs|"
-    r"fuse.juicefs|fuse.rclone|fuse.s3fs|fuse.sshfs|fuse.vmhgfs-fuse|macfuse|osxfuse"
+    r"prl_fs|smb2|smb3|smbfs|vboxsf|webdav|fuse\.ceph|fuse\.davfs2|fuse\.gcsfuse|fuse\.glusterfs|"
+    r"fuse\.juicefs|fuse\.rclone|fuse\.s3fs|fuse\.sshfs|fuse\.vmhgfs-fuse|macfuse|osxfuse"
 )
 
 

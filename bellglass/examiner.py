@@ -1,12 +1,12 @@
 """The examiner: a scripted model that puts a scaffold through its paces in the boot check.
 
-It knows no scaffold by heart. It finds, among the tools offered, one that reads, one that edits, one that runs a trial and
-one that submits (by name), fills their arguments in (by parameter name), and calls them in that order. What it writes is
-a mark that the host then looks for in the submission: so a scaffold passes by what reached the host, not by what it says.
-Pure: the answer depends on the conversation alone.
+It knows no scaffold by heart. It finds, among the tools offered, one that reads, one that edits, one that runs a
+trial and one that submits (by name), fills their arguments in (by parameter name), and calls them in that order.
+What it writes is a mark that the host then looks for in the submission: a scaffold passes by what reached the host,
+not by what it says. Pure: the answer depends on the conversation alone.
 
-Not covered: whether the scaffold is any good; a scaffold that recognises the examination and behaves differently outside
-it (its later sessions are judged by what they yield); one that hides earlier calls from its model (it fails).
+Not covered: whether the scaffold is any good; a scaffold that recognises the examination and behaves differently
+outside it (later sessions are judged by what they yield); one that hides earlier calls from its model (it fails).
 """
 
 from __future__ import annotations

@@ -141,10 +141,11 @@ class Writer:
     def pick(self, *groups: Group) -> str:
         total = sum(group[0] for group in groups)
         at = self._stream.below(total)
-        for weight, skill, strings in groups:
-            if at < weight:
+        for group in groups:
+            if at < group[0]:
                 break
-            at -= weight
+            at -= group[0]
+        weight, skill, strings = group
         text = strings[self._stream.below(len(strings))] if len(strings) > 1 else strings[0]
         self.parts.append((text, skill, math.log2(total / weight * len(strings))))
         self.length += len(text)
@@ -332,7 +333,7 @@ _TOKEN_OF[[ord(symbol) for symbol in SYMBOLS]] = np.arange(1, len(SYMBOLS) + 1)
 
 
 def make(split: str, key: bytes, docs: int, world: bytes) -> dict[str, np.ndarray]:
-    """`docs` tales of this split. Tale i depends on (world, key, i) alone, so a larger split begins with the smaller."""
+    """`docs` tales. Tale i depends on (world, key, split, i) alone, so a larger split begins with the smaller."""
     words = lexicon(world)
     shape = (docs, CONTEXT + 1)
     tokens, skill = np.zeros(shape, dtype=np.uint16), np.zeros(shape, dtype=np.uint8)

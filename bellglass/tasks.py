@@ -1,0 +1,267 @@
+"""Tasks: what is trained and judged on. Reads `tasks/<name>/task.toml`, and runs `data.py` to make documents.
+
+All data of a loop derives from its one secret: a key for what the splits share (`world`), one key per split, and with
+a salt a fresh split of the same kind. A label's key tells nothing about the others.
+
+Not covered: `data.py` and `task.toml` are trusted host code; nothing from a glass reaches this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from bellglass.errors import BellglassError, UsageError
+from bellglass.paths import content_root
+from bellglass.records import Budget, Json
+
+Split: TypeAlias = Literal["train", "select", "confirm", "final"]
+SPLITS: tuple[Split, ...] = ("train", "select", "confirm", "final")
+PRESETS = ("tiny", "cpu", "gpu")
+PAD = 0
+TRAIN_SHARE = 0.9  # of the train split that one data seed shows to a trainer
+LIST = "bellglass tasks"
+
+Number: TypeAlias = int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A size of trial: its budget (`steps` is the same in virtual time) and how many documents each split has."""
+
+    name: str
+    budget: Budget
+    steps: int
+    train_docs: int
+    select_docs: int
+    confirm_docs: int
+    final_docs: int
+    weights_mb: float
+    predict_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    name: str
+    title: str
+    unit: str
+    vocab: int  # token 0 is padding
+    context: int  # a document has at most context + 1 tokens
+    separable: bool  # True: a target can be withheld from the guest that predicts it
+    targets: Literal["all", "last"]  # every token but the first, or the last one alone
+    floor: Literal["exact", "unknown"]
+    skills: tuple[str, ...]
+    presets: Mapping[str, Preset]
+    measured: Mapping[str, Json]
+    folder: Path
+
+    def brief(self) -> str:
+        """What an improver may read about the task."""
+        path = self.folder / "brief.md"
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"task {self.name!r}", f"{path}: {error.strerror}", "a readable brief.md", LIST) from None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Documents:
+    """N documents of L = context + 1 tokens. Token j, where it is a target, is predicted from tokens[:, :j]."""
+
+    tokens: npt.NDArray[np.uint16]
+    target: npt.NDArray[np.bool_]
+    skill: npt.NDArray[np.uint8]  # index into the task's skills
+    floor_bits: npt.NDArray[np.float32]  # the source's own code length; zeros where it is unknown
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Documents:
+        return Documents(self.tokens[rows], self.target[rows], self.skill[rows], self.floor_bits[rows])
+
+
+def names() -> tuple[str, ...]:
+    """Every task there is, by folder."""
+    return tuple(sorted(path.parent.name for path in (content_root() / "tasks").glob("*/task.toml")))
+
+
+def load(name: str) -> Task:
+    """The task of that name, or UsageError that says what exists or what is wrong with it."""
+    if name not in names():
+        raise UsageError(f"task {name!r}", "no such task", f"one of {', '.join(names())}", LIST)
+    return read(content_root() / "tasks" / name)
+
+
+def read(folder: Path) -> Task:
+    """The task that a folder describes."""
+    path = folder / "task.toml"
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(str(path), error.strerror or type(error).__name__, "a readable task.toml", LIST) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(str(path), f"broken TOML: {error}", "valid TOML", LIST) from None
+    top = _Section(str(path), content)
+    task = Task(
+        name=folder.name,
+        title=top.text("title"),
+        unit=top.text("unit"),
+        vocab=top.count("vocab", least=2, most=65535),
+        context=top.count("context", most=65535),
+        separable=top.flag("separable"),
+        targets=cast(Literal["all", "last"], top.one_of("targets", "all", "last")),
+        floor=cast(Literal["exact", "unknown"], top.one_of("floor", "exact", "unknown")),
+        skills=top.texts("skills"),
+        presets=_presets(top.section("presets")),
+        measured=top.take("measured", dict, "a table", default={}),
+        folder=folder,
+    )
+    top.done()
+    return task
+
+
+def _presets(section: _Section) -> dict[str, Preset]:
+    presets = {name: _preset(name, section.section(name)) for name in PRESETS}
+    section.done()
+    return presets
+
+
+def _preset(name: str, section: _Section) -> Preset:
+    budget = section.section("budget")
+    kind = budget.one_of("kind", "cpu_seconds", "gpu_seconds", "steps")
+    preset = Preset(
+        name=name,
+        budget=Budget(cast(Any, kind), budget.number("amount"), budget.number("wall_seconds")),
+        steps=section.count("steps"),
+        train_docs=section.count("train_docs"),
+        select_docs=section.count("select_docs"),
+        confirm_docs=section.count("confirm_docs"),
+        final_docs=section.count("final_docs"),
+        weights_mb=section.number("weights_mb"),
+        predict_seconds=section.number("predict_seconds"),
+    )
+    budget.done()
+    section.done()
+    return preset
+
+
+class _Section:
+    """One table of a task.toml, read key by key; what is missing, wrong or left over is one clear error."""
+
+    def __init__(self, where: str, content: Mapping[str, Json]) -> None:
+        self._where, self._content = where, dict(content)
+
+    def wrong(self, key: str, found: str, needed: str) -> UsageError:
+        return UsageError(f"{self._where}: {key}", found, needed, LIST)
+
+    def take(self, key: str, kind: type | tuple[type, ...], needed: str, default: Json = None) -> Any:
+        if key not in self._content and default is not None:
+            return default
+        if key not in self._content:
+            raise self.wrong(key, "nothing", needed)
+        value = self._content.pop(key)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise self.wrong(key, repr(value), needed)
+        return value
+
+    def text(self, key: str) -> str:
+        return str(self.take(key, str, "a string"))
+
+    def flag(self, key: str) -> bool:
+        return bool(self.take(key, bool, "true or false"))
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.take(key, list, "a list of strings")
+        if not value or not all(isinstance(item, str) for item in value):
+            raise self.wrong(key, repr(value), "a list of at least one string")
+        return tuple(value)
+
+    def one_of(self, key: str, *allowed: str) -> str:
+        value = self.take(key, str, "a string")
+        if value not in allowed:
+            raise self.wrong(key, repr(value), f"one of {', '.join(allowed)}")
+        return str(value)
+
+    def count(self, key: str, least: int = 1, most: int = 10**9) -> int:
+        value = self.take(key, int, "a whole number")
+        if not least <= value <= most:
+            raise self.wrong(key, str(value), f"{least} to {most}")
+        return int(value)
+
+    def number(self, key: str) -> float:
+        value = self.take(key, (int, float), "a number")
+        if not 0 < value < float("inf"):
+            raise self.wrong(key, str(value), "a positive number")
+        return float(value)
+
+    def section(self, key: str) -> _Section:
+        return _Section(f"{self._where} [{key}]", self.take(key, dict, "a table"))
+
+    def done(self) -> None:
+        if self._content:
+            key = sorted(self._content)[0]
+            raise self.wrong(key, "an unknown key", "only keys that docs and the other tasks use")
+
+
+def make(task: Task, split: Split, secret: bytes, docs: int, salt: str = "") -> Documents:
+    """That many documents of a split; with another salt other ones, of the same world."""
+    assert split in SPLITS, split
+    made = _module(task.folder).make(split, _derive(secret, f"{split}\0{salt}"), docs, _derive(secret, "world"))
+    documents = Documents(**made)
+    _check(task, documents, docs)
+    return documents
+
+
+def train_order(docs: Documents, data_seed: int) -> Documents:
+    """The order and the share of the train split that this data seed shows to a trainer. Made by the host."""
+    raw = hashlib.shake_256(b"bellglass train order" + data_seed.to_bytes(16, "little", signed=True))
+    ranks = np.frombuffer(raw.digest(8 * len(docs)), dtype="<u8")
+    keep = max(1, round(TRAIN_SHARE * len(docs)))
+    return docs.take(np.argsort(ranks, kind="stable")[:keep])
+
+
+def meta(task: Task) -> dict[str, Json]:
+    """What a trainer is told beside the tokens, as `data/meta.json`."""
+    return {"context": task.context, "vocab": task.vocab, "pad": PAD, "targets": task.targets}
+
+
+def _derive(secret: bytes, label: str) -> bytes:
+    """One 32-byte key per label: keyed BLAKE2b, which is a pseudo-random function of its key."""
+    assert len(secret) >= 16, "a loop's secret has 32 bytes"
+    return hashlib.blake2b(label.encode(), key=secret, digest_size=32, person=b"bellglass-data").digest()
+
+
+@lru_cache(maxsize=16)
+def _module(folder: Path) -> ModuleType:
+    name = f"bellglass_task_{folder.name}_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, folder / "data.py")
+    if spec is None or spec.loader is None or not (folder / "data.py").is_file():
+        raise UsageError(f"task {folder.name!r}", f"no {folder / 'data.py'}", "a data.py with make()", LIST)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def _check(task: Task, made: Documents, docs: int) -> None:
+    """A task that breaks its own contract must not become a strange verdict."""
+    shape = (docs, task.context + 1)
+    for name, dtype in (("tokens", np.uint16), ("target", np.bool_), ("skill", np.uint8), ("floor_bits", np.float32)):
+        array = getattr(made, name)
+        if array.shape != shape or array.dtype != dtype:
+            found = f"{name}: {array.dtype} {array.shape}"
+            raise BellglassError(f"documents of task {task.name!r}", found, f"{np.dtype(dtype)} {shape}", LIST)
+    if made.tokens.max() >= task.vocab or made.skill.max() >= len(task.skills) or made.target[:, 0].any():
+        found = f"token {made.tokens.max()}, skill {made.skill.max()}, or a target at position 0"
+        raise BellglassError(f"documents of task {task.name!r}", found, "what task.toml says", LIST)

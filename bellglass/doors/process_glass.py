@@ -1,0 +1,235 @@
+"""A glass that is only a process: for demos, tests and classes where no engine is at hand. It is no sandbox.
+
+A guest is a subprocess in a session of its own, with resource limits, a scrubbed environment and a temporary folder
+that is removed at the end. The pipe, the roles, the caps and the deadlines are those of every glass.
+
+Not covered, and so `sealed` is False and every record made through it says so: the guest has the network; it reads
+what this user can read (loop folders, keys on disk, other guests) and writes where this user may write; it may
+signal, trace or take over any process of this user, the driver and its own supervisor included; memory is limited
+per process, not in sum; disk use in sum is not limited; a guest that kills its supervisor and leaves its session
+outlives its end. `FAILS` names these; tests/conformance checks that nobody assumes otherwise. Admission by
+provenance (only bundles made here, by built-in improvers) is what makes it acceptable, and is the caller's duty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Final
+
+from bellglass import processes
+from bellglass.errors import BellglassError, SetupError
+from bellglass.paths import content_root
+from bellglass.ports import GuestExit, GuestSpec
+from bellglass.records import Json
+from bellglass.wire import POLICIES, Event, Line, greet
+
+# Behaviours of tests/conformance that this glass does not have.
+FAILS: Final = frozenset(
+    {
+        "no_network",
+        "read_only_root",
+        "no_host_files",
+        "supervisor_untouchable",
+        "supervisor_unkillable",
+        "processes_limited",
+        "memory_limited_in_sum",
+        "disk_limited_in_sum",
+        "escapees_end",
+        "unprivileged",
+    }
+)
+
+READY_SECONDS: Final = 120.0
+MAX_PROCESSES: Final = 128
+MAX_FILE_MB: Final = 512
+KEPT_ENV: Final = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+MARKER: Final = "owner.json"
+
+
+class SocketStream:
+    """ports.Stream over a socket pair. `close` unblocks both sides at once; `dispose` gives the descriptor back."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+
+    def read_into(self, into: memoryview) -> int:
+        return self._end.recv_into(into)
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._end.sendall(data)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)
+
+    def dispose(self) -> None:
+        self._end.close()
+
+
+class ProcessGuest:
+    """ports.Guest over a subprocess."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stream: SocketStream, line: Line, folder: Path) -> None:
+        self._process, self._stream, self._folder = process, stream, folder
+        self.line = line
+        self._ending = threading.Lock()
+        self._exit: GuestExit | None = None
+        self._cpu_seconds = 0.0
+
+    @property
+    def id(self) -> str:
+        return self._folder.name
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, frame_type: str, body: bytes | memoryview = b"", **fields: Json) -> None:
+        self.line.send(frame_type, body, **fields)
+
+    def send_file(self, name: str, data: bytes | memoryview) -> None:
+        self.line.send_file(name, data)
+
+    def recv(self, timeout: float) -> Event | None:
+        return self.line.recv(timeout)
+
+    def cpu_seconds(self) -> float:
+        """Of everything in the guest. Measured on Linux; elsewhere the supervisor's word."""
+        if self._exit is None:
+            # The process is reaped only in `end`, so that its account can be read until then. Time of the dead may
+            # be counted a moment late, never twice.
+            now = processes.cpu_seconds_below(self.pid) if processes.LINUX else self.line.beat_cpu_seconds
+            self._cpu_seconds = max(self._cpu_seconds, now)
+        return self._cpu_seconds
+
+    def end(self) -> GuestExit:
+        with self._ending:
+            if self._exit is None:
+                self.cpu_seconds()
+                self.line.close()  # before the kill: a guest that floods would else keep the pipe full
+                processes.kill_family(self.pid)
+                code: int | None = None
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = self._process.wait(timeout=5.0)
+                self._stream.dispose()
+                remove_tree(self._folder)
+                self._exit = GuestExit(code, out_of_memory=False)
+            return self._exit
+
+
+class ProcessGlass:
+    name = "process"
+    sealed = False
+    fails = FAILS
+
+    def __init__(self, python: str = sys.executable, *, warm: bool = True, home: Path | None = None) -> None:
+        """`warm=False` starts guests without importing torch (tests); `home` is where workspaces are made."""
+        self._python, self._warm = python, warm
+        self._home = home or Path(tempfile.gettempdir()) / f"bellglass-{os.getuid()}"
+        self._guests: list[ProcessGuest] = []
+        self._lock = threading.Lock()
+
+    def open(self, spec: GuestSpec) -> ProcessGuest:
+        folder = self._make_folder(spec)
+        try:
+            guest = self._start(spec, folder)
+        except OSError as error:
+            remove_tree(folder)
+            found = f"it does not start: {error}"
+            raise SetupError("a guest process", found, f"a runnable {self._python}", "bellglass doctor") from None
+        with self._lock:
+            self._guests.append(guest)
+        try:
+            greet(guest.line, spec, READY_SECONDS)
+        except BellglassError:
+            guest.end()
+            raise
+        return guest
+
+    def close(self) -> None:
+        with self._lock:
+            guests, self._guests = self._guests, []
+        for guest in guests:
+            guest.end()
+
+    def reap(self) -> int:
+        """Ends and removes the guests of drivers that are gone. Other drivers of this user keep theirs."""
+        count = 0
+        for folder in sorted(self._home.glob("guest-*")):
+            try:
+                owner = json.loads((folder / MARKER).read_text())
+                if processes.is_same(owner["pid"], owner["start"]):
+                    continue
+            except (OSError, ValueError, KeyError, TypeError):
+                owner = {}  # a driver died between making the folder and marking it
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                guest = json.loads((folder / "guest.json").read_text())
+                if processes.start_time(guest["pid"]) == guest["start"]:
+                    processes.kill_family(guest["pid"])
+            remove_tree(folder)
+            count += 1
+        return count
+
+    def _make_folder(self, spec: GuestSpec) -> Path:
+        try:
+            self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._home.is_symlink() or self._home.stat().st_uid != os.getuid():
+                raise OSError("it belongs to someone else")
+            hidden = self._home / f"new-{secrets.token_hex(6)}"
+            (hidden / "work").mkdir(mode=0o700, parents=True)
+            owner = {"pid": os.getpid(), "start": processes.start_time(os.getpid()), "labels": dict(spec.labels)}
+            (hidden / MARKER).write_text(json.dumps(owner | {"role": spec.role}))
+            return hidden.rename(self._home / hidden.name.replace("new-", "guest-"))  # a guest folder has its marker
+        except OSError as error:
+            needed = "a writable temporary folder"
+            raise SetupError(f"the folder {self._home}", str(error), needed, "df -h /tmp") from None
+
+    def _start(self, spec: GuestSpec, folder: Path) -> ProcessGuest:
+        work = folder / "work"
+        script = content_root() / "sandbox" / "guest.py"
+        command = [self._python, "-I", "-B", str(script), str(work)]
+        command += ["--memory-mb", str(spec.memory_mb), "--file-mb", str(MAX_FILE_MB)]
+        if processes.LINUX:
+            command += ["--pids", str(MAX_PROCESSES)]
+        if not self._warm:
+            command.append("--cold")
+        env = {name: os.environ[name] for name in KEPT_ENV if name in os.environ}
+        ours, theirs = socket.socketpair()
+        try:
+            process = subprocess.Popen(
+                command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.DEVNULL, env=env, cwd=work,
+                start_new_session=True, close_fds=True,
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        (folder / "guest.json").write_text(json.dumps({"pid": process.pid, "start": processes.start_time(process.pid)}))
+        stream = SocketStream(ours)
+        return ProcessGuest(process, stream, Line(stream, POLICIES[spec.role]), folder)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a workspace whatever the guest made of its permissions. Links are removed, not followed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        return
+    for path, folders, _ in os.walk(folder):
+        for name in (".", *folders):
+            inner = os.path.join(path, name)
+            if not os.path.islink(inner):
+                with contextlib.suppress(OSError):
+                    os.chmod(inner, 0o700)
+    shutil.rmtree(folder, ignore_errors=True)

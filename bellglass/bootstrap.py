@@ -30,10 +30,10 @@ LAYERS = ("litellm", "digits", "dev")
 SIZES_MB = {
     "torch-cpu": (200, 800),
     "torch-cuda": (2700, 6500),
-    "base": (50, 230),
-    "litellm": (60, 280),
-    "digits": (50, 180),
-    "dev": (160, 600),
+    "base": (45, 230),
+    "litellm": (80, 280),
+    "digits": (65, 240),
+    "dev": (170, 640),
 }
 
 

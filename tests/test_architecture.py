@@ -1,0 +1,272 @@
+"""The layers, the size caps and "importing does nothing", checked by a machine."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+from source_tree import (
+    ROOT,
+    functions,
+    imports,
+    length,
+    module_name,
+    name,
+    own_imports,
+    package_modules,
+    python_files,
+    tree,
+)
+
+# A module may import its own layer and those below, without cycles. Two rules more: doors never import each other, and
+# only `wiring` imports doors.
+LAYERS = {
+    0: "errors records stats bootstrap",  # vocabulary; pure
+    1: "paths config tasks ledger blobs lineage bounds state books "  # state on disk, and folds over it
+    "bundles owner processes weights history summary forecast",
+    2: "ports wire frames intake gateway examiner probe warm doors",  # protocols, frames, and what implements them
+    3: "steps tripwires review verify halt",  # receive ports
+    4: "loop wiring",
+    5: "cli cli_start cli_look cli_decide cli_check console review_console doctor __main__",
+}
+LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
+
+THIRD_PARTY = {
+    "numpy",
+    "pydantic",
+    "rich",
+    "typer",
+    "docker",
+    "litellm",
+    "openai",
+    "httpx",
+}  # all that bellglass imports
+ONE_IMPORTER = {"docker", "litellm", "wandb", "optuna", "starlette", "ray"}
+NEVER_LOADED_BY_IMPORTING = {"torch", "lightning", "litellm", "docker", "wandb", "sklearn", "openai", "httpx"}
+INSIDE = {  # what goes inside the glass, and what it may import beside the standard library and its own files
+    "agent": {"glass"},
+    "sandbox": set(),
+    "trainer_seed": {"glass", "lightning", "numpy", "safetensors", "torch"},
+}
+INSIDE_EXCEPTIONS = {
+    "sandbox/glass_child.py": {
+        "torch",
+        "lightning",
+        "numpy",
+        "model",
+    }  # warms up with them, then runs a bundle's model.py
+}
+TASK_IMPORTS = {"numpy", "sklearn"}
+
+CODE = ("bellglass", "sandbox", "agent", "trainer_seed", "tasks", "benchmarks", "locks")
+MAX_FILE, MAX_FUNCTION, MAX_P95, MAX_TRAINER = 400, 60, 45, 350
+SIZE_EXCEPTIONS: dict[str, str] = {}  # "path" or "path:function" -> the reason
+
+
+def short(module: str) -> str:
+    """bellglass.doors.docker.engine -> doors"""
+    return module.removeprefix("bellglass.").split(".")[0]
+
+
+def door(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[2] if parts[:2] == ["bellglass", "doors"] and len(parts) > 2 else None
+
+
+def test_every_module_has_a_layer_and_no_layer_is_left_over() -> None:
+    modules = {short(module) for module in package_modules()} - {"bellglass"}
+    assert modules - set(LAYER_OF) == set(), "give these a layer in LAYERS"
+
+
+def test_a_module_imports_only_its_own_layer_and_those_below() -> None:
+    wrong = [
+        f"{name(path)}:{line} (L{LAYER_OF[short(module)]}) imports {target} (L{LAYER_OF[short(target)]})"
+        for module, path in package_modules().items()
+        for target, line in own_imports(path)
+        if "bellglass" not in (module, target) and LAYER_OF[short(target)] > LAYER_OF[short(module)]
+    ]
+    assert wrong == []
+
+
+def test_only_wiring_opens_doors() -> None:
+    wrong = [
+        f"{name(path)}:{line} imports {target}"
+        for module, path in package_modules().items()
+        for target, line in own_imports(path)
+        if short(target) == "doors"
+        and module != "bellglass.wiring"
+        and (door(module) is None or door(module) != door(target))
+    ]
+    assert wrong == []
+
+
+def test_imports_have_no_cycle() -> None:
+    graph = {
+        module: {target for target, _ in own_imports(path) if target not in (module, "bellglass")}
+        for module, path in package_modules().items()
+    }
+    for module in graph:  # a package's own __init__ is imported by its modules without being named
+        graph[module] -= {module.rpartition(".")[0]}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as cycle:
+        pytest.fail(f"imports go round: {' -> '.join(cycle.args[1])}")
+    assert graph
+
+
+def test_bellglass_imports_no_training_library_and_nothing_that_evolves() -> None:
+    allowed = sys.stdlib_module_names | THIRD_PARTY | {"bellglass"}
+    wrong = [
+        f"{name(path)}:{line} imports {target}"
+        for path in python_files("bellglass")
+        for target, line in imports(path)
+        if target.split(".")[0] not in allowed
+    ]
+    assert wrong == []
+
+
+def test_each_foreign_library_has_one_importing_file() -> None:
+    importers: dict[str, set[str]] = {}
+    for path in python_files("bellglass"):
+        for target, _ in imports(path):
+            importers.setdefault(target.split(".")[0], set()).add(name(path))
+    assert {lib: sorted(files) for lib, files in importers.items() if lib in ONE_IMPORTER and len(files) > 1} == {}
+
+
+@pytest.mark.parametrize("folder", INSIDE)
+def test_what_goes_inside_the_glass_imports_only_what_is_there(folder: str) -> None:
+    files = python_files(folder)
+    own = {path.stem for path in files}
+    wrong = [
+        f"{name(path)}:{line} imports {target}"
+        for path in files
+        for target, line in imports(path)
+        if target.split(".")[0]
+        not in sys.stdlib_module_names | INSIDE[folder] | own | INSIDE_EXCEPTIONS.get(name(path), set())
+    ]
+    assert wrong == []
+
+
+def test_a_task_imports_no_torch_and_no_bellglass() -> None:
+    wrong = [
+        f"{name(path)}:{line} imports {target}"
+        for path in python_files("tasks")
+        for target, line in imports(path)
+        if target.split(".")[0] not in sys.stdlib_module_names | TASK_IMPORTS
+    ]
+    assert wrong == []
+
+
+def test_files_and_functions_stay_short() -> None:
+    long = {name(path): len(path.read_text().splitlines()) for path in python_files(*CODE, "tests")}
+    found = {path: lines for path, lines in long.items() if lines > MAX_FILE}
+    for path in python_files(*CODE, "tests"):
+        found |= {f"{name(path)}:{f.name}": length(f) for f in functions(path) if length(f) > MAX_FUNCTION}
+    assert {what: lines for what, lines in found.items() if what not in SIZE_EXCEPTIONS} == {}
+    assert set(SIZE_EXCEPTIONS) <= set(found), "these need no exception any more"
+
+
+def test_nineteen_of_twenty_functions_are_shorter_still() -> None:
+    lengths = sorted(length(function) for path in python_files(*CODE) for function in functions(path))
+    assert lengths[int(0.95 * len(lengths))] <= MAX_P95
+
+
+def test_the_starter_trainer_is_small() -> None:
+    assert sum(len(path.read_text().splitlines()) for path in python_files("trainer_seed")) <= MAX_TRAINER
+
+
+def test_every_module_says_what_it_does() -> None:
+    assert [name(path) for path in python_files(*CODE, "tests") if not ast.get_docstring(tree(path))] == []
+
+
+def test_a_broad_except_gives_its_reason() -> None:
+    wrong = []
+    for path in python_files(*CODE):
+        lines = path.read_text().splitlines()
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ExceptHandler) and catches_all(node):
+                around = "".join(lines[node.lineno - 2 : node.lineno])
+                if "#" not in around:
+                    wrong.append(f"{name(path)}:{node.lineno}")
+    assert wrong == [], "say why in a comment on the line or the one before"
+
+
+def catches_all(handler: ast.ExceptHandler) -> bool:
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(
+        kind is None or (isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException")) for kind in kinds
+    )
+
+
+def test_every_test_can_fail() -> None:
+    words = ("assert", "check", "expect", "must", "raises", "fail", "refuses", "fullmatch")
+    wrong = []
+    for path in python_files("tests"):
+        for function in functions(path):
+            if function.name.startswith("test_"):
+                nodes = list(ast.walk(function))
+                calls = [getattr(n.func, "attr", getattr(n.func, "id", "")) for n in nodes if isinstance(n, ast.Call)]
+                says = any(isinstance(n, ast.Assert) for n in nodes) or any(c.startswith(words) for c in calls)
+                if not says:
+                    wrong.append(f"{name(path)}:{function.name}")
+    assert wrong == []
+
+
+def test_no_test_mocks_our_own_code() -> None:
+    wrong = [
+        f"{name(p)}:{line}" for p in python_files("tests") for target, line in imports(p) if "mock" in target.split(".")
+    ]
+    assert wrong == []
+
+
+WATCH = """
+import json, os, sys, threading
+done = []
+def hook(event, args):
+    if event in ("socket.connect", "socket.bind", "subprocess.Popen", "os.system", "os.mkdir", "os.remove"):
+        done.append(f"{event} {args[:1]}")
+    elif event == "open" and (isinstance(args[1], str) and set(args[1]) & set("wax+") or (args[2] or 0) & os.O_CREAT):
+        done.append(f"writes {args[0]}")
+sys.addaudithook(hook)
+import importlib
+for module in json.loads(sys.argv[1]):
+    importlib.import_module(module)
+loaded = sorted(set(json.loads(sys.argv[2])) & set(sys.modules))
+print(json.dumps({"done": done, "loaded": loaded, "threads": threading.active_count()}))
+"""
+
+
+def test_importing_does_nothing(tmp_path: Path) -> None:
+    modules = sorted(module for module in package_modules() if module != "bellglass.__main__")
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        WATCH,
+        json.dumps(modules),
+        json.dumps(sorted(NEVER_LOADED_BY_IMPORTING)),
+    ]
+    scrubbed = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    ran = subprocess.run(command, cwd=tmp_path, env=scrubbed, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == {"done": [], "loaded": [], "threads": 1}, "importing did something"
+    assert ran.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_packages_have_an_init_file() -> None:
+    folders = {path.parent for path in python_files("bellglass")}
+    assert [name(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
+    assert module_name(ROOT / "bellglass" / "__init__.py") == "bellglass"

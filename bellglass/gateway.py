@@ -150,7 +150,7 @@ def _refers_outside(schema: Json) -> bool:
         return False
     for key, value in schema.items():
         outside = isinstance(value, str) and not value.startswith("#")
-        if (key in ("$ref", "$dynamicRef", "$recursiveRef", "$schema", "$id") and outside) or _refers_outside(value):
+        if (key in ("$ref", "$dynamicRef", "$recursiveRef", "$id") and outside) or _refers_outside(value):
             return True
     return False
 

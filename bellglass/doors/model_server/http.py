@@ -163,8 +163,9 @@ def _handler_for(server: ModelServer) -> type[http.server.BaseHTTPRequestHandler
                 self.connection.close()
                 return
             self.send_response(status)
-            for name, value in {"content-type": "application/json", "content-length": str(len(body)), **extra}.items():
-                self.send_header(name, value)
+            headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
+            for name, value in {**headers, **extra}.items():
+                self.send_header(name, value)  # "connection: close" also ends the handler's thread
             self.end_headers()
             if not manner.drip_seconds:
                 self.wfile.write(body)

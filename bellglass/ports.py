@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from bellglass.intake import Event
 from bellglass.records import CallKey, ChatReply, ChatRequest, Cost, Json, Role
 
 
@@ -43,10 +44,6 @@ class GuestExit:
     out_of_memory: bool
 
 
-class Event(Protocol):
-    """One thing a guest said; see wire.py for the concrete kinds."""
-
-
 class Guest(Protocol):
     """A running guest that has said `ready`. Single use."""
 
@@ -73,7 +70,7 @@ class Glass(Protocol):
     sealed: bool
 
     def open(self, spec: GuestSpec) -> Guest:
-        """Start a guest and wait until it is ready. SetupError when the engine fails, GuestFault when the guest does."""
+        """Start a guest, wait until it is ready. SetupError when the engine fails, GuestFault when the guest does."""
 
     def reap(self) -> int:
         """Remove what dead drivers of this user on this host left behind; returns how many."""

@@ -1,0 +1,62 @@
+"""The command line. Thin: each command checks its words, opens a loop and prints; the work is in `loop` and `steps`.
+
+Heavy imports happen inside commands, so that `--help` and `status` answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from bellglass import __version__, cli_check, cli_decide, cli_look, cli_start
+from bellglass.errors import BellglassError
+
+app = typer.Typer(
+    name="bellglass",
+    help="A real, miniature recursive-improvement testbed: sealed, bounded, measured.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+for panel, commands in (
+    ("Start", (cli_start.demo, cli_start.run, cli_start.resume)),
+    ("Look", (cli_look.status, cli_look.log, cli_look.diff, cli_look.tasks)),
+    ("Decide", (cli_decide.review, cli_decide.stop)),
+    ("Check", (cli_check.verify, cli_check.doctor)),
+):
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(cli_check.image, name="image", rich_help_panel="Check")
+
+
+@app.callback(invoke_without_command=True)
+def version(show: bool = typer.Option(False, "--version", help="Print the version and end.")) -> None:
+    if show:
+        typer.echo(f"bellglass {__version__}")
+        raise typer.Exit
+
+
+def explain(error: BellglassError) -> str:
+    """The one clear error: the thing, what was found, what was needed, the next command."""
+    lines = [f"error: {error.thing}"]
+    for label, text in (("found", error.found), ("needed", error.needed), ("next", error.next_command)):
+        if text:
+            lines.append(f"  {label + ':':<8}{text}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    try:
+        app()
+    except BellglassError as error:
+        print(explain(error), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; what was done is kept: bellglass resume", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

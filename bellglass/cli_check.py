@@ -1,0 +1,76 @@
+"""Commands that check: verify, doctor, image."""
+
+from __future__ import annotations
+
+import json as json_
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bellglass.cli_options import Json, LoopName, Loops
+from bellglass.errors import BellglassError, SetupError
+
+image = typer.Typer(help="The images that sealed guests run from.", no_args_is_help=True)
+
+
+def verify(
+    loop: LoopName = None,
+    rejudge: Annotated[
+        bool, typer.Option("--rejudge", help="Judge the stored weights again from the revealed secret.")
+    ] = False,
+    loops: Loops = None,
+    json: Json = False,
+) -> None:
+    """Re-derive a loop's chain and hashes; fails when anything does not fit."""
+    from bellglass import paths, wiring
+    from bellglass import verify as verify_
+    from bellglass.ledger import Ledger
+
+    folder = paths.find_loop(loop, paths.loops_home(loops))
+    with closing(Ledger.open(folder, write=False)) as ledger:
+        findings = verify_.verify(folder, ledger)
+        if rejudge and all(finding.ok for finding in findings):
+            with wiring.judging_glass(folder) as glass:
+                findings += verify_.rejudge(folder, ledger, glass)
+    if json:
+        typer.echo(json_.dumps([{"what": f.what, "ok": f.ok, "found": f.found} for f in findings], indent=2))
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {finding.found}")
+    if not all(finding.ok for finding in findings):
+        raise BellglassError(f"loop {folder.name}", "checks that failed, see above", "a loop that fits its ledger")
+
+
+def doctor(json: Json = False) -> None:
+    """What this machine can do, and whether its Docker really seals."""
+    from bellglass import doctor as doctor_
+
+    checks = doctor_.examine()
+    if json:
+        typer.echo(
+            json_.dumps([{"what": c.what, "ok": c.ok, "found": c.found, "next": c.next_command} for c in checks])
+        )
+    else:
+        for check in checks:
+            typer.echo(f"{'ok  ' if check.ok else '--  '} {check.what}: {check.found}")
+            if not check.ok and check.next_command:
+                typer.echo(f"       next: {check.next_command}")
+    if not all(check.ok or check.optional for check in checks):
+        raise SetupError("this machine", "a missing part, see above", "the parts marked --")
+
+
+@image.command("build")
+def image_build(
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    base: Annotated[
+        str | None, typer.Option("--base", help="Another base image, e.g. from sandbox/base_image.sh.")
+    ] = None,
+    wheels: Annotated[Path | None, typer.Option("--wheels", help="A folder of wheels: nothing is downloaded.")] = None,
+) -> None:
+    """Build the two images; says first how large they are and how long it takes."""
+    from bellglass import wiring
+
+    for line in wiring.build_images(device, base, wheels):
+        typer.echo(line)

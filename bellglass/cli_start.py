@@ -1,0 +1,173 @@
+"""Commands that start: demo, run, resume."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bellglass.cli_options import (
+    BudgetUsd,
+    Calls,
+    Generations,
+    GlassName,
+    Json,
+    LoopName,
+    Loops,
+    Review,
+    Seed,
+    Tokens,
+    TrainSeconds,
+    WallSeconds,
+)
+from bellglass.errors import Interrupted
+
+
+def demo(
+    seed: Seed = None, generations: Generations = 3, glass: GlassName = "auto", loops: Loops = None, json: Json = False
+) -> None:
+    """A real loop of three generations with the offline improver: about three minutes, no key, no GPU."""
+    chosen = {"task": "stories", "preset": "tiny", "seed": seed, "generations": generations, "glass": glass}
+    folder = _start(None, chosen, loops, json)
+    print(
+        f"\nNext:\n  bellglass status {folder.name}\n  bellglass diff {folder.name} 1\n  bellglass verify {folder.name}"
+    )
+
+
+def run(
+    task: Annotated[str, typer.Argument(help="A task; `bellglass tasks` lists them.")],
+    model: Annotated[str | None, typer.Option("--model", help="offline, anthropic/…, openai/…, ollama/…")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="tiny, cpu or gpu.")] = None,
+    generations: Generations = None,
+    budget_usd: BudgetUsd = None,
+    train_seconds: TrainSeconds = None,
+    wall_seconds: WallSeconds = None,
+    calls: Calls = None,
+    tokens: Tokens = None,
+    review: Review = None,
+    glass: GlassName = None,
+    seed: Seed = None,
+    config: Annotated[Path | None, typer.Option("--config", help="A TOML file with the same words and more.")] = None,
+    loops: Loops = None,
+    json: Json = False,
+) -> None:
+    """Start a loop and run it until its bounds are reached."""
+    chosen = {
+        "task": task,
+        "model": model,
+        "preset": preset,
+        "generations": generations,
+        "budget_usd": budget_usd,
+        "train_seconds": train_seconds,
+        "wall_seconds": wall_seconds,
+        "calls": calls,
+        "tokens": tokens,
+        "review": review,
+        "glass": glass,
+        "seed": seed,
+    }
+    _start(config, chosen, loops, json)
+
+
+def resume(
+    loop: LoopName = None,
+    generations: Generations = None,
+    budget_usd: BudgetUsd = None,
+    train_seconds: TrainSeconds = None,
+    wall_seconds: WallSeconds = None,
+    calls: Calls = None,
+    tokens: Tokens = None,
+    loops: Loops = None,
+    json: Json = False,
+) -> None:
+    """Go on with a loop that ended early; bounds may be raised."""
+    from bellglass import paths
+
+    raised = {
+        "generations": generations,
+        "budget_usd": budget_usd,
+        "train_seconds": train_seconds,
+        "wall_seconds": wall_seconds,
+        "calls": calls,
+        "tokens": tokens,
+    }
+    folder = paths.find_loop(loop, paths.loops_home(loops))
+    _run(folder, {key: value for key, value in raised.items() if value is not None}, json)
+
+
+def _start(config_file: Path | None, chosen: dict[str, Any], loops: Path | None, json: bool) -> Path:
+    from bellglass import config, paths, wiring
+
+    loaded = config.load(config_file, {key: value for key, value in chosen.items() if value is not None})
+    _say_before_spending(loaded)
+    folder = wiring.create(loaded, paths.loops_home(loops))
+    _run(folder, {}, json)
+    return folder
+
+
+def _say_before_spending(loaded: Any) -> None:
+    """The forecast, and for a hosted model a probe: both before the first paid call of the loop."""
+    from bellglass import wiring
+
+    for line in wiring.forecast_lines(loaded):
+        print(line, file=sys.stderr)
+    if wiring.wants_hosted(loaded):
+        for line in wiring.probe_lines(loaded):
+            print(line, file=sys.stderr)
+
+
+def _run(folder: Path, overrides: dict[str, Any], json: bool) -> None:
+    from bellglass import wiring
+    from bellglass.console import LoopView, line_for, print_summary
+    from bellglass.loop import run_loop
+    from bellglass.review_console import TerminalReviewer
+    from bellglass.summary import as_json
+
+    stop = catch_interrupts()
+    with LoopView() as view:
+        reviewer = TerminalReviewer(view.pause) if sys.stdin.isatty() and sys.stderr.isatty() else None
+        surface = wiring.Surface(view.event, view.progress, reviewer, stop)
+        with wiring.open_loop(folder, surface, overrides) as crew:
+            view.watch(lambda: crew.state)
+            created = line_for(crew.place.books.ledger.events()[0])
+            view.say(f"{created}\nfolder {folder}")
+            try:
+                run_loop(crew)
+            finally:
+                view.pause()
+                if json:
+                    _print_json(as_json(crew.state))
+                else:
+                    print_summary(crew.state)
+                print(f"ledger head {crew.place.books.ledger.head}", file=sys.stderr)
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    print(json.dumps(value, indent=2, sort_keys=True))
+
+
+def catch_interrupts() -> Any:
+    """Ctrl-C once: end cleanly and resumably. Twice: end now."""
+    asked = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        if asked.is_set():
+            os._exit(130)  # the guests end by themselves when this process is gone
+        asked.set()
+        print("stopping cleanly; once more to end at once", file=sys.stderr)
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+
+    def check() -> None:
+        if asked.is_set():
+            raise Interrupted("the loop", "interrupted", "nothing: everything done is kept", "bellglass resume")
+
+    return check

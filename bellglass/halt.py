@@ -1,0 +1,68 @@
+"""Stop a loop from outside its driver: politely first, then for certain.
+
+The hard way works with the driver hung or dead: SIGKILL it (by pid and start time), which closes its guests' pipes;
+kill what is left by label; check that nothing is; take the lock and write down how it ended.
+
+Not covered: a driver on another machine.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bellglass.errors import BellglassError
+from bellglass.ledger import Ledger
+from bellglass.owner import owner_of
+from bellglass.paths import Process, is_running
+
+POLL_SECONDS = 0.05
+LOCK_SECONDS = 5.0
+
+Killer = Callable[[], int]  # ends this loop's guests; returns how many are still there
+
+
+def stop(folder: Path, kill_guests: Killer, *, polite_seconds: float, reason: str) -> str:
+    """What was done, in a line. Raises when something is still running."""
+    began = time.monotonic()
+    owner = owner_of(folder)
+    if owner is not None and polite_seconds > 0:
+        with Ledger.open(folder) as ledger:
+            ledger.post("stop", {"who": getpass.getuser(), "reason": reason})
+        if _gone(owner, polite_seconds):
+            _require_none_left(kill_guests)
+            return f"stopped politely in {time.monotonic() - began:.1f} s; bellglass resume {folder.name} goes on"
+    if owner is not None:
+        _kill(owner)
+    _require_none_left(kill_guests)
+    with Ledger.open(folder, write=True, wait_seconds=LOCK_SECONDS) as ledger:
+        if owner is None:
+            return "it was not running; no guest of it is left"
+        ledger.append("loop.ended", {"why": "stopped", "detail": f"killed by {getpass.getuser()}: {reason}"})
+    return f"killed in {time.monotonic() - began:.1f} s; bellglass resume {folder.name} goes on"
+
+
+def _gone(owner: Process, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while is_running(owner):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def _kill(owner: Process) -> None:
+    if is_running(owner):
+        os.kill(owner.pid, signal.SIGKILL)
+    if not _gone(owner, LOCK_SECONDS):
+        raise BellglassError("the driver", f"process {owner.pid} survives SIGKILL", "its end", f"ps -p {owner.pid}")
+
+
+def _require_none_left(kill_guests: Killer) -> None:
+    left = kill_guests()
+    if left:
+        raise BellglassError("the loop's guests", f"{left} still there", "none", "bellglass stop --now")

@@ -1,0 +1,53 @@
+"""The digest that an improver gets of its loop: bounded, so that generation 100 reads as much as generation 5.
+
+Scores in it are exploration scores on `select`. Of `confirm` an improver learns adopt or reject, never a score.
+"""
+
+from __future__ import annotations
+
+import math
+
+from bellglass.records import Json
+from bellglass.state import Generation, State
+
+BEST, LAST = 3, 5
+
+
+def digest(state: State, generation: int) -> Json:
+    done = [gen for gen in state.generations.values() if gen.result is not None]
+    adopted = [gen for gen in done if gen.result["trainer"] == "adopted"]
+    best = sorted(adopted, key=lambda gen: _explored(state, gen.number) or 0.0)[:BEST]
+    return {
+        "generation": generation,
+        "best": [_entry(state, gen) for gen in best],
+        "last": [_entry(state, gen) for gen in done[-LAST:]],
+        "noise": _noise(state),
+    }
+
+
+def _entry(state: State, gen: Generation) -> Json:
+    return {
+        "generation": gen.number,
+        "what": gen.note[:300],
+        "kinds": list(gen.kinds),
+        "decision": gen.result["trainer"],
+        "scaffold": gen.result["scaffold"],
+        "score": _explored(state, gen.number),
+    }
+
+
+def _explored(state: State, number: int) -> float | None:
+    """The best exploration score of a generation, at whatever fraction it was reached."""
+    scores = [trial.verdict.score for trial in state.trials_of(number, "explore") if trial.verdict is not None]
+    return round(min(scores), 4) if scores else None
+
+
+def _noise(state: State) -> float | None:
+    """The spread over seeds of the last parent at the gate: how small a difference means nothing."""
+    gates = [gen.gate for gen in state.generations.values() if gen.gate and len(gen.gate["parent_scores"]) > 1]
+    if not gates:
+        return None
+    scores = gates[-1]["parent_scores"]
+    mean = sum(scores) / len(scores)
+    variance = float(sum((score - mean) ** 2 for score in scores)) / (len(scores) - 1)
+    return round(math.sqrt(variance), 4)

@@ -1,0 +1,112 @@
+"""The loop: generation after generation inside its bounds, then `final` is opened once.
+
+However it ends, the ledger says how, and `resume` goes on from there: bounds reached, a person's stop, a review that
+waits, a tripwire. Only a person moves a loop past the last two.
+"""
+
+from __future__ import annotations
+
+from bellglass.books import Books
+from bellglass.errors import BellglassError, BoundReached, Interrupted, ReviewPending, TripwireFired, UsageError
+from bellglass.ledger import Request
+from bellglass.records import Json
+from bellglass.review import Answer, decision_event
+from bellglass.state import State, to_json
+from bellglass.stats import paired_interval
+from bellglass.steps.generation import Crew, refuse_if_tripped, run_generation
+from bellglass.steps.trial import Order
+
+FINAL_CONFIDENCE = 0.95
+ENDS: tuple[tuple[type[BellglassError], str], ...] = (
+    (BoundReached, "bound"),
+    (Interrupted, "stopped"),
+    (ReviewPending, "waiting"),
+    (TripwireFired, "tripwire"),
+)
+
+
+def run_loop(crew: Crew) -> State:
+    """Run until the bounds are reached. Raises the reason when it ends otherwise; the ledger has it already."""
+    books = crew.place.books
+    try:
+        refuse_if_tripped(books.state)
+        for number in range(1, crew.config.generations + 1):
+            crew.place.check()
+            run_generation(crew, number)
+        _open_final(crew)
+    except tuple(kind for kind, _ in ENDS) as error:
+        books.tick_quietly()
+        books.record("loop.ended", why=next(why for kind, why in ENDS if isinstance(error, kind)), detail=str(error))
+        raise
+    books.tick_quietly()
+    if books.state.ended is None:
+        books.record("loop.ended", why="finished", detail=_how_it_finished(books.state), secret=_secret(crew))
+    return books.state
+
+
+def _how_it_finished(state: State) -> str:
+    adopted = [gen for gen in state.generations.values() if gen.result and gen.result["trainer"] == "adopted"]
+    return "finished within bounds" if adopted else "finished within bounds, stalled: no trainer was adopted"
+
+
+def _secret(crew: Crew) -> str:
+    """Revealed at the end, so that outsiders can make the same data and judge the stored weights again."""
+    return crew.place.lab.bench.secret.hex()
+
+
+def _open_final(crew: Crew) -> None:
+    """Starter and champion, trained anew on seeds of their own, on documents nobody has been scored on. Opened once."""
+    state = crew.state
+    if state.final is not None:
+        return
+    if state.champion == state.starter:
+        crew.place.books.record("final.opened", starter=state.starter, champion=state.champion, gain=None, pairs=[])
+        return
+    pairs: list[tuple[float, float]] = []
+    faults: list[str] = []
+    for index in range(crew.config.pairs):
+        starter, champion = crew.place.lab.run(
+            [_final_order(crew, index, "starter", state.starter), _final_order(crew, index, "champion", state.champion)]
+        )
+        if starter.verdict is None or champion.verdict is None:
+            faults.append(f"{starter.trial_id}: {starter.fault or champion.fault}")
+        else:
+            pairs.append((starter.verdict.score, champion.verdict.score))
+    gain = to_json(paired_interval(pairs, FINAL_CONFIDENCE)) if len(pairs) > 1 else None
+    crew.place.books.record(
+        "final.opened", starter=state.starter, champion=state.champion, gain=gain, pairs=pairs, faults=faults
+    )
+
+
+def _final_order(crew: Crew, index: int, side: str, commit: str) -> Order:
+    return Order(
+        trial_id=f"final-pair-{index}-{side}",
+        bundle=commit,
+        purpose="final",
+        generation=crew.config.generations,
+        budget=crew.place.lab.bench.preset.budget,
+    )
+
+
+def take_requests(books: Books) -> None:
+    """What other processes asked for, turned into events. Raises Interrupted for a stop."""
+    for request in books.ledger.take():
+        _take(books, request)
+    if books.state.stop_requested is not None:
+        raise Interrupted("the loop", "a request to stop", "nothing", f"bellglass resume {books.state.loop_id}")
+
+
+def _take(books: Books, request: Request) -> None:
+    body: Json = request.body
+    if request.kind == "stop":
+        books.record("stop.requested", answers=request.id, who=body["who"], reason=body["reason"])
+    elif request.kind == "rearm":
+        books.record("tripwire.rearmed", answers=request.id, name=body["name"], who=body["who"], reason=body["reason"])
+    elif request.kind == "review":
+        answer = Answer(body["decision"], body["reason"], body["who"])
+        try:
+            event = decision_event(books.state, body["generation"], answer, body["evidence_hash"])
+        except UsageError as error:  # it answers evidence that no longer waits: kept, without effect
+            books.record("request.refused", answers=request.id, request=body, why=str(error))
+        else:
+            books.record("review.decided", answers=request.id, **event)

@@ -1,0 +1,111 @@
+"""Review: what a person is shown, and how their decision is bound to exactly that.
+
+The evidence is made by the host from the ledger and the lineage; the improver's own words stand apart as testimony. An
+approval names the hash of the evidence. No answer is no: without a decision the loop waits and adopts nothing.
+
+Not covered: whether the person reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal, Protocol
+
+from bellglass.errors import UsageError
+from bellglass.records import Json
+from bellglass.state import State
+
+DECISIONS = ("approve", "trainer", "reject")
+Choice = Literal["approve", "trainer", "reject"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    loop_id: str
+    generation: int
+    parent: str
+    successor: str
+    kinds: tuple[str, ...]
+    diff: str
+    gate: Json
+    boot: Json
+    verdicts: tuple[Json, ...]  # of the gate's trials: claim beside verdict
+    testimony: str
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    decision: Choice
+    reason: str
+    who: str
+
+
+class Reviewer(Protocol):
+    def ask(self, evidence: Evidence) -> Answer | None:
+        """None: nobody answered, which is no."""
+
+
+def gather(state: State, number: int, diff: str) -> Evidence:
+    gen = state.generation(number)
+    assert gen.successor is not None
+    verdicts = [
+        {
+            "trial": trial.trial_id,
+            "claim_bits": trial.claim.bits if trial.claim else None,
+            "verdict_bits": trial.verdict.raw_bits if trial.verdict else None,
+            "score": trial.verdict.score if trial.verdict else None,
+            "fault": trial.fault,
+        }
+        for trial in state.trials_of(number, "gate")
+    ]
+    return Evidence(
+        loop_id=state.loop_id,
+        generation=number,
+        parent=gen.parent,
+        successor=gen.successor,
+        kinds=gen.kinds,
+        diff=diff,
+        gate=gen.gate,
+        boot=gen.boot,
+        verdicts=tuple(verdicts),
+        testimony=gen.note,
+    )
+
+
+def pending(state: State) -> int | None:
+    """The generation that waits for a person, if one does."""
+    for gen in state.generations.values():
+        if gen.review_hash is not None and gen.review is None:
+            return gen.number
+    return None
+
+
+def decision_event(state: State, number: int, answer: Answer, evidence_hash: str) -> Json:
+    """The body of `review.decided`; refuses an answer to other evidence than what is waiting."""
+    gen = state.generations.get(number)
+    if gen is None or gen.review_hash is None or gen.review is not None:
+        raise UsageError(f"review of generation {number}", "nothing waits for a decision there", "a pending review")
+    if gen.review_hash != evidence_hash:
+        raise UsageError(
+            f"review of generation {number}",
+            f"a decision on evidence {evidence_hash[:12]}",
+            f"a decision on evidence {gen.review_hash[:12]}, which is what waits",
+            "bellglass review",
+        )
+    if answer.decision not in DECISIONS:
+        raise UsageError("the decision", repr(answer.decision), " or ".join(DECISIONS))
+    if not answer.reason.strip():
+        raise UsageError("the decision", "no reason", "a reason in a few words", "bellglass review --reason '...'")
+    return {
+        "generation": number,
+        "decision": answer.decision,
+        "reason": answer.reason.strip(),
+        "who": answer.who,
+        "evidence_hash": evidence_hash,
+    }

@@ -1,0 +1,57 @@
+"""The review at a terminal: shows the evidence and asks. Anything but a clear decision with a reason is no answer."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.text import Text
+
+from bellglass.records import Interval, Json
+from bellglass.review import DECISIONS, Answer, Evidence
+
+MAX_DIFF_LINES = 400
+
+
+class TerminalReviewer:
+    def __init__(self, make_room: Callable[[], None]) -> None:
+        self._make_room = make_room
+        self._console = Console(stderr=True, highlight=False)
+
+    def ask(self, evidence: Evidence) -> Answer | None:
+        self._make_room()
+        show(evidence, self._console)
+        try:
+            choice = self._console.input(f"decision ({', '.join(DECISIONS)}; empty: decide later) > ").strip()
+            if choice not in DECISIONS:
+                return None
+            reason = self._console.input("reason > ").strip()
+        except (EOFError, KeyboardInterrupt):
+            return None
+        if not reason:
+            return None
+        return Answer(choice, reason, getpass.getuser())  # type: ignore[arg-type]  # checked against DECISIONS above
+
+
+def show(evidence: Evidence, console: Console) -> None:
+    """What the host knows first; the improver's own words last and marked as its own."""
+    gate: Json = evidence.gate
+    console.rule(f"review of generation {evidence.generation}")
+    kinds = ", ".join(evidence.kinds)
+    console.print(Text(f"parent {evidence.parent[:8]}, successor {evidence.successor[:8]}; {kinds}"))
+    lines = evidence.diff.splitlines()
+    console.print(Syntax("\n".join(lines[:MAX_DIFF_LINES]), "diff", word_wrap=True))
+    if len(lines) > MAX_DIFF_LINES:
+        console.print(Text(f"… {len(lines) - MAX_DIFF_LINES} more lines: bellglass diff"))
+    for trial in evidence.verdicts:
+        said = f"claim {trial['claim_bits']}, verdict {trial['verdict_bits']} {trial['fault'] or ''}"
+        console.print(Text(f"{trial['trial']}: {said}"))
+    if gate is not None:
+        gain = "" if gate["gain"] is None else f"; gain over pairs: {Interval(**gate['gain'])}"
+        console.print(Text(f"gate: {gate['decision']}: {gate['why']}{gain}"))
+    if evidence.boot is not None:
+        console.print(Text(f"boot check: {'passed' if evidence.boot['ok'] else 'FAILED'}: {evidence.boot['why']}"))
+    console.print(Text(f"the improver's own words (testimony): {evidence.testimony!r}", style="dim"))
+    console.print(Text(f"evidence {evidence.hash}"))

@@ -1,0 +1,71 @@
+"""Adopt: from the gate's, the boot check's and the person's decisions to the next champion. Pure.
+
+Trainer and scaffold have a decision each. Under `ride` a scaffold is inherited together with a better trainer and is
+labelled so: nobody measured that it improves better.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bellglass.records import Bundle
+
+Trainer = Literal["adopted", "rejected", "unchanged", "failed"]
+Scaffold = Literal["inherited", "not inherited", "unchanged", "failed boot check"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a successor when it is decided on."""
+
+    trainer_changed: bool
+    scaffold_changed: bool
+    gate_adopts: bool
+    gate_why: str
+    boot_ok: bool
+    boot_why: str
+    review: Literal["approve", "trainer", "reject", "not needed"]
+    review_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    trainer: Trainer
+    scaffold: Scaffold
+    why: str
+
+
+def decide_adoption(facts: Facts) -> Adoption:
+    trainer, why = _trainer(facts)
+    return Adoption(trainer, _scaffold(facts, trainer), why)
+
+
+def _trainer(facts: Facts) -> tuple[Trainer, str]:
+    if not facts.trainer_changed:
+        return "unchanged", "the trainer is the parent's, so there was nothing to measure"
+    if not facts.gate_adopts:
+        return "rejected", facts.gate_why
+    if facts.review == "reject":
+        return "rejected", f"a person rejected it: {facts.review_reason}"
+    return "adopted", facts.gate_why
+
+
+def _scaffold(facts: Facts, trainer: Trainer) -> Scaffold:
+    if not facts.scaffold_changed:
+        return "unchanged"
+    if not facts.boot_ok:
+        return "failed boot check"
+    if trainer != "adopted" or facts.review == "trainer":
+        return "not inherited"
+    return "inherited"
+
+
+def next_bundle(adoption: Adoption, parent: Bundle, successor: Bundle) -> Bundle:
+    """Each half comes from where its own decision says."""
+    trainer = successor if adoption.trainer == "adopted" else parent
+    scaffold = successor if adoption.scaffold == "inherited" else parent
+    return {
+        **{path: data for path, data in trainer.items() if path.startswith("trainer/")},
+        **{path: data for path, data in scaffold.items() if path.startswith("scaffold/")},
+    }

@@ -1,0 +1,199 @@
+"""One generation, stage by stage: propose, boot check, gate, tripwires, review, adopt.
+
+Every stage first looks whether the ledger already holds its outcome, so a resumed loop goes on where it was. Reading
+`run_generation` from top to bottom is reading what recursive improvement means here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bellglass import review, tripwires
+from bellglass.config import LoopConfig
+from bellglass.errors import ReviewPending, TripwireFired
+from bellglass.records import GateDecision, Trial
+from bellglass.state import Generation, State, to_json
+from bellglass.steps import adopt, gate
+from bellglass.steps.boot import boot_check
+from bellglass.steps.propose import Workplace, propose
+from bellglass.steps.trial import Order
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """What a generation works with."""
+
+    place: Workplace
+    config: LoopConfig
+    brief: str
+    reviewer: review.Reviewer | None
+    seed: int
+
+    @property
+    def state(self) -> State:
+        return self.place.books.state
+
+
+def run_generation(crew: Crew, number: int) -> None:
+    gen = _start(crew, number)
+    if gen.result is not None:
+        return
+    _propose(crew, gen)
+    if gen.successor is None:
+        _watch(crew, gen)
+        _end(crew, gen, adopt.Adoption("failed", "unchanged", f"no successor: {gen.proposal_fault}"), gen.parent)
+        return
+    _boot(crew, gen)
+    _gate(crew, gen)
+    _watch(crew, gen)
+    _review(crew, gen)
+    _adopt(crew, gen)
+
+
+def _start(crew: Crew, number: int) -> Generation:
+    if number not in crew.state.generations:
+        crew.place.books.record("generation.started", generation=number, parent=crew.state.champion)
+    return crew.state.generation(number)
+
+
+def _propose(crew: Crew, gen: Generation) -> None:
+    if gen.proposed:
+        return
+    crew.place.books.record("session.started", generation=gen.number)
+    proposal = propose(crew.place, gen.number, gen.parent, brief=crew.brief, seed=crew.seed)
+    crew.place.books.record("proposal.made", generation=gen.number, **to_json(proposal))
+
+
+def _boot(crew: Crew, gen: Generation) -> None:
+    """Only a changed scaffold has to prove that it still works."""
+    if gen.boot is not None or "scaffold" not in gen.kinds:
+        return
+    assert gen.successor is not None
+    outcome = boot_check(crew.place, gen.number, gen.successor, brief=crew.brief, seed=crew.seed)
+    crew.place.books.record("boot.checked", generation=gen.number, **to_json(outcome))
+
+
+def _trainer_changed(gen: Generation) -> bool:
+    return any(kind != "scaffold" for kind in gen.kinds)
+
+
+def _gate(crew: Crew, gen: Generation) -> None:
+    """Parent and child train at the same time on paired, unseen seeds and are judged on fresh documents."""
+    if gen.gate is not None or not _trainer_changed(gen):
+        return
+    assert gen.successor is not None
+    pairs: list[tuple[float, float]] = []
+    decision: GateDecision | None = None
+    for index in range(crew.config.pairs):
+        parent, child = crew.place.lab.run(
+            [_pair_order(crew, gen, index, "parent", gen.parent), _pair_order(crew, gen, index, "child", gen.successor)]
+        )
+        decision = _failure(parent, child, pairs)
+        if decision is not None:
+            break
+        assert parent.verdict is not None
+        assert child.verdict is not None
+        pairs.append((parent.verdict.score, child.verdict.score))
+    if decision is None:
+        decision = gate.decide(pairs, alpha=gate.spend(crew.config.alpha, gen.number))
+    crew.place.books.record("gate.decided", generation=gen.number, gate=to_json(decision))
+
+
+def _failure(parent: Trial, child: Trial, pairs: list[tuple[float, float]]) -> GateDecision | None:
+    """A failed child is rejected. So is a child whose parent failed: a failure is never a number, on either side."""
+    for name, trial in (("successor", child), ("parent", parent)):
+        if trial.verdict is None:
+            return gate.failed(f"the {name}'s trial {trial.trial_id} failed: {trial.fault}", pairs)
+    return None
+
+
+def _pair_order(crew: Crew, gen: Generation, index: int, side: str, commit: str) -> Order:
+    return Order(
+        trial_id=f"g{gen.number}-pair-{index}-{side}",
+        bundle=commit,
+        purpose="gate",
+        generation=gen.number,
+        budget=crew.place.lab.bench.preset.budget,
+    )
+
+
+def _watch(crew: Crew, gen: Generation) -> None:
+    """Tripwires latch: an alarm stays until a person re-arms it, and the loop stops here."""
+    if gen.watched:
+        return
+    trials = tuple(trial for trial in crew.state.trials.values() if trial.trial_id.startswith(f"g{gen.number}-"))
+    faults = [gen.proposal_fault] if gen.proposal_fault else []
+    faults += [gen.boot["fault"]] if gen.boot and gen.boot["fault"] else []
+    found = tripwires.look(tripwires.Evidence(gen.number, trials, crew.place.lab.bench.task.floor, tuple(faults)))
+    for alarm in found:
+        crew.place.books.record("tripwire.fired", generation=gen.number, **to_json(alarm))
+    crew.place.books.record("generation.watched", generation=gen.number, alarms=len(found))
+    refuse_if_tripped(crew.state)
+
+
+def refuse_if_tripped(state: State) -> None:
+    halting = [wire for wire in state.tripwires if wire["level"] != "note"]
+    if halting:
+        first = halting[0]
+        raise TripwireFired(
+            f"tripwire {first['name']} in generation {first['generation']}",
+            first["sentence"],
+            "a person who looks and re-arms it",
+            f"bellglass review {state.loop_id} --rearm {first['name']} --reason '...'",
+        )
+
+
+def needs_review(crew: Crew) -> bool:
+    return bool(crew.config.review == "every")
+
+
+def _review(crew: Crew, gen: Generation) -> None:
+    if _answered(gen) or not needs_review(crew):
+        return
+    assert gen.successor is not None
+    evidence = review.gather(crew.state, gen.number, crew.place.lineage.diff(gen.parent, gen.successor))
+    if gen.review_hash != evidence.hash:
+        crew.place.books.record("review.requested", generation=gen.number, evidence_hash=evidence.hash)
+    crew.place.check()  # an answer may already lie in the inbox
+    if _answered(gen):
+        return
+    answer = None if crew.reviewer is None else crew.reviewer.ask(evidence)
+    if answer is None:
+        raise ReviewPending(
+            f"generation {gen.number}",
+            "nobody decided",
+            "a person's decision; until then nothing is adopted",
+            f"bellglass review {crew.state.loop_id}",
+        )
+    body = review.decision_event(crew.state, gen.number, answer, evidence.hash)
+    crew.place.books.record("review.decided", **body)
+
+
+def _answered(gen: Generation) -> bool:
+    return gen.review is not None
+
+
+def _adopt(crew: Crew, gen: Generation) -> None:
+    assert gen.successor is not None
+    scaffold_changed = "scaffold" in gen.kinds
+    facts = adopt.Facts(
+        trainer_changed=_trainer_changed(gen),
+        scaffold_changed=scaffold_changed,
+        gate_adopts=gen.gate is not None and gen.gate["decision"] == "adopt",
+        gate_why="" if gen.gate is None else gen.gate["why"],
+        boot_ok=not scaffold_changed or bool(gen.boot and gen.boot["ok"]),
+        boot_why=gen.boot["why"] if gen.boot else "",
+        review=gen.review["decision"] if gen.review else "not needed",
+        review_reason=gen.review["reason"] if gen.review else "",
+    )
+    adoption = adopt.decide_adoption(facts)
+    lineage = crew.place.lineage
+    bundle = adopt.next_bundle(adoption, lineage.read(gen.parent), lineage.read(gen.successor))
+    champion = gen.parent
+    if bundle != lineage.read(gen.parent):
+        champion = lineage.commit(bundle, gen.successor, f"generation {gen.number}: champion")
+    _end(crew, gen, adoption, champion)
+
+
+def _end(crew: Crew, gen: Generation, adoption: adopt.Adoption, champion: str) -> None:
+    crew.place.books.record("generation.ended", generation=gen.number, champion=champion, **to_json(adoption))

@@ -1,0 +1,331 @@
+"""Judge: turn one trained bundle into a verdict, by asking fresh `predict` guests and scoring here, on the host.
+
+A guest gets inputs and returns raw logits; this file holds the targets, normalises in float64 and adds up. Where
+targets can be separated from inputs (`task.separable`), only what stands before the target is sent. Where the text is
+its own target, whole windows are sent, and a second guest proves the score on rows whose text behind the position is
+replaced (proof.py). Both guests start at the same time, so that warming the second overlaps with asking the first.
+
+The words in a GuestFault raised here are the host's own; nothing that a guest says but its numbers gets out.
+
+Not covered: what the numbers themselves could carry. They end here: an improver sees the verdict's few figures, and of
+`confirm` and `final` not even these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bellglass.errors import BellglassError, GuestFault
+from bellglass.ports import Glass, Guest, GuestSpec
+from bellglass.records import GUEST_FAULTS, Bundle, Proof, Role, Verdict
+from bellglass.steps import proof as proofs
+from bellglass.steps.proof import Bits, Draw, Ints, Question
+from bellglass.tasks import Documents, Preset, Task
+from bellglass.wire import Done, FileReceived, Request
+
+MAX_QUESTION_BYTES = 1 << 20  # one reply's body
+MAX_ANSWER_BYTES = 16 << 20  # bounds the memory of guest and host alike
+MAX_ROWS = 64
+LARGEST_LOGIT = 1e9  # beyond, differences of logits lose their meaning
+MEMORY_MB = 2048
+GRACE_SECONDS = 60.0  # the guest's own deadline, for when the host is gone
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    verdict: Verdict
+    bits: NDArray[np.float32]  # [N, L]: code length of every target, 0 elsewhere; what a later child is compared with
+    seconds: float
+
+
+def judge(
+    glass: Glass,
+    bundle: Bundle,
+    weights: bytes,
+    task: Task,
+    docs: Documents,
+    *,
+    preset: Preset,
+    labels: Mapping[str, str],
+    prove: bool,
+    proof_key: bytes,
+    against: NDArray[np.floating] | None,
+    device: str = "cpu",
+    proof_rows: int | None = None,
+) -> Judged:
+    """Raises GuestFault for whatever the bundle does. `weights` were checked before (weights.py).
+
+    `against`: bits per position of the parent or the source, [N, L]; None: of the targets' own frequencies.
+    `proof_rows`: how many positions to prove; by default one per document, so that proof costs as much as score.
+    """
+    began = time.monotonic()
+    _check_documents(task, docs, prove)
+    draw = Draw(proof_key)
+    desk = _Desk(glass, bundle, weights, task, preset, dict(labels), device)
+    with desk:
+        desk.open("score")
+        if prove:
+            desk.open("proof")
+        bits = _answers(desk, "score", _score_questions(task, docs, draw), docs)
+        found: _Proved | None = None
+        if prove:
+            rival = _frequency_bits(docs) if against is None else against.astype(np.float64)
+            rows = len(docs.tokens) if proof_rows is None else proof_rows
+            found = _prove(desk, task, docs, bits, rival, draw, rows)
+    verdict = _verdict(task, docs, bits, found)
+    return Judged(verdict, bits.astype(np.float32), round(time.monotonic() - began, 4))
+
+
+def code_lengths(logits: NDArray[np.float32], targets: Ints) -> Bits:
+    """Bits per target from raw logits [K, V], normalised in float64."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    chosen = np.take_along_axis(shifted, targets[:, None], axis=1)[:, 0]
+    lengths: Bits = (np.log(np.exp(shifted).sum(axis=1)) - chosen) / math.log(2.0)
+    return lengths
+
+
+@dataclass(frozen=True, slots=True)
+class _Proved:
+    proof: Proof
+    gap_se: float
+
+
+class _Desk:
+    """The guests of one judgement. Leaving it ends them all."""
+
+    def __init__(
+        self,
+        glass: Glass,
+        bundle: Bundle,
+        weights: bytes,
+        task: Task,
+        preset: Preset,
+        labels: dict[str, str],
+        device: str,
+    ) -> None:
+        self._glass, self._labels, self._device = glass, labels, device
+        self._files = {path: data for path, data in sorted(bundle.items()) if path.startswith("trainer/")}
+        self._files["out/weights.safetensors"] = weights
+        self._seconds, self._vocab = preset.predict_seconds, task.vocab
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="judge")
+        self._opening: dict[str, Future[Guest]] = {}
+
+    def __enter__(self) -> _Desk:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        list(self._pool.map(self._end, self._opening.values()))
+        self._pool.shutdown()
+
+    def open(self, name: str) -> None:
+        """Start a guest, in the background; a failure is raised by whoever asks it."""
+        self._opening[name] = self._pool.submit(self._start, name)
+
+    def ask(self, name: str, questions: Iterable[Question]) -> Iterator[tuple[Question, NDArray[np.float32]]]:
+        """Each question with its checked logits. The guest works on the next while the caller looks at an answer."""
+        guest = self._opening[name].result()
+        try:
+            yield from _Conversation(guest, self._vocab, self._seconds).ask(questions)
+        except GuestFault:
+            if guest.end().out_of_memory:
+                raise GuestFault("memory", "while predicting") from None
+            raise
+
+    def _start(self, name: str) -> Guest:
+        spec = GuestSpec(
+            role=Role.PREDICT,
+            labels={**self._labels, "purpose": name},
+            memory_mb=MEMORY_MB,
+            deadline_seconds=2.0 * self._seconds + GRACE_SECONDS,
+            gpu=self._device.startswith("cuda"),
+        )
+        guest = self._glass.open(spec)
+        try:
+            for path, data in self._files.items():
+                guest.send_file(path, data)
+            guest.send("start", args={"device": self._device, "threads": 1})
+        except BaseException:
+            guest.end()
+            raise
+        return guest
+
+    def _end(self, opening: Future[Guest]) -> None:
+        with contextlib.suppress(BellglassError):  # then there is no guest, and the one who asked was told
+            opening.result().end()
+
+
+class _Conversation:
+    """Questions and answers with one guest; only the time it is waited for counts against its limit."""
+
+    def __init__(self, guest: Guest, vocab: int, seconds: float) -> None:
+        self._guest, self._vocab, self._seconds = guest, vocab, seconds
+        self._waited = 0.0
+
+    def ask(self, questions: Iterable[Question]) -> Iterator[tuple[Question, NDArray[np.float32]]]:
+        request, early = self._next_request()
+        if early is not None:
+            raise GuestFault("bad_output", "an answer before the first question")
+        answered: tuple[Question, NDArray[np.float32]] | None = None
+        for question in questions:
+            tokens = np.ascontiguousarray(question.tokens, dtype="<i8")
+            body = tokens.tobytes()
+            self._guest.send("reply", body, id=request.id, ok=True, value={"shape": list(tokens.shape)})
+            if answered is not None:
+                yield answered
+            request, data = self._next_request()
+            answered = question, self._logits(tokens.shape, data)
+        if answered is not None:
+            yield answered
+
+    def _next_request(self) -> tuple[Request, bytes | None]:
+        """Wait until the guest asks for the next question; with it comes the answer to the last one."""
+        data: bytes | None = None
+        began = time.monotonic()
+        while True:
+            left = self._seconds - self._waited - (time.monotonic() - began)
+            if left <= 0.0:
+                raise GuestFault("timeout", f"more than {self._seconds:g} s to predict")
+            event = self._guest.recv(min(left, 1.0))
+            if isinstance(event, Request):
+                self._waited += time.monotonic() - began
+                return event, data
+            if isinstance(event, FileReceived):
+                if data is not None:
+                    raise GuestFault("bad_output", "two answers to one question")
+                data = event.data
+            elif isinstance(event, Done):
+                code = event.why if event.why in GUEST_FAULTS else "lost"
+                raise GuestFault(code, "ended before all was answered")
+
+    def _logits(self, shape: tuple[int, ...], data: bytes | None) -> NDArray[np.float32]:
+        if data is None:
+            raise GuestFault("bad_output", "no answer to a question")
+        expected = 4 * math.prod(shape) * self._vocab
+        if len(data) != expected:
+            raise GuestFault("bad_output", f"{len(data)} bytes of logits, needed are {expected} of float32")
+        logits = np.frombuffer(data, dtype="<f4").reshape(*shape, self._vocab)
+        low, high = logits.min(), logits.max()  # NaN anywhere makes both NaN, and the comparison false
+        if not (low > -LARGEST_LOGIT and high < LARGEST_LOGIT):
+            raise GuestFault("bad_output", "logits that are not finite")
+        return logits
+
+
+def _check_documents(task: Task, docs: Documents, prove: bool) -> None:
+    """Mistakes of a task's author, found before they become wrong scores."""
+    thing = f"documents of task {task.name!r}"
+    per_doc = docs.target.sum(axis=1)
+    if not per_doc.any() or docs.target[:, 0].any():
+        raise BellglassError(thing, "no target, or one with nothing before it", "targets from column 1 on")
+    if task.separable and (per_doc != 1).any():
+        raise BellglassError(thing, "separable, but not one target per document", "exactly one", "separable = false")
+    if prove and (per_doc > 0).sum() < proofs.MIN_DOCS:
+        raise BellglassError(thing, f"{(per_doc > 0).sum()} to prove", f"at least {proofs.MIN_DOCS}", "more documents")
+
+
+def _batch_rows(width: int, vocab: int) -> int:
+    return max(1, min(MAX_ROWS, MAX_QUESTION_BYTES // (8 * width), MAX_ANSWER_BYTES // (4 * width * vocab)))
+
+
+def _score_questions(task: Task, docs: Documents, draw: Draw) -> Iterator[Question]:
+    order = draw.order("score", len(docs.tokens))
+    order = order[docs.target[order].any(axis=1)]
+    if task.separable:
+        yield from _prefix_questions(task, docs, order, docs.target.argmax(axis=1)[order])
+        return
+    width = docs.tokens.shape[1] - 1
+    for members in proofs.batches(order, _batch_rows(width, task.vocab)):
+        rows, cols = np.nonzero(docs.target[members])
+        yield Question(docs.tokens[members, :width].astype(np.int64), rows, members[rows], cols)
+
+
+def _prefix_questions(task: Task, docs: Documents, members: Ints, cols: Ints) -> Iterator[Question]:
+    """What stands before each target and nothing more, in calls of equal length."""
+    for width in np.unique(cols).tolist():
+        for some in proofs.batches(members[cols == width], _batch_rows(width, task.vocab)):
+            tokens = docs.tokens[some, :width].astype(np.int64)
+            yield Question(tokens, np.arange(len(some)), some, np.full(len(some), width))
+
+
+def _proof_questions(task: Task, docs: Documents, plan: proofs.Plan, draw: Draw) -> Iterator[Question]:
+    if task.separable:
+        order = draw.order("proof", len(plan.docs))
+        yield from _prefix_questions(task, docs, plan.docs[order], plan.cols[order])
+        return
+    tokens = proofs.replaced(docs.tokens.astype(np.int64), plan, draw)
+    for members in proofs.rounds(plan, draw):
+        for some in proofs.batches(members, _batch_rows(tokens.shape[1], task.vocab)):
+            yield Question(tokens[some], np.arange(len(some)), plan.docs[some], plan.cols[some])
+
+
+def _answers(desk: _Desk, name: str, questions: Iterable[Question], docs: Documents) -> Bits:
+    """Bits [N, L] of every position the questions ask about, 0 elsewhere."""
+    bits = np.zeros(docs.tokens.shape, dtype=np.float64)
+    for question, logits in desk.ask(name, questions):
+        targets = docs.tokens[question.docs, question.cols].astype(np.int64)
+        bits[question.docs, question.cols] = code_lengths(logits[question.rows, question.cols - 1], targets)
+    return bits
+
+
+def _prove(desk: _Desk, task: Task, docs: Documents, bits: Bits, rival: Bits, draw: Draw, rows: int) -> _Proved:
+    plan = proofs.plan(bits, docs.target, rival, draw, rows=rows, separable=task.separable)
+    again = _answers(desk, "proof", _proof_questions(task, docs, plan, draw), docs)
+    at = plan.docs, plan.cols
+    found, gap_se, scattered = proofs.compare(plan, bits[at], again[at])
+    if scattered:
+        raise GuestFault("bad_output", "batch-dependent: the same question got another answer in other company")
+    return _Proved(found, gap_se)
+
+
+def _verdict(task: Task, docs: Documents, bits: Bits, proved: _Proved | None) -> Verdict:
+    """The score holds the proof's correction where it makes it worse; the per-skill figures do not."""
+    target, floor = docs.target, np.where(docs.target, docs.floor_bits, 0.0).astype(np.float64)
+    targets = int(target.sum())
+    raw, floor_mean = float(bits[target].sum()) / targets, float(floor.sum()) / targets
+    error = _sampling_error((bits - floor).sum(axis=1), target.sum(axis=1))
+    if proved is not None:
+        # A negative gap is clamped: else a model could answer the score badly on purpose and be paid for its luck.
+        raw += max(0.0, proved.proof.mean_gap_bits)
+        error = math.hypot(error, proved.gap_se)
+    above = bits - floor
+    by_skill = {
+        name: float(above[chosen].sum()) / int(chosen.sum())
+        for index, name in enumerate(task.skills)
+        if (chosen := target & (docs.skill == index)).any()
+    }
+    return Verdict(
+        score=raw - floor_mean,
+        raw_bits=raw,
+        floor_bits=floor_mean,
+        by_skill=by_skill,
+        sampling_se=error,
+        targets=targets,
+        proof=None if proved is None else proved.proof,
+    )
+
+
+def _sampling_error(sums: Bits, counts: NDArray[np.integer]) -> float:
+    """Standard error of the mean over targets when documents are what was drawn."""
+    used = counts > 0
+    n = int(used.sum())
+    if n < 2:
+        return 0.0
+    weights = counts[used].astype(np.float64)
+    spread = sums[used] - weights * (sums[used].sum() / weights.sum())
+    return float(np.sqrt((spread**2).sum() * n / (n - 1)) / weights.sum())
+
+
+def _frequency_bits(docs: Documents) -> Bits:
+    """Code lengths under the targets' own frequencies: the rival where neither a parent nor a source is known."""
+    found = docs.tokens[docs.target].astype(np.int64)
+    counts = np.bincount(found, minlength=int(docs.tokens.max()) + 1) + 1.0
+    lengths = -np.log2(counts / counts.sum())
+    return np.where(docs.target, lengths[docs.tokens.astype(np.int64)], 0.0)

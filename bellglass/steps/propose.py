@@ -1,0 +1,203 @@
+"""Propose: an improver works through the parent's scaffold and submits a successor.
+
+The desk here is the real one: chat goes through the gateway, trials through the lab on the `select` split, history is a
+bounded digest of the ledger. Everything the improver does is booked under ids that a restarted session finds again.
+
+Not covered: whether the successor is better. Exploration verdicts steer the improver; they never decide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from bellglass.books import Books
+from bellglass.bundles import check_bundle, check_submission
+from bellglass.errors import GuestFault
+from bellglass.gateway import Gateway
+from bellglass.history import digest
+from bellglass.lineage import Lineage
+from bellglass.ports import Glass, GuestSpec
+from bellglass.records import Bundle, CallKey, Json, Kind, Role, Trial
+from bellglass.steps.session import SessionEnd, serve
+from bellglass.steps.trial import Lab, Order
+
+MEMORY_MB = 512
+MIN_FRACTION = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one session may use, beside the loop's bounds."""
+
+    trials: float  # in whole budgets: a trial at a fraction of 0.25 takes a quarter
+    calls: int
+    wall_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    successor: str | None  # commit
+    fault: str | None
+    note: str
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """The parts of a loop that a session touches."""
+
+    glass: Glass
+    gateway: Gateway
+    books: Books
+    lineage: Lineage
+    lab: Lab
+    may_edit: frozenset[Kind]
+    limits: Limits
+    check: Callable[[], None]  # raises when a person or a bound ends the loop
+
+
+class ImproverDesk:
+    def __init__(self, place: Workplace, generation: int, parent: str) -> None:
+        self._place, self._generation, self._parent = place, generation, parent
+        self._parent_bundle = place.lineage.read(parent)
+        self._calls = 0
+        self._trials = 0
+        self._used = 0.0
+
+    def tick(self) -> None:
+        self._place.check()
+
+    def chat(self, body: bytes) -> bytes:
+        if self._calls >= self._place.limits.calls:
+            raise GuestFault("refused", f"this session's {self._place.limits.calls} model calls are used up")
+        key = CallKey(self._generation, "improve", self._calls)
+        self._calls += 1
+        return self._place.gateway.chat(body, key)
+
+    def trial(self, files: Mapping[str, bytes], args: Json) -> Json:
+        return self._explore([(files, _fraction(args))])[0]
+
+    def trials(self, files: Mapping[str, bytes], candidates: list[Json]) -> Json:
+        wanted = []
+        for candidate in candidates:
+            if not isinstance(candidate, dict):
+                raise GuestFault("refused", "a candidate that is no object")
+            wanted.append(({**files, **_overlay(candidate)}, _fraction(candidate)))
+        return self._explore(wanted)
+
+    def history(self) -> Json:
+        return digest(self._place.books.state, self._generation)
+
+    def budget(self) -> Json:
+        bounds, spent = self._place.books.bounds, self._place.books.state.spent
+        return {
+            "trials": self._left(),
+            "train_seconds": None if bounds.train_seconds is None else bounds.train_seconds - spent.train_seconds,
+            "calls": self._place.limits.calls - self._calls,
+            "tokens": None if bounds.tokens is None else bounds.tokens - spent.tokens_in - spent.tokens_out,
+            "usd": None if bounds.usd is None or spent.usd is None else bounds.usd - spent.usd,
+        }
+
+    def note(self, text: str) -> None:
+        self._place.books.record("session.note", generation=self._generation, text=text)
+
+    def _left(self) -> float:
+        return round(max(0.0, self._place.limits.trials - self._used), 4)
+
+    def _explore(self, wanted: Sequence[tuple[Mapping[str, bytes], float]]) -> list[Json]:
+        asked = sum(fraction for _, fraction in wanted)
+        if asked > self._left() + 1e-9:
+            raise GuestFault("refused", f"asked for {asked:g} trials, {self._left():g} are left in this session")
+        orders = [self._order(files, fraction) for files, fraction in wanted]
+        self._used += asked
+        trials = self._place.lab.run(orders)
+        pairs = zip(trials, wanted, strict=True)
+        return [self._result(trial, fraction) for trial, (_, fraction) in pairs]
+
+    def _order(self, files: Mapping[str, bytes], fraction: float) -> Order:
+        commit = self._candidate(files)
+        budget = self._place.lab.bench.preset.budget
+        index = self._trials
+        self._trials += 1
+        return Order(
+            # The commit is part of the id: a restarted session that goes another way gets other trials.
+            trial_id=f"g{self._generation}-explore-{index}-{commit[:8]}",
+            bundle=commit,
+            purpose="explore",
+            generation=self._generation,
+            budget=replace(budget, amount=scaled(budget.kind, budget.amount, fraction)),
+        )
+
+    def _candidate(self, files: Mapping[str, bytes]) -> str:
+        scaffold = {path: data for path, data in self._parent_bundle.items() if path.startswith("scaffold/")}
+        bundle = check_bundle(self._parent_bundle, {**scaffold, **files}, self._place.may_edit)
+        if bundle == dict(self._parent_bundle):  # a trial of the unchanged parent is a fair question
+            return self._parent
+        return self._place.lineage.commit(bundle, self._parent, f"generation {self._generation}: candidate")
+
+    def _result(self, trial: Trial, fraction: float) -> Json:
+        verdict = trial.verdict
+        return {
+            "ok": verdict is not None,
+            "score": None if verdict is None else round(verdict.score, 5),
+            "by_skill": {} if verdict is None else {k: round(v, 4) for k, v in verdict.by_skill.items()},
+            "claim": None if trial.claim is None else trial.claim.bits,
+            "fault": trial.fault,
+            "log": self._place.lab.log_tail(trial)[-2000:] if trial.fault else "",
+            "seconds": trial.train_seconds,
+            "fraction": fraction,
+            "left": {"trials": self._left()},
+        }
+
+
+def propose(place: Workplace, generation: int, parent: str, *, brief: str, seed: int) -> Proposal:
+    """One session; a fault is a proposal without a successor."""
+    desk = ImproverDesk(place, generation, parent)
+    parent_bundle = place.lineage.read(parent)
+    labels = {"loop": place.books.state.loop_id, "generation": str(generation), "trial": "improve"}
+    spec = GuestSpec(Role.IMPROVE, labels, MEMORY_MB, place.limits.wall_seconds + 60.0)
+    args = {
+        "may_edit": sorted(place.may_edit),
+        "limits": {"trials": place.limits.trials, "calls": place.limits.calls},
+        "generation": generation,
+        "seed": seed,
+        "session": "improve",
+    }
+    end = serve(place.glass, spec, parent_bundle, brief, args, desk, wall_seconds=place.limits.wall_seconds)
+    if end.log:
+        place.books.record("session.note", generation=generation, text="", log=place.books.blobs.put(end.log))
+    return _judge_submission(place, generation, parent, parent_bundle, end)
+
+
+def _judge_submission(
+    place: Workplace, generation: int, parent: str, parent_bundle: Bundle, end: SessionEnd
+) -> Proposal:
+    if end.submission is None:
+        return Proposal(None, end.fault, end.detail, ())
+    try:
+        bundle = check_submission(parent_bundle, end.submission.files, place.may_edit)
+    except GuestFault as fault:
+        return Proposal(None, fault.code, fault.detail, ())
+    commit = place.lineage.commit(bundle, parent, f"generation {generation}: successor")
+    kinds = tuple(sorted(place.lineage.kinds(parent, commit)))
+    return Proposal(commit, None, end.submission.note, kinds)
+
+
+def scaled(kind: str, amount: float, fraction: float) -> float:
+    return float(max(1, math.ceil(amount * fraction))) if kind == "steps" else amount * fraction
+
+
+def _fraction(args: Json) -> float:
+    value = args.get("fraction", 1.0) if isinstance(args, dict) else 1.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not MIN_FRACTION <= value <= 1.0:
+        raise GuestFault("refused", f"a fraction between {MIN_FRACTION} and 1")
+    return float(value)
+
+
+def _overlay(candidate: Json) -> dict[str, bytes]:
+    files = candidate.get("files", {})
+    if not isinstance(files, dict) or not all(isinstance(text, str) for text in files.values()):
+        raise GuestFault("refused", "a candidate's files: path to text")
+    return {str(path).removeprefix("work/"): text.encode(errors="replace") for path, text in files.items()}

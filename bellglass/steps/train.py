@@ -1,0 +1,221 @@
+"""Train: one bundle, one pair of seeds, one budget, in one fresh `train` guest. What comes back are claims and bytes.
+
+The clock of the budget starts when the data enters (the guest asks for it once it has set up), and it is read by the
+host alone: CPU seconds of everything in the guest, or wall seconds on a GPU, or counted `time_left` calls (`steps`).
+
+Not covered: whether the weights are any good. That is the judge's.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bellglass.errors import GuestFault
+from bellglass.ports import Glass, Guest, GuestSpec
+from bellglass.records import Budget, Bundle, Claim, Role, Seeds
+from bellglass.tasks import Documents, Task
+from bellglass.wire import Done, Event, FileReceived, Log, Metric, Request
+
+SETUP_SECONDS = 120.0  # wall time for importing and building, without data
+OVERRUN_FACTOR, OVERRUN_SECONDS = 1.10, 0.5  # what a trainer may use beyond its budget before it is ended
+LOG_TAIL_BYTES = 4000
+WEIGHTS_FILE = "out/weights.safetensors"
+MEMORY_MB = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    fault: str | None
+    claim: Claim
+    files: Mapping[str, bytes]  # what `predict` needs beside the code: weights and small JSON
+    log: bytes
+    train_seconds: float
+    wall_seconds: float
+
+
+class Clock:
+    """How much of a budget a guest has used, measured by the host."""
+
+    def __init__(self, budget: Budget, guest: Guest) -> None:
+        self.budget, self._guest = budget, guest
+        self.asked = 0
+        self._created = time.monotonic()
+        self._wall_from: float | None = None
+        self._cpu_from = 0.0
+
+    def start(self) -> None:
+        self._wall_from, self._cpu_from = time.monotonic(), self._guest.cpu_seconds()
+
+    @property
+    def started(self) -> bool:
+        return self._wall_from is not None
+
+    def wall(self) -> float:
+        return 0.0 if self._wall_from is None else time.monotonic() - self._wall_from
+
+    def used(self) -> float:
+        if self._wall_from is None:
+            return 0.0
+        if self.budget.kind == "steps":
+            return float(self.asked)
+        if self.budget.kind == "gpu_seconds":
+            return self.wall()
+        return self._guest.cpu_seconds() - self._cpu_from
+
+    def ask(self) -> dict[str, float]:
+        """The answer to one `time_left`. Under `steps` asking is what moves the clock."""
+        left = max(0.0, self.budget.amount - self.used())
+        self.asked += 1
+        return {"left": left, "total": self.budget.amount}
+
+    def enforce(self) -> None:
+        if self._wall_from is None:
+            if time.monotonic() - self._created > SETUP_SECONDS:
+                raise GuestFault("timeout", f"asked for no data within {SETUP_SECONDS:.0f} s")
+            return
+        if self.wall() > self.budget.wall_seconds:
+            raise GuestFault("timeout", f"more than {self.budget.wall_seconds:.0f} s of wall time")
+        if self.used() > self.budget.amount * OVERRUN_FACTOR + OVERRUN_SECONDS:
+            raise GuestFault("overran", f"more than {self.budget.amount:g} {self.budget.kind}")
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What one guest has said so far."""
+
+    bits: float | None = None
+    metrics: int = 0
+    files: dict[str, bytes] = field(default_factory=dict)
+    log: bytearray = field(default_factory=bytearray)
+
+    def take_log(self, text: bytes) -> None:
+        self.log += text
+        if len(self.log) > 4 * LOG_TAIL_BYTES:
+            del self.log[:-LOG_TAIL_BYTES]
+
+
+def train(
+    glass: Glass,
+    bundle: Bundle,
+    docs: Documents,
+    *,
+    task: Task,
+    seeds: Seeds,
+    budget: Budget,
+    labels: Mapping[str, str],
+    device: str = "cpu",
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Training:
+    """Never raises for what a bundle did: a fault is a result. SetupError (the engine's) passes through."""
+    began = time.monotonic()
+    heard = _Heard()
+    fault: GuestFault | None = None
+    clock: Clock | None = None
+    used = 0.0
+    spec = GuestSpec(
+        Role.TRAIN, labels, MEMORY_MB, SETUP_SECONDS + budget.wall_seconds + 60.0, gpu=device.startswith("cuda")
+    )
+    try:
+        guest = glass.open(spec)
+    except GuestFault as error:
+        return _result(error, heard, 0, 0.0, time.monotonic() - began)
+    try:
+        clock = Clock(budget, guest)
+        _send_bundle(guest, bundle)
+        guest.send("start", args=_arguments(task, seeds, device))
+        _converse(guest, clock, heard, docs, task, cancelled)
+    except GuestFault as error:
+        fault = error
+    finally:
+        used = 0.0 if clock is None else clock.used()
+        if guest.end().out_of_memory:
+            fault = GuestFault("memory")
+    return _result(fault, heard, clock.asked if clock else 0, used, time.monotonic() - began)
+
+
+def _result(fault: GuestFault | None, heard: _Heard, steps: int, used: float, wall_seconds: float) -> Training:
+    log = bytes(heard.log[-LOG_TAIL_BYTES:])
+    if fault is not None and not log:
+        log = fault.detail.encode()
+    return Training(
+        fault=None if fault is None else fault.code,
+        claim=Claim(heard.bits, steps, heard.metrics),
+        files=heard.files,
+        log=log,
+        train_seconds=round(used, 4),
+        wall_seconds=round(wall_seconds, 4),
+    )
+
+
+def _arguments(task: Task, seeds: Seeds, device: str) -> dict[str, object]:
+    return {
+        "init_seed": seeds.init_seed,
+        "data_seed": seeds.data_seed,
+        "threads": 1,
+        "device": device,
+        "context": task.context,
+        "vocab": task.vocab,
+    }
+
+
+def _send_bundle(guest: Guest, bundle: Bundle) -> None:
+    for path in sorted(bundle):
+        if path.startswith("trainer/"):
+            guest.send_file(path, bundle[path])
+
+
+def _send_data(guest: Guest, docs: Documents, task: Task) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(docs.tokens), allow_pickle=False)
+    guest.send_file("data/tokens.npy", buffer.getbuffer())
+    meta = {"context": task.context, "vocab": task.vocab, "pad": 0}
+    guest.send_file("data/meta.json", json.dumps(meta).encode())
+
+
+def _converse(
+    guest: Guest, clock: Clock, heard: _Heard, docs: Documents, task: Task, cancelled: Callable[[], bool]
+) -> None:
+    """Answer the guest until it is done."""
+    while True:
+        if cancelled():
+            raise GuestFault("lost", "the loop was stopped")
+        event = guest.recv(timeout=0.1)
+        clock.enforce()
+        if isinstance(event, Done):
+            if event.why != "ok":
+                raise GuestFault(event.why if event.why in ("crashed", "memory") else "crashed", event.why)
+            if WEIGHTS_FILE not in heard.files:
+                raise GuestFault("no_weights")
+            return
+        if isinstance(event, Request):
+            _answer(guest, event, clock, docs, task)
+        elif event is not None:
+            _hear(heard, event)
+
+
+def _answer(guest: Guest, request: Request, clock: Clock, docs: Documents, task: Task) -> None:
+    if request.op == "time_left":
+        guest.send("reply", id=request.id, ok=True, value=clock.ask())
+    elif request.op == "data" and not clock.started:
+        _send_data(guest, docs, task)
+        clock.start()
+        guest.send("reply", id=request.id, ok=True, value=None)
+    else:
+        raise GuestFault("refused", f"operation {request.op!r} now")
+
+
+def _hear(heard: _Heard, event: Event) -> None:
+    if isinstance(event, Metric):
+        heard.metrics += 1
+        if event.name == "claim_bits":
+            heard.bits = event.value
+    elif isinstance(event, Log):
+        heard.take_log(event.body)
+    elif isinstance(event, FileReceived):
+        heard.files[event.name] = event.data

@@ -1,0 +1,240 @@
+"""A trial: train, check the weights, judge, store. The `Lab` runs several side by side and books each of them.
+
+A settled trial is never run again: asked for a second time (after a crash, say), the lab answers from the books.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bellglass import tasks, weights
+from bellglass.books import Books
+from bellglass.errors import GuestFault
+from bellglass.lineage import Lineage
+from bellglass.ports import Glass
+from bellglass.records import Budget, Bundle, Cost, Json, Seeds, Trial
+from bellglass.state import to_json
+from bellglass.steps.judge import Judged, judge
+from bellglass.steps.train import OVERRUN_FACTOR, OVERRUN_SECONDS, WEIGHTS_FILE, Training, train
+from bellglass.tasks import Documents, Preset, Split, Task
+
+PROVED = ("gate", "final")  # trials that decide something; the others only steer an improver
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to run. The id and the purpose say the rest: which seeds, and on which documents it is judged."""
+
+    trial_id: str
+    bundle: str
+    purpose: str
+    generation: int
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What every trial of a loop shares."""
+
+    task: Task
+    preset: Preset
+    secret: bytes
+    device: str
+    side_by_side: int
+
+
+Progress = Callable[[str, str], None]  # (trial id, phase); for the console only
+
+
+class Lab:
+    def __init__(
+        self,
+        books: Books,
+        lineage: Lineage,
+        glass: Glass,
+        bench: Workbench,
+        *,
+        progress: Progress,
+        check: Callable[[], None],
+    ) -> None:
+        self._books, self._lineage, self._glass, self.bench = books, lineage, glass, bench
+        self._progress, self._check = progress, check
+        self._cancel = threading.Event()
+        self._docs: dict[tuple[Split, str], Documents] = {}
+        self._docs_lock = threading.Lock()
+
+    def run(self, orders: Sequence[Order]) -> list[Trial]:
+        """All of them, at most `side_by_side` at once, in the order asked for. Books intents before effects."""
+        waiting = [order for order in orders if self._books.settled_trial(order.trial_id) is None]
+        if waiting:
+            self._books.begin_trials(
+                {order.trial_id: worst_case(order.budget) for order in waiting},
+                {order.trial_id: _intent(order) for order in waiting},
+            )
+        with ThreadPoolExecutor(max_workers=self.bench.side_by_side, thread_name_prefix="trial") as pool:
+            self._await([pool.submit(self._run, order) for order in waiting])
+        return [self._books.state.trials[order.trial_id] for order in orders]
+
+    def _await(self, futures: list[Future[Trial]]) -> None:
+        """Book each trial as it ends. A stop cancels those under way; `resume` runs them again from their intents."""
+        waiting = set(futures)
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=0.25, return_when=FIRST_COMPLETED)
+                for future in done:
+                    self._books.end_trial(future.result())
+                self._check()
+        except BaseException:
+            self._cancel.set()
+            raise
+
+    def log_tail(self, trial: Trial) -> str:
+        return "" if trial.log is None else self._books.blobs.get(trial.log).decode(errors="replace")
+
+    def documents(self, split: Split, salt: str = "") -> Documents:
+        with self._docs_lock:
+            if (split, salt) not in self._docs:
+                self._docs[split, salt] = make_documents(self.bench, split, salt)
+            return self._docs[split, salt]
+
+    def _run(self, order: Order) -> Trial:
+        bundle = self._lineage.read(order.bundle)
+        seeds = derive_seeds(self.bench.secret, seeds_label_of(order.trial_id))
+        self._progress(order.trial_id, "training")
+        training = self._train(order, bundle, seeds)
+        self._progress(order.trial_id, "judging")
+        fault, judged, stored = training.fault, None, None
+        began = time.monotonic()
+        if fault is None:
+            try:
+                stored = self._store_weights(training)
+                judged = self._judge(order, bundle, training)
+            except GuestFault as error:
+                fault, training = error.code, replace(training, log=training.log + b"\n" + error.detail.encode())
+        self._progress(order.trial_id, "failed" if fault else "done")
+        return Trial(
+            trial_id=order.trial_id,
+            bundle=order.bundle,
+            purpose=order.purpose,
+            seeds=seeds,
+            budget=order.budget,
+            claim=training.claim,
+            verdict=None if judged is None else judged.verdict,
+            fault=fault,
+            weights=stored,
+            train_seconds=training.train_seconds,
+            wall_seconds=training.wall_seconds,
+            judge_seconds=round(time.monotonic() - began, 4),
+            log=self._books.blobs.put(training.log) if training.log else None,
+        )
+
+    def _labels(self, order: Order) -> dict[str, str]:
+        return {"loop": self._books.state.loop_id, "generation": str(order.generation), "trial": order.trial_id}
+
+    def _train(self, order: Order, bundle: Bundle, seeds: Seeds) -> Training:
+        docs = tasks.train_order(self.documents("train"), seeds.data_seed)
+        return train(
+            self._glass,
+            bundle,
+            docs,
+            task=self.bench.task,
+            seeds=seeds,
+            budget=order.budget,
+            labels=self._labels(order),
+            device=self.bench.device,
+            cancelled=self._cancel.is_set,
+        )
+
+    def _store_weights(self, training: Training) -> str:
+        data = training.files[WEIGHTS_FILE]
+        weights.check(data, max_bytes=int(self.bench.preset.weights_mb * 1e6))
+        return self._books.blobs.put(data)
+
+    def _judge(self, order: Order, bundle: Bundle, training: Training) -> Judged:
+        docs = self.documents(*split_of(order.purpose, order.generation))
+        data = training.files[WEIGHTS_FILE]
+        return judge_weights(
+            self._glass, bundle, data, order.trial_id, order.purpose, docs, self.bench, self._labels(order)
+        )
+
+
+def judge_weights(
+    glass: Glass,
+    bundle: Bundle,
+    data: bytes,
+    trial_id: str,
+    purpose: str,
+    docs: Documents,
+    bench: Workbench,
+    labels: Mapping[str, str],
+) -> Judged:
+    """Judge weights as the trial `trial_id` does: the same documents, the same questions to the proof."""
+    source: np.ndarray | None = docs.floor_bits if bench.task.floor == "exact" else None
+    return judge(
+        glass,
+        bundle,
+        data,
+        bench.task,
+        docs,
+        preset=bench.preset,
+        labels=labels,
+        prove=purpose in PROVED,
+        proof_key=derive_key(bench.secret, f"proof-{trial_id}"),
+        against=source,
+        device=bench.device,
+    )
+
+
+def split_of(purpose: str, generation: int) -> tuple[Split, str]:
+    """Which documents a trial is judged on: `confirm` is drawn afresh in every generation."""
+    if purpose == "gate":
+        return "confirm", f"g{generation}"
+    return ("final" if purpose == "final" else "select"), ""
+
+
+def make_documents(bench: Workbench, split: Split, salt: str) -> Documents:
+    preset = bench.preset
+    count = {
+        "train": preset.train_docs,
+        "select": preset.select_docs,
+        "confirm": preset.confirm_docs,
+        "final": preset.final_docs,
+    }[split]
+    return tasks.make(bench.task, split, bench.secret, count, salt)
+
+
+def seeds_label_of(trial_id: str) -> str:
+    """Parent and child of a pair share their seeds, and so do all explorations of a session: so they compare."""
+    return "-".join(trial_id.split("-")[: 2 if "-explore-" in trial_id else 3])
+
+
+def _intent(order: Order) -> dict[str, Json]:
+    return {
+        "bundle": order.bundle,
+        "purpose": order.purpose,
+        "generation": order.generation,
+        "budget": to_json(order.budget),
+    }
+
+
+def worst_case(budget: Budget) -> Cost:
+    """What a trial may use before the host ends it: this is what is reserved."""
+    if budget.kind == "steps":
+        return Cost(train_seconds=budget.amount * OVERRUN_FACTOR + OVERRUN_SECONDS)
+    return Cost(train_seconds=round(budget.amount * OVERRUN_FACTOR + OVERRUN_SECONDS, 4))
+
+
+def derive_key(secret: bytes, label: str) -> bytes:
+    return hashlib.blake2b(label.encode(), key=secret, digest_size=32, person=b"bellglass").digest()
+
+
+def derive_seeds(secret: bytes, label: str) -> Seeds:
+    raw = derive_key(secret, f"seeds-{label}")
+    return Seeds(int.from_bytes(raw[:4], "big") >> 1, int.from_bytes(raw[4:8], "big") >> 1)

@@ -1,0 +1,135 @@
+"""A loop in rows: what the console prints, `--json` gives and the picture draws. A projection of the state; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bellglass.records import Cost, Interval, Json, Trial
+from bellglass.state import Generation, State
+from bellglass.stats import mean_interval
+
+CONFIDENCE = 0.95
+POSITIVE_CONTROL = (
+    "The offline improver is a positive control: we wrote its tricks, so nothing it does is evidence about recursive "
+    "self-improvement."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One generation as people see it. Bits are raw, so that claim and verdict compare."""
+
+    generation: int
+    parent: str
+    successor: str | None
+    kinds: tuple[str, ...]
+    claim_bits: float | None
+    verdict_bits: Interval | None
+    gain: Interval | None
+    trainer: str
+    scaffold: str
+    why: str
+    cost: Cost
+    champion: str
+
+
+def rows(state: State) -> list[Row]:
+    return [row(state, gen) for gen in state.generations.values()]
+
+
+def row(state: State, gen: Generation) -> Row:
+    children = [trial for trial in state.trials_of(gen.number, "gate") if trial.bundle == gen.successor]
+    gain = None if gen.gate is None or gen.gate["gain"] is None else Interval(**gen.gate["gain"])
+    result = gen.result or {"trainer": "under way", "scaffold": "", "why": "", "champion": ""}
+    return Row(
+        generation=gen.number,
+        parent=short(state, gen.parent),
+        successor=None if gen.successor is None else short(state, gen.successor),
+        kinds=gen.kinds,
+        claim_bits=_mean([trial.claim.bits for trial in children if trial.claim and trial.claim.bits is not None]),
+        verdict_bits=verdict_interval(children),
+        gain=gain,
+        trainer=result["trainer"],
+        scaffold=result["scaffold"],
+        why=result["why"],
+        cost=cost_of(state, gen.number),
+        champion=short(state, result["champion"]) if result["champion"] else "",
+    )
+
+
+def short(state: State, commit: str) -> str:
+    return "starter" if commit == state.starter else commit[:8]
+
+
+def verdict_interval(trials: list[Trial]) -> Interval | None:
+    bits = [trial.verdict.raw_bits for trial in trials if trial.verdict is not None]
+    return mean_interval(bits, CONFIDENCE) if len(bits) > 1 else None
+
+
+def cost_of(state: State, generation: int) -> Cost:
+    prefix = f"g{generation}-"
+    total = Cost()
+    for trial in state.trials.values():
+        if trial.trial_id.startswith(prefix):
+            total = total + Cost(train_seconds=trial.train_seconds)
+    for key, call in state.calls.items():
+        if key.startswith(prefix):
+            total = total + Cost(**call["cost"])
+    return total
+
+
+def as_json(state: State) -> Json:
+    """What reading commands print with --json."""
+    return {
+        "loop": state.loop_id,
+        "task": state.created["task"],
+        "glass": state.created["glass"],
+        "sealed": state.created["sealed"],
+        "models": state.config["models"],
+        "starter": state.starter,
+        "champion": state.champion,
+        "generations": [_row_json(item) for item in rows(state)],
+        "final": state.final,
+        "spent": _cost_json(state.spent),
+        "burnt": _cost_json(state.burnt),
+        "wall_seconds": round(state.wall_seconds, 1),
+        "tripwires": state.tripwires,
+        "ended": None if state.ended is None else {k: v for k, v in state.ended.items() if k != "secret"},
+    }
+
+
+def _row_json(item: Row) -> Json:
+    return {
+        "generation": item.generation,
+        "parent": item.parent,
+        "successor": item.successor,
+        "kinds": list(item.kinds),
+        "claim_bits": item.claim_bits,
+        "verdict_bits": _interval_json(item.verdict_bits),
+        "gain": _interval_json(item.gain),
+        "trainer": item.trainer,
+        "scaffold": item.scaffold,
+        "why": item.why,
+        "cost": _cost_json(item.cost),
+        "champion": item.champion,
+    }
+
+
+def _interval_json(interval: Interval | None) -> Json:
+    if interval is None:
+        return None
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
+
+
+def _cost_json(cost: Cost) -> Json:
+    return {
+        "train_seconds": round(cost.train_seconds, 2),
+        "calls": cost.calls,
+        "tokens_in": cost.tokens_in,
+        "tokens_out": cost.tokens_out,
+        "usd": cost.usd,
+    }
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

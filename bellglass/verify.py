@@ -1,0 +1,132 @@
+"""Verify: derive a finished or unfinished loop again from what it left on disk.
+
+`verify` re-hashes: the chain, every blob and bundle that an event names, the secret against its commitment, the seeds
+of every trial. `rejudge` makes the documents again from the revealed secret and judges the stored weights anew.
+
+Not covered: whether the trainings happened as recorded; that takes training again (recheck).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bellglass import tasks
+from bellglass.blobs import Blobs
+from bellglass.config import LoopConfig
+from bellglass.errors import BellglassError, GuestFault
+from bellglass.ledger import Ledger
+from bellglass.lineage import Lineage
+from bellglass.ports import Glass
+from bellglass.records import Trial
+from bellglass.state import State, fold
+from bellglass.steps.trial import Workbench, derive_seeds, judge_weights, make_documents, seeds_label_of, split_of
+
+SCORE_TOLERANCE = 1e-4  # bits: other hardware rounds otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    what: str
+    ok: bool
+    found: str
+
+
+def verify(folder: Path, ledger: Ledger) -> list[Finding]:
+    findings = [_checked("ledger", lambda: f"{ledger.verify()} events, head {ledger.head[:12]}")]
+    if not findings[0].ok:
+        return findings
+    state = fold(ledger.events())
+    lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")
+    findings.append(
+        _checked("bundles", lambda: f"{_count(lineage.read(c) for c in _commits(state))} read and re-hashed")
+    )
+    findings.append(_checked("blobs", lambda: f"{_count(blobs.get(sha) for sha in _blobs(state))} read and re-hashed"))
+    secret = _secret(folder, state)
+    findings.append(_secret_finding(state, secret))
+    if secret is not None:
+        findings.append(_seeds_finding(state, secret))
+    return findings
+
+
+def _checked(what: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, check())
+    except BellglassError as error:
+        return Finding(what, False, error.one_line())
+
+
+def _count(items: Iterator[object]) -> int:
+    return sum(1 for _ in items)
+
+
+def _commits(state: State) -> list[str]:
+    named = {state.starter, state.champion}
+    for gen in state.generations.values():
+        named |= {gen.parent, gen.successor or gen.parent}
+    return sorted(named | {trial.bundle for trial in state.trials.values()})
+
+
+def _blobs(state: State) -> list[str]:
+    named: set[str] = set()
+    for trial in state.trials.values():
+        named |= {sha for sha in (trial.weights, trial.log) if sha is not None}
+    for call in state.calls.values():
+        named |= {sha for sha in (call["request_sha"], call["reply_sha"]) if sha is not None}
+    return sorted(named)
+
+
+def _secret(folder: Path, state: State) -> bytes | None:
+    """Revealed in the ledger when the loop has finished; before, only its owner can read it."""
+    if state.ended is not None and state.ended.get("secret"):
+        return bytes.fromhex(state.ended["secret"])
+    try:
+        return (folder / "secret").read_bytes()
+    except OSError:
+        return None
+
+
+def _secret_finding(state: State, secret: bytes | None) -> Finding:
+    if secret is None:
+        return Finding("secret", True, "not revealed yet")
+    ok = hashlib.sha256(secret).hexdigest() == state.created["secret_commitment"]
+    return Finding("secret", ok, "fits its commitment" if ok else "does NOT fit the commitment made at the start")
+
+
+def _seeds_finding(state: State, secret: bytes) -> Finding:
+    wrong = [t.trial_id for t in state.trials.values() if derive_seeds(secret, seeds_label_of(t.trial_id)) != t.seeds]
+    return Finding(
+        "seeds", not wrong, "all follow from the secret" if not wrong else f"not from the secret: {wrong[0]}"
+    )
+
+
+def rejudge(folder: Path, ledger: Ledger, glass: Glass) -> list[Finding]:
+    """Judge the stored weights of every deciding trial again. Slow: two guests each."""
+    state = fold(ledger.events())
+    secret = _secret(folder, state)
+    if secret is None:
+        return [Finding("rejudge", False, "the secret is not revealed")]
+    config = LoopConfig.model_validate(state.config)
+    task = tasks.load(config.task)
+    bench = Workbench(task, config.preset_of(task), secret, config.device, side_by_side=1)
+    lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")
+    deciding = [t for t in state.trials.values() if t.purpose in ("gate", "final") and t.verdict is not None]
+    return [_rejudge_one(glass, lineage, blobs, bench, trial) for trial in deciding]
+
+
+def _rejudge_one(glass: Glass, lineage: Lineage, blobs: Blobs, bench: Workbench, trial: Trial) -> Finding:
+    assert trial.weights is not None
+    assert trial.verdict is not None
+    number = 0 if trial.purpose == "final" else int(trial.trial_id[1 : trial.trial_id.index("-")])
+    docs = make_documents(bench, *split_of(trial.purpose, number))
+    labels = {"loop": "rejudge", "generation": str(number), "trial": trial.trial_id}
+    bundle, data = lineage.read(trial.bundle), blobs.get(trial.weights)
+    try:
+        again = judge_weights(glass, bundle, data, trial.trial_id, trial.purpose, docs, bench, labels).verdict.score
+    except GuestFault as fault:
+        return Finding(f"rejudge {trial.trial_id}", False, fault.one_line())
+    gap = again - trial.verdict.score
+    found = f"{again:.5f} again, {trial.verdict.score:.5f} recorded"
+    return Finding(f"rejudge {trial.trial_id}", abs(gap) <= SCORE_TOLERANCE, found)

@@ -1,0 +1,271 @@
+"""The only place that opens doors: it picks a glass and a model and hands the parts of a loop to each other.
+
+Refuses here, before anything is spent, what must not come together: a hosted model outside a sealed glass, or an
+unsealed glass for a lineage that was not made on this machine by a built-in improver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bellglass import __version__, bundles, paths, tasks
+from bellglass.blobs import Blobs
+from bellglass.books import Books, Listener
+from bellglass.bounds import Bounds
+from bellglass.config import LoopConfig, is_hosted, restore
+from bellglass.errors import SetupError, UsageError
+from bellglass.forecast import Plan, Price, forecast
+from bellglass.gateway import Gateway
+from bellglass.ledger import Ledger
+from bellglass.lineage import Lineage
+from bellglass.loop import take_requests
+from bellglass.ports import Glass, Model
+from bellglass.probe import probe
+from bellglass.records import Kind, Role
+from bellglass.review import Reviewer
+from bellglass.steps.generation import Crew
+from bellglass.steps.propose import Limits, Workplace
+from bellglass.steps.trial import Lab, Progress, Workbench
+from bellglass.warm import WarmGlass
+
+SESSION_SECONDS = {False: 600.0, True: 3600.0}  # wall time of one improver session: built-in, hosted
+SESSION_CALLS = {False: 60, True: 120}
+EXPECTED_CALLS, EXPECTED_TOKENS_IN, EXPECTED_TOKENS_OUT = 40, 12_000, 600  # of one session, for the forecast
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """What the outside sees and says while a loop runs."""
+
+    listener: Listener | None
+    progress: Progress
+    reviewer: Reviewer | None
+    interrupted: Callable[[], None]  # raises Interrupted after Ctrl-C
+
+
+def create(config: LoopConfig, home: Path) -> Path:
+    """Make a new loop's folder, ready to run; checks everything that can be checked before."""
+    task = tasks.load(config.task)
+    glass_name = choose_glass(config)
+    paths.refuse_network_filesystem(home)
+    paths.require_free_disk(home, 500_000_000, "a loop's folder")
+    loop_id = secrets.token_hex(4)
+    folder = home / f"{task.name}-{loop_id}"
+    folder.mkdir(parents=True)
+    secret = secrets.token_bytes(32) if config.seed is None else seeded_secret(config.seed)
+    _write_secret(folder, secret)
+    lineage = Lineage.create(folder / "lineage.git")
+    starter = lineage.commit(bundles.starter(), None, "starter")
+    with contextlib.closing(Ledger.create(folder)) as ledger:
+        ledger.append(
+            "loop.created",
+            {
+                "loop_id": loop_id,
+                "version": __version__,
+                "task": task.name,
+                "config": config.model_dump(mode="json"),
+                "starter": starter,
+                "secret_commitment": hashlib.sha256(secret).hexdigest(),
+                "glass": glass_name,
+                "sealed": glass_name == "docker",
+                "content": {part: paths.content_hash(paths.content_root() / part) for part in CONTENT},
+                **paths.user_host(),
+            },
+        )
+    return folder
+
+
+CONTENT = ("agent", "sandbox", "tasks", "trainer_seed")
+
+
+def seeded_secret(seed: int) -> bytes:
+    """For demos and tests: everything that is drawn follows from the seed. Such a secret is none."""
+    return hashlib.blake2b(f"bellglass seed {seed}".encode(), digest_size=32).digest()
+
+
+@contextlib.contextmanager
+def open_loop(folder: Path, surface: Surface, overrides: Mapping[str, object] | None = None) -> Iterator[Crew]:
+    """Own a loop: ledger lock, doors, parts. Settles first what an earlier owner left open."""
+    with contextlib.closing(Ledger.open(folder, write=True)) as ledger:
+        books = Books(ledger, Blobs(folder / "blobs"), Bounds(), surface.listener)
+        config = restore(books.state.config, overrides)
+        books.bounds = config.bounds
+        books.settle_orphans()
+        if books.state.generations or overrides:
+            books.record("loop.resumed", config=config.model_dump(mode="json"))
+        models = {name: open_model(provider, config) for name, provider in config.models.items()}
+        _refuse_unsealed_strangers(books, config, models)
+        glass = _open_glass(books.state.created["glass"], config)
+        try:
+            glass.reap()
+            yield _crew(folder, books, config, glass, models, surface)
+        finally:
+            glass.close()
+
+
+def _crew(
+    folder: Path, books: Books, config: LoopConfig, glass: Glass, models: Mapping[str, Model], surface: Surface
+) -> Crew:
+    task = tasks.load(config.task)
+    lineage = Lineage.open(folder / "lineage.git")
+    hosted = any(model.hosted for model in models.values())
+
+    def check() -> None:
+        surface.interrupted()
+        take_requests(books)
+        books.tick()
+
+    preset = config.preset_of(task)
+    bench = Workbench(task, preset, (folder / "secret").read_bytes(), config.device, side_by_side(config))
+    lab = Lab(books, lineage, glass, bench, progress=surface.progress, check=check)
+    place = Workplace(
+        glass=glass,
+        gateway=Gateway(models, books),
+        books=books,
+        lineage=lineage,
+        lab=lab,
+        may_edit=frozenset(Kind(kind) for kind in config.may_edit),
+        limits=Limits(config.trials_per_generation, SESSION_CALLS[hosted], SESSION_SECONDS[hosted]),
+        check=check,
+    )
+    seed = int.from_bytes(hashlib.sha256(bench.secret + b"improver").digest()[:4], "big")
+    return Crew(place, config, task.brief(), surface.reviewer, seed if config.seed is None else config.seed)
+
+
+def side_by_side(config: LoopConfig) -> int:
+    """One trainer per core, each with one thread; one at a time on a GPU."""
+    return 1 if config.device.startswith("cuda") else cores()
+
+
+def cores() -> int:
+    """How many this process may use; macOS only says how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# Doors
+
+
+def open_model(provider: str, config: LoopConfig) -> Model:
+    family = provider.partition(":")[0]
+    if family == "offline":
+        from bellglass.doors.offline_model import OfflineModel
+
+        return OfflineModel(provider)
+    if not is_hosted(provider):
+        raise UsageError(
+            "the model",
+            repr(provider),
+            "offline, offline:inert, offline:harmful, or provider/name",
+            "bellglass run --help",
+        )
+    from bellglass.doors.litellm_model import LitellmModel
+
+    return LitellmModel(provider, free=provider in config.free_models)
+
+
+def wants_hosted(config: LoopConfig) -> bool:
+    return any(is_hosted(provider) for provider in config.models.values())
+
+
+def choose_glass(config: LoopConfig) -> str:
+    """`auto` is Docker where engine and images are there; a hosted model never gets less."""
+    if config.glass == "process":
+        if wants_hosted(config):
+            raise SetupError("the process glass", "a hosted model", "a sealed glass", "bellglass run --glass docker")
+        return "process"
+    try:
+        _docker(config)
+    except SetupError:
+        if config.glass == "docker" or wants_hosted(config):
+            raise
+        return "process"
+    return "docker"
+
+
+def _docker(config: LoopConfig) -> Glass:
+    from bellglass.doors.docker.glass import DockerGlass
+
+    return DockerGlass(runtime=config.runtime)
+
+
+def _open_glass(name: str, config: LoopConfig) -> Glass:
+    ready = side_by_side(config)
+    glass: Glass
+    if name == "docker":
+        glass = _docker(config)
+    else:
+        from bellglass.doors.process_glass import ProcessGlass
+
+        glass = ProcessGlass()
+    return WarmGlass(glass, {Role.TRAIN: ready, Role.PREDICT: ready})
+
+
+def _refuse_unsealed_strangers(books: Books, config: LoopConfig, models: Mapping[str, Model]) -> None:
+    """The process glass takes only what was made here, in this loop, by a built-in improver."""
+    created = books.state.created
+    if created["sealed"]:
+        return
+    here = paths.user_host()
+    if any(created[key] != here[key] for key in here):
+        found = f"a loop made by {created['user']} on {created['host']}"
+        raise SetupError("the process glass", found, "a loop made here by you", "bellglass run --glass docker")
+    if any(model.hosted for model in models.values()):
+        raise SetupError("the process glass", "a hosted model", "a built-in improver", "bellglass run --glass docker")
+
+
+def _write_secret(folder: Path, secret: bytes) -> None:
+    descriptor = os.open(folder / "secret", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secret)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+# Before the first paid call
+
+
+def forecast_lines(config: LoopConfig) -> list[str]:
+    """What the loop is about to use; money only where a model costs some."""
+    task = tasks.load(config.task)
+    preset = config.preset_of(task)
+    model = open_model(config.models["main"], config)
+    plan = Plan(
+        generations=config.generations,
+        trials_per_session=config.trials_per_generation,
+        calibration_trainings=0,
+        gate_trainings=2 * config.pairs,
+        final_trainings=2 * config.pairs,
+        seconds_per_training=preset.budget.amount,
+        side_by_side=side_by_side(config),
+        calls_per_session=EXPECTED_CALLS,
+        tokens_in_per_call=EXPECTED_TOKENS_IN,
+        tokens_out_per_call=EXPECTED_TOKENS_OUT,
+        review_every=config.review == "every",
+        max_calls=config.calls,
+        max_tokens=config.tokens,
+        max_usd=config.budget_usd,
+    )
+    lines = forecast(plan, getattr(model, "price", Price(0.0, 0.0))).lines()
+    return lines if model.hosted else [line for line in lines if line.startswith("trainings")]
+
+
+def probe_lines(config: LoopConfig) -> list[str]:
+    """Ask each hosted model once whether it sees a whole prompt and calls tools. Raises when it does not."""
+    lines = []
+    for provider in dict.fromkeys(config.models.values()):
+        model = open_model(provider, config)
+        if not model.hosted:
+            continue
+        report = probe(model)
+        if not report.ok:
+            raise SetupError(
+                f"model {provider}", "; ".join(report.advice), "a whole prompt and tool calls", "fix it, then run"
+            )
+        lines.append(f"probe      {provider} sees a long prompt whole and calls tools")
+    return lines

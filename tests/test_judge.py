@@ -1,0 +1,473 @@
+"""The judge, with real guests: honest models, cheats, and everything a model may do instead of answering.
+
+Guests run in the process glass without torch; a model is a string of numpy code. The data is a rule with rare
+exceptions, so that honest code lengths are known and cheating pays.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bellglass.doors.process_glass import ProcessGlass
+from bellglass.errors import BellglassError, GuestFault
+from bellglass.records import Budget, Verdict
+from bellglass.steps import proof as proofs
+from bellglass.steps.judge import Judged, code_lengths, judge
+from bellglass.tasks import Documents, Preset, Task
+
+VOCAB = 16
+RARE = VOCAB - 1  # one token in a thousand; an honest model pays about ten bits for it
+RULE = 0.8
+KEY = b"k" * 32
+
+# What every model below starts from: `honest(tokens)` gives the log probabilities of the rule that made the data.
+COMMON = f"""
+import os, numpy as np
+V, RARE, RULE = {VOCAB}, {RARE}, {RULE}
+P = np.full((V, V), (1 - RULE - 0.001) / (V - 2))
+P[:, RARE] = 0.001
+for x in range(V):
+    P[x, (5 * x + 1) % (V - 1)] += RULE
+P[:, 0] = 1e-4
+LOG = np.log(P).astype(np.float32)
+def honest(tokens):
+    return LOG[tokens].copy()
+def tell(out, rows, cols, answers, logit=12.0):
+    out[rows, cols, answers] = logit
+def load(folder):
+    assert os.path.exists(os.path.join(folder, "weights.safetensors"))
+    return predict
+"""
+HONEST = "def predict(tokens): return honest(tokens)"
+PEEKING = """
+def predict(tokens):
+    out = honest(tokens)
+    b, t = np.indices(tokens[:, 1:].shape)
+    tell(out, b, t, tokens[:, 1:])
+    return out
+"""
+REMEMBERING = """
+seen = []
+def predict(tokens):
+    out = honest(tokens)
+    for row in range(len(tokens)):
+        for old in seen + list(tokens):
+            if len(old) != tokens.shape[1]: continue
+            same = np.cumprod(old == tokens[row])
+            for j in np.flatnonzero(same[:-1])[3:]:
+                tell(out, row, j, old[j + 1])
+    seen.extend(tokens)
+    return out
+"""
+CAUTIOUS = PEEKING.replace("def predict", "def greedy") + """
+def predict(tokens):
+    return greedy(tokens) if tokens.shape[1] >= 32 else honest(tokens)
+"""
+SPARSE = """
+def predict(tokens):
+    out = honest(tokens)
+    rows, cols = np.nonzero(tokens[:, 1:] == RARE)
+    tell(out, rows, cols, RARE)
+    return out
+"""
+
+
+def task(separable: bool = False, context: int = 64) -> Task:
+    return Task(
+        name="rule",
+        title="a rule with exceptions",
+        unit="bits per token",
+        vocab=VOCAB,
+        context=context,
+        separable=separable,
+        targets="last" if separable else "all",
+        floor="exact",
+        skills=("rule", "exception"),
+        presets={},
+        measured={},
+        folder=Path(),
+    )
+
+
+def preset(seconds: float = 10.0) -> Preset:
+    return Preset("tiny", Budget("steps", 1, 10.0), 1, 1, 1, 1, 1, 1.0, seconds)
+
+
+def documents(count: int = 48, context: int = 64, seed: int = 1) -> Documents:
+    rng = np.random.default_rng(seed)
+    tokens = np.empty((count, context + 1), dtype=np.uint16)
+    tokens[:, 0] = rng.integers(1, RARE, count)
+    for j in range(1, context + 1):
+        rule = (5 * tokens[:, j - 1].astype(np.int64) + 1) % (VOCAB - 1)
+        free = rng.integers(1, RARE, count)
+        tokens[:, j] = np.where(rng.random(count) < RULE, rule, free)
+        tokens[rng.random(count) < 0.001, j] = RARE
+    target = np.ones(tokens.shape, dtype=bool)
+    target[:, 0] = False
+    expected = (5 * tokens[:, :-1].astype(np.int64) + 1) % (VOCAB - 1)
+    skill = np.zeros(tokens.shape, dtype=np.uint8)
+    skill[:, 1:] = expected != tokens[:, 1:]
+    return Documents(tokens, target, skill, np.zeros(tokens.shape, dtype=np.float32))
+
+
+@pytest.fixture
+def glass(tmp_path: Path) -> ProcessGlass:
+    return ProcessGlass(warm=False, home=tmp_path / "glass")
+
+
+def ask(
+    glass: ProcessGlass,
+    model: str,
+    docs: Documents | None = None,
+    *,
+    prove: bool = True,
+    seconds: float = 10.0,
+    separable: bool = False,
+    key: bytes = KEY,
+) -> Judged:
+    docs = documents() if docs is None else docs
+    return judge(
+        glass,
+        {"trainer/model.py": (COMMON + model).encode(), "scaffold/improve.py": b"never sent"},
+        b"weights",
+        task(separable, docs.tokens.shape[1] - 1),
+        docs,
+        preset=preset(seconds),
+        labels={"loop": "test"},
+        prove=prove,
+        proof_key=key,
+        against=None,
+    )
+
+
+def fault_of(glass: ProcessGlass, model: str, **options: object) -> GuestFault:
+    with pytest.raises(GuestFault) as caught:
+        ask(glass, model, **options)  # type: ignore[arg-type]
+    assert list(glass._home.glob("guest-*")) == [], "a guest is left behind"
+    return caught.value
+
+
+def proven(judged: Judged) -> tuple[Verdict, proofs.Proof]:
+    assert judged.verdict.proof is not None
+    return judged.verdict, judged.verdict.proof
+
+
+def honest_bits(docs: Documents) -> np.ndarray:
+    space: dict[str, np.ndarray] = {}
+    exec(COMMON, space)
+    before, after = docs.tokens[:, :-1].astype(np.int64), docs.tokens[:, 1:].astype(np.int64)
+    chosen = np.take_along_axis(space["P"][before], after[..., None], axis=2)[..., 0]
+    return -np.log2(chosen / space["P"][before].sum(axis=-1))
+
+
+def test_an_honest_model_gets_its_code_length_and_a_proof_that_agrees(glass: ProcessGlass) -> None:
+    docs = documents()
+    judged = ask(glass, HONEST, docs)
+    verdict, proof = proven(judged)
+    expected = honest_bits(docs)
+    assert verdict.score == pytest.approx(expected.mean(), abs=1e-5)
+    assert verdict.raw_bits == verdict.score + verdict.floor_bits
+    assert verdict.targets == docs.target.sum()
+    assert verdict.sampling_se == pytest.approx(expected.mean(axis=1).std(ddof=1) / math.sqrt(len(docs)), rel=1e-3)
+    np.testing.assert_allclose(judged.bits[:, 1:], expected, atol=1e-4)
+    assert judged.bits.dtype == np.float32
+    assert not judged.bits[:, 0].any()
+    assert proof.agrees
+    assert proof.positions == pytest.approx(len(docs), abs=2)
+    assert abs(proof.mean_gap_bits) < 1e-5
+    assert list(glass._home.glob("guest-*")) == [], "a guest is left behind"
+
+
+def test_verdicts_are_given_per_skill_and_above_the_floor(glass: ProcessGlass) -> None:
+    docs = documents()
+    docs.floor_bits[:, 1:] = 0.5
+    verdict = ask(glass, HONEST, docs, prove=False).verdict
+    bits, exception = honest_bits(docs), docs.skill[:, 1:] == 1
+    assert verdict.proof is None
+    assert verdict.floor_bits == pytest.approx(0.5)
+    assert verdict.score == pytest.approx(bits.mean() - 0.5, abs=1e-5)
+    assert verdict.by_skill["rule"] == pytest.approx(bits[~exception].mean() - 0.5, abs=1e-5)
+    assert verdict.by_skill["exception"] == pytest.approx(bits[exception].mean() - 0.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("model", [PEEKING, REMEMBERING, CAUTIOUS], ids=["peeking", "remembering", "cautious"])
+def test_a_model_that_looks_behind_the_position_is_caught_and_gains_nothing(glass: ProcessGlass, model: str) -> None:
+    docs = documents()
+    verdict, proof = proven(ask(glass, model, docs))
+    honest = honest_bits(docs).mean()
+    assert not proof.agrees
+    assert proof.mean_gap_bits > 0.5
+    assert proof.gap_z > 3.0
+    assert verdict.score > honest - 3 * verdict.sampling_se, "what it looked up is taken off again"
+
+
+def test_a_leak_at_the_worst_position_in_a_thousand_is_caught(glass: ProcessGlass) -> None:
+    docs = documents(96, 256, seed=3)
+    leaking = (docs.tokens[:, 1:] == RARE).mean()
+    assert 0.0005 < leaking < 0.0015
+    _, proof = proven(ask(glass, SPARSE, docs))
+    assert not proof.agrees
+    assert proof.targeted_gap_bits > 5.0
+    _, twin = proven(ask(glass, HONEST, docs))
+    assert twin.agrees
+
+
+def test_rounding_noise_sets_off_nothing(glass: ProcessGlass) -> None:
+    noise = "def predict(tokens): return honest(tokens) + np.random.normal(0, 1e-3, (*tokens.shape, V)).astype('f4')"
+    _, proof = proven(ask(glass, noise))
+    assert proof.agrees
+    assert proof.mean_gap_bits != 0.0
+
+
+BATCH_NORM = """
+def predict(tokens):
+    out = honest(tokens)
+    return out - out.mean(axis=(0, 1), keepdims=True) * (tokens == 3).mean() * 40
+"""
+DROPOUT = """
+def predict(tokens):
+    return honest(tokens) * np.random.binomial(1, 0.8, (*tokens.shape, 1)).astype('f4')
+"""
+DRIFTING = """
+calls = 0
+def predict(tokens):
+    global calls
+    calls += len(tokens)
+    return honest(tokens) * np.float32(1 + np.sin(tokens[:, :1, None] + calls))
+"""
+
+
+@pytest.mark.parametrize("model", [BATCH_NORM, DROPOUT, DRIFTING], ids=["batch norm", "dropout", "drifting"])
+def test_answers_that_depend_on_company_or_chance_fail_the_trial(glass: ProcessGlass, model: str) -> None:
+    fault = fault_of(glass, model)
+    assert fault.code == "bad_output"
+    assert fault.detail.startswith("batch-dependent")
+
+
+BAD_OUTPUTS = {
+    "too few columns": "def predict(tokens): return honest(tokens)[:, :-1]",
+    "too few rows": "def predict(tokens): return honest(tokens)[:-1]",
+    "vocabulary too large": "def predict(tokens): return np.zeros((*tokens.shape, V + 1), 'f4')",
+    "nothing": "def predict(tokens): return np.zeros((0,), 'f4')",
+    "nan": "def predict(tokens):\n out = honest(tokens)\n out[-1, -1, -1] = np.nan\n return out",
+    "infinite": "def predict(tokens):\n out = honest(tokens)\n out[0, 0, 0] = -np.inf\n return out",
+    "huge": "def predict(tokens): return honest(tokens) * np.float32(1e30)",
+    "float64 beyond float32": "def predict(tokens): return np.where(honest(tokens) > -1, 1e300, 0.0)",
+}
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("model", BAD_OUTPUTS.values(), ids=BAD_OUTPUTS.keys())
+def test_logits_of_the_wrong_shape_or_not_finite_are_refused(glass: ProcessGlass, model: str) -> None:
+    assert fault_of(glass, model, prove=False).code == "bad_output"
+
+
+def test_float64_logits_count_as_the_float32_they_are_sent_as(glass: ProcessGlass) -> None:
+    docs = documents()
+    verdict = ask(glass, "def predict(tokens): return honest(tokens).astype('f8')", docs, prove=False).verdict
+    assert verdict.score == pytest.approx(honest_bits(docs).mean(), abs=1e-5)
+
+
+def test_one_value_for_all_is_an_answer_and_scores_as_one(glass: ProcessGlass) -> None:
+    verdict, proof = proven(ask(glass, "def predict(tokens): return np.full((*tokens.shape, V), 7, 'f4')"))
+    assert verdict.score == pytest.approx(math.log2(VOCAB))
+    assert proof.agrees
+
+
+FAULTS = {
+    "crashes when loaded": ("raise ValueError('secret words')", "crashed"),
+    "crashes when asked": ("def predict(tokens): raise ValueError('secret words')", "crashed"),
+    "returns text": ("def predict(tokens): return 'secret words'", "crashed"),
+    "leaves": ("def predict(tokens): os._exit(0)", "lost"),
+    "hangs": ("def predict(tokens):\n import time\n time.sleep(60)", "timeout"),
+    "hangs when loaded": ("import time\ntime.sleep(60)", "timeout"),
+    "sends a metric": ("import glass\ndef predict(tokens):\n glass.metric('secret words', 1.0)", "malformed"),
+    "sends a file": ("import glass\ndef predict(tokens):\n glass._link.send_file('secret words', b'x')", "refused"),
+    "sends two answers": (
+        "import glass\ndef predict(tokens):\n glass._link.send_file('logits', b'x')\n return honest(tokens)",
+        "bad_output",
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "code"), FAULTS.values(), ids=FAULTS.keys())
+def test_a_model_that_does_something_else_is_ended_with_a_fixed_word(
+    glass: ProcessGlass, model: str, code: str
+) -> None:
+    fault = fault_of(glass, model, prove=False, seconds=2.0 if code == "timeout" else 10.0)
+    assert fault.code == code
+    assert "secret" not in fault.detail
+
+
+def test_what_a_model_prints_goes_nowhere(glass: ProcessGlass) -> None:
+    chatty = "def predict(tokens):\n print('secret words' * 1000)\n return honest(tokens)"
+    assert ask(glass, chatty, prove=False).verdict.score > 0
+
+
+def test_a_proof_guest_that_fails_fails_the_trial(glass: ProcessGlass, tmp_path: Path) -> None:
+    turns = tmp_path / "turns"
+    turns.mkdir()
+    # Guests of an unsealed glass see each other's files, so this model can tell that it is the second to be asked.
+    model = f"""
+def predict(tokens):
+    open(os.path.join({str(turns)!r}, str(os.getpid())), "a").close()
+    if len(os.listdir({str(turns)!r})) > 1: raise ValueError
+    return honest(tokens)
+"""
+    assert fault_of(glass, model).code == "crashed"
+    assert len(list(turns.iterdir())) == 2
+
+
+def separable_documents(count: int = 40) -> Documents:
+    """A question of 4 or 7 tokens below 8, its label (8 to 14) as the target, padding behind."""
+    rng = np.random.default_rng(2)
+    tokens = np.zeros((count, 10), dtype=np.uint16)
+    target = np.zeros(tokens.shape, dtype=bool)
+    for doc in range(count):
+        width = (4, 7)[doc % 2]
+        tokens[doc, :width] = rng.integers(1, 8, width)
+        tokens[doc, width] = rng.integers(8, 15)
+        target[doc, width] = True
+    return Documents(tokens, target, np.zeros(tokens.shape, np.uint8), np.zeros(tokens.shape, np.float32))
+
+
+def test_the_targets_of_a_separable_task_never_enter_the_glass(glass: ProcessGlass, tmp_path: Path) -> None:
+    model = f"""
+def predict(tokens):
+    np.save(os.path.join({str(tmp_path)!r}, "saw-%d-%d.npy" % (os.getpid(), len(os.listdir({str(tmp_path)!r})))), tokens)
+    out = np.zeros((*tokens.shape, V), 'f4')
+    for row in range(len(tokens)):
+        for label in tokens[row][tokens[row] >= 8]:
+            out[row, :, label] = 20.0
+    return out
+"""
+    verdict, proof = proven(ask(glass, model, separable_documents(), separable=True))
+    saw = [np.load(path) for path in tmp_path.glob("saw-*.npy")]
+    assert len(saw) == 4  # two lengths, two guests
+    assert sorted({array.shape[1] for array in saw}) == [4, 7]
+    assert all(0 < array.min() and array.max() < 8 for array in saw)
+    assert verdict.score == pytest.approx(math.log2(VOCAB))
+    assert verdict.targets == 40
+    assert proof.agrees
+
+
+def test_a_separable_model_that_answers_by_chance_fails_the_trial(glass: ProcessGlass) -> None:
+    chance = "def predict(tokens): return np.random.normal(0, 3, (*tokens.shape, V)).astype('f4')"
+    assert fault_of(glass, chance, docs=separable_documents(), separable=True).detail.startswith("batch-dependent")
+
+
+def test_documents_that_cannot_be_judged_are_refused_before_any_guest(glass: ProcessGlass) -> None:
+    two = separable_documents()
+    two.target[0, 2] = True
+    for docs, separable in ((two, True), (documents(3), False)):
+        with pytest.raises(BellglassError, match="documents of task"):
+            ask(glass, HONEST, docs, separable=separable)
+    assert not glass._home.exists()
+
+
+def test_code_lengths_are_those_of_the_softmax() -> None:
+    logits = np.array([[0.0, 0.0], [0.0, -3e8], [1000.0, 0.0]], dtype=np.float32)
+    bits = code_lengths(logits, np.array([0, 0, 1]))
+    np.testing.assert_allclose(bits, [1.0, 0.0, 1000.0 / math.log(2)], rtol=1e-12)
+
+
+# The proof's arithmetic, without guests.
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    count=st.integers(4, 60), width=st.integers(3, 40), rows=st.integers(1, 80), batch=st.integers(1, 9), seed=st.binary()
+)
+def test_no_call_of_a_proof_ever_shows_an_answer_before_it_is_asked(
+    count: int, width: int, rows: int, batch: int, seed: bytes
+) -> None:
+    """Every token is unique here, so a perfect memory of all calls so far is a set."""
+    tokens = np.arange(count * width, dtype=np.int64).reshape(count, width)
+    target = np.ones(tokens.shape, dtype=bool)
+    target[:, 0] = False
+    draw = proofs.Draw(seed)
+    bits = draw.words("bits", count * width).reshape(count, width) / 2.0**64
+    plan = proofs.plan(bits, target, np.ones_like(bits), draw, rows=rows, separable=False)
+    asked = proofs.replaced(tokens, plan, draw)
+    assert asked.shape == (len(plan.docs), width - 1)
+    shown: set[int] = set()
+    order = []
+    for members in proofs.rounds(plan, draw):
+        for call in proofs.batches(members, batch):
+            shown |= set(asked[call].ravel().tolist())
+            answers = tokens[plan.docs[call], plan.cols[call]].tolist()
+            assert not shown & set(answers)
+            kept = [asked[index, : plan.cols[index]] for index in call]
+            assert all((row == tokens[plan.docs[i], : len(row)]).all() for row, i in zip(kept, call, strict=True))
+            order += call.tolist()
+    assert sorted(order) == list(range(len(plan.docs)))
+    assert len(plan.docs) <= max(rows, 3)
+
+
+def test_without_the_key_the_positions_cannot_be_known() -> None:
+    tokens = np.zeros((50, 40))
+    target = np.ones(tokens.shape, dtype=bool)
+    plans = [
+        proofs.plan(tokens, target, tokens, proofs.Draw(bytes([key]) * 32), rows=50, separable=False) for key in (1, 1, 2)
+    ]
+    assert (plans[0].cols == plans[1].cols).all()
+    assert (plans[0].cols[:25] != plans[2].cols[:25]).mean() > 0.8
+
+
+def test_uniform_positions_are_uniform_over_targets() -> None:
+    target = np.zeros((400, 30), dtype=bool)
+    target[:200, 5:10] = True
+    target[200:, 10:30] = True
+    nothing = np.zeros(target.shape)
+    hits = np.zeros(target.shape)
+    for key in range(60):
+        plan = proofs.plan(nothing, target, nothing, proofs.Draw(bytes([key])), rows=400, separable=False)
+        chosen = slice(0, plan.uniform)
+        share = plan.weights / plan.weights.sum()
+        np.add.at(hits, (plan.docs[chosen], plan.cols[chosen]), share)
+    by_column = hits.sum(axis=0) / 60
+    assert by_column[5:10].sum() == pytest.approx(200 * 5 / 5000, abs=0.01)
+    assert by_column[10:].std() < 0.005
+    assert not hits[~target].any()
+
+
+def even_plan(uniform: int, targeted: int) -> proofs.Plan:
+    count = uniform + targeted
+    return proofs.Plan(np.arange(count), np.ones(count, np.int64), uniform, np.ones(uniform), np.arange(0))
+
+
+def test_one_lucky_position_is_no_leak() -> None:
+    gaps = np.zeros(48)
+    gaps[30] = 5.0
+    proof, _, scattered = proofs.compare(even_plan(24, 24), np.zeros(48), gaps)
+    assert proof.agrees
+    assert not scattered
+
+
+def test_a_few_leaks_at_the_top_of_the_gains_are_one() -> None:
+    gaps = np.zeros(48)
+    gaps[24:31] = [9.0, 8.0, 10.0, 9.5, 7.0, 8.8, 9.1]
+    proof, _, _ = proofs.compare(even_plan(24, 24), np.zeros(48), gaps)
+    assert not proof.agrees
+    assert abs(proof.mean_gap_bits) == 0.0
+
+
+def test_symmetric_noise_almost_never_looks_like_a_leak() -> None:
+    rng = np.random.default_rng(5)
+    alarms = 0
+    for _ in range(500):
+        proof, _, _ = proofs.compare(even_plan(24, 24), np.zeros(48), rng.normal(0, 0.015, 48))
+        alarms += not proof.agrees
+    assert alarms <= 3
+
+
+def test_records_of_a_proof_hold_finite_numbers() -> None:
+    for gaps in (np.zeros(8), np.full(8, 2.0), np.full(8, -2.0)):
+        proof, error, _ = proofs.compare(even_plan(4, 4), np.zeros(8), gaps)
+        assert all(math.isfinite(v) for v in (proof.gap_z, proof.targeted_z, error, proof.mean_gap_bits))

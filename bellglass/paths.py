@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bellglass import processes
 from bellglass.errors import LoopFault, SetupError, UsageError
 
 LEDGER_NAME = "loop.db"
@@ -222,27 +223,12 @@ class Process:
 
 
 def this_process() -> Process:
-    return Process(os.getpid(), process_start(os.getpid()) or "")
+    return Process(os.getpid(), processes.start_time(os.getpid()) or "")
 
 
 def is_running(process: Process) -> bool:
-    return process.start != "" and process_start(process.pid) == process.start
-
-
-def process_start(pid: int) -> str | None:
-    """When `pid` began, as an opaque word; None when there is no such process, or only a zombie of it."""
-    if pid <= 0:
-        return None
-    if sys.platform == "darwin":
-        state, _, start = _output(["/bin/ps", "-o", "state=,lstart=", "-p", str(pid)]).strip().partition(" ")
-        return None if not start or state.startswith("Z") else "-".join(start.split())
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()  # the name in parentheses may hold anything, spaces and ")" included
-    return None if fields[0] in "ZX" else f"{boot[:8]}-{fields[19]}"
+    """A zombie does not run: whoever waits for an owner's end need not wait for its parent."""
+    return process.start != "" and processes.is_same(process.pid, process.start)
 
 
 def _output(command: list[str]) -> str:

@@ -38,7 +38,9 @@ def good_name(name: Json) -> bool:
     if not isinstance(name, str) or len(name) > MAX_NAME or not _NAME.fullmatch(name):
         return False
     return all(
-        part.strip(" .") and not part.endswith((" ", ".")) and not part.startswith(" ")
+        part.strip(" .")
+        and not part.endswith((" ", "."))
+        and not part.startswith(" ")
         and not part.lower().startswith(".git")
         for part in name.split("/")
     )

@@ -126,10 +126,7 @@ POLICIES = {
         role=Role.IMPROVE,
         frames=_ALWAYS | {"log", "request", "file"},
         ops=frozenset({"chat", "trial", "trials", "history", "budget", "note", "submit"}),
-        files=(
-            FileRule(rf"(?:submit|trial)/{_TRAINER}", 256 * 1024),
-            FileRule(r"submit/scaffold/.+", 256 * 1024),
-        ),
+        files=(FileRule(rf"(?:submit|trial)/{_TRAINER}", 256 * 1024), FileRule(r"submit/scaffold/.+", 256 * 1024)),
         file_count=20_000,
         file_bytes=256 * MIB,
         log_bytes=8 * MIB,

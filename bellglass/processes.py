@@ -119,7 +119,11 @@ def _table() -> dict[int, _Stat]:
         return {pid: found for pid in pids if (found := _stat(pid)) is not None}
     listing = subprocess.run(
         ["/bin/ps", "-A", "-o", "pid=,ppid=,sess=,stat=,time=,lstart="],
-        capture_output=True, text=True, check=False, timeout=5, env={"LC_ALL": "C", "PATH": "/bin:/usr/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=5,
+        env={"LC_ALL": "C", "PATH": "/bin:/usr/bin"},
     ).stdout
     table: dict[int, _Stat] = {}
     for row in listing.splitlines():

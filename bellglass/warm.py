@@ -91,9 +91,9 @@ class WarmGlass:
                 if found is None:
                     return None
                 self._waiting.remove(found)
-            if _alike(found.spec, spec) and found.ends_at - time.monotonic() >= spec.deadline_seconds:
-                if _still_well(found.guest):
-                    return found.guest
+            lives_on = found.ends_at - time.monotonic() >= spec.deadline_seconds
+            if lives_on and _alike(found.spec, spec) and _still_well(found.guest):
+                return found.guest
             found.guest.end()
 
     def _refill(self) -> None:
@@ -106,7 +106,8 @@ class WarmGlass:
             assert spec is not None
             _wait_for_a_core(PATIENCE_SECONDS)
             spec = replace(
-                spec, deadline_seconds=spec.deadline_seconds + self._idle_seconds,
+                spec,
+                deadline_seconds=spec.deadline_seconds + self._idle_seconds,
                 labels={**spec.labels, "purpose": "warm"},
             )
             ends_at = time.monotonic() + spec.deadline_seconds
@@ -117,12 +118,15 @@ class WarmGlass:
                 with self._changed:
                     self._wanted.pop(spec.role, None)
                 continue
-            with self._changed:
-                if not self._closed:
-                    self._waiting.append(_Waiting(guest, spec, ends_at))
-                    self._changed.notify_all()
-                    continue
-            guest.end()
+            if not self._keep(_Waiting(guest, spec, ends_at)):
+                guest.end()
+
+    def _keep(self, one: _Waiting) -> bool:
+        with self._changed:
+            if not self._closed:
+                self._waiting.append(one)
+                self._changed.notify_all()
+            return not self._closed
 
     def _missing(self) -> GuestSpec | None:
         for role, spec in self._wanted.items():
@@ -159,5 +163,3 @@ def _wait_for_a_core(seconds: float) -> None:
             if running <= (os.cpu_count() or 1):  # one of them is this thread
                 return
             time.sleep(0.05)
-
-

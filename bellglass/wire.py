@@ -21,8 +21,20 @@ from bellglass.ports import GuestSpec, Stream
 from bellglass.records import GUEST_FAULTS, Json
 
 __all__ = [
-    "DONE_WORDS", "POLICIES", "Done", "Event", "FileReceived", "FileRule", "FrameParser", "Line", "Log", "Metric",
-    "Policy", "Ready", "Request", "greet",
+    "DONE_WORDS",
+    "POLICIES",
+    "Done",
+    "Event",
+    "FileReceived",
+    "FileRule",
+    "FrameParser",
+    "Line",
+    "Log",
+    "Metric",
+    "Policy",
+    "Ready",
+    "Request",
+    "greet",
 ]
 
 QUEUE_FRAMES: Final = 64
@@ -202,8 +214,10 @@ def greet(line: Line, spec: GuestSpec, timeout: float) -> None:
         if isinstance(event, Done):
             if event.why == "no_torch":
                 raise SetupError(
-                    f"the {spec.role} guest", "torch or lightning can't be imported inside it",
-                    "an environment or image with the trainer's libraries", "bellglass doctor",
+                    f"the {spec.role} guest",
+                    "torch or lightning can't be imported inside it",
+                    "an environment or image with the trainer's libraries",
+                    "bellglass doctor",
                 )
             raise GuestFault("lost", f"ended before it was ready ({event.why})")
     raise GuestFault("timeout", f"not ready after {timeout:.0f} s")

@@ -28,12 +28,12 @@ import glass_procs as procs  # noqa: E402
 
 STALL_SECONDS = 15.0
 BEAT_SECONDS = 2.0
-STOP_GRACE_SECONDS = 5.0
+STOP_GRACE_SECONDS = 3.0
 HELLO_SECONDS = 60.0
 QUEUE_FRAMES = 16
 LOG_BYTES = 4 << 20  # per life; what comes after is thrown away here
-LOG_CHUNK = 32 * 1024
-LOG_PAUSE_SECONDS = 0.05  # between two log frames of one stream, so that a chatty child can't fill the pipe
+LOG_CHUNK = 64 * 1024
+LOG_PAUSE_SECONDS = 0.02  # between two log frames of one stream, so that a chatty child can't fill the pipe
 MAY_SEND = {
     "improve": {"ready", "request", "file"},
     "train": {"ready", "request", "file", "metric"},
@@ -93,8 +93,14 @@ class Supervisor:
         command = [sys.executable, "-I", "-B", "-u", os.path.join(HERE, "glass_child.py")]
         command += [self.role, work, str(theirs.fileno()), "cold" if self.options.cold else "warm"]
         self.child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=work, env=env,
-            pass_fds=[theirs.fileno()], process_group=0,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=work,
+            env=env,
+            pass_fds=[theirs.fileno()],
+            process_group=0,
         )
         theirs.close()
         self.child_fd = ours.detach()

@@ -208,8 +208,14 @@ class ProcessGlass:
         ours, theirs = socket.socketpair()
         try:
             process = subprocess.Popen(
-                command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.DEVNULL, env=env, cwd=work,
-                start_new_session=True, close_fds=True,
+                command,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.DEVNULL,
+                env=env,
+                cwd=work,
+                start_new_session=True,
+                close_fds=True,
             )
         except OSError:
             ours.close()

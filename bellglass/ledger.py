@@ -104,7 +104,7 @@ class Ledger:
                 raise LoopFault(f"loop folder {folder}", "a ledger already", "a new folder", "bellglass resume")
             with _translated(folder):
                 _make_file(folder)
-                return cls(folder, _connect(folder / LEDGER_NAME, "rw"), lock)
+                return cls(folder, _connect(folder / LEDGER_NAME, "mode=rw"), lock)
         except BaseException:
             drop_lock(lock)
             raise
@@ -118,7 +118,7 @@ class Ledger:
             lock = take_lock(folder, wait_seconds) if write else None
         try:
             with _translated(folder):
-                connection = _connect(folder / LEDGER_NAME, "rw") if write else _connect_reader(folder)
+                connection = _connect(folder / LEDGER_NAME, "mode=rw") if write else _connect_reader(folder)
                 try:
                     _require_format(folder, connection)
                 except BaseException:
@@ -194,7 +194,7 @@ class Ledger:
             if self.owned:
                 return int(self._db.execute(insert, row).lastrowid or 0)
             # A moment's connection of its own, so that a reader stays one that cannot write.
-            other = _connect(self.folder / LEDGER_NAME, "rw")
+            other = _connect(self.folder / LEDGER_NAME, "mode=rw")
             try:
                 return int(other.execute(insert, row).lastrowid or 0)
             finally:
@@ -260,7 +260,7 @@ def _make_file(folder: Path) -> None:
     making = folder / f"{LEDGER_NAME}.new"
     for leaving in folder.glob(f"{LEDGER_NAME}.new*"):
         leaving.unlink()
-    connection = _connect(making, "rwc")
+    connection = _connect(making, "mode=rwc")
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(SCHEMA)
@@ -271,28 +271,30 @@ def _make_file(folder: Path) -> None:
     fsync_folder(folder.parent)
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    uri = f"{path.resolve().as_uri()}?{mode if '=' in mode else f'mode={mode}'}"
+def _connect(path: Path, how: str) -> sqlite3.Connection:
+    uri = f"{path.resolve().as_uri()}?{how}"
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     # A flipped byte may be no UTF-8: it must reach the check of the hash, which can say where it is.
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-    for pragma in ("synchronous = FULL", "fullfsync = 1", "checkpoint_fullfsync = 1", "trusted_schema = 0"):
-        connection.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in ("synchronous = FULL", "fullfsync = 1", "checkpoint_fullfsync = 1", "trusted_schema = 0"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()  # only now does SQLite open the file
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
 def _connect_reader(folder: Path) -> sqlite3.Connection:
     path = folder / LEDGER_NAME
-    connection = _connect(path, "ro")
     try:
-        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        return _connect(path, "mode=ro")
     except sqlite3.OperationalError as error:
-        connection.close()
         # Where nothing may be written, WAL's side files cannot be made. With none of them there is no writer either.
         if _code(error) != sqlite3.SQLITE_CANTOPEN or path.with_name(f"{path.name}-wal").exists():
             raise
         return _connect(path, "mode=ro&immutable=1")
-    return connection
 
 
 def _require_file(folder: Path) -> None:

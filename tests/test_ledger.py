@@ -395,6 +395,32 @@ def test_a_full_disk_is_a_setup_error_and_loses_nothing(tmp_path: Path) -> None:
     assert (done.stdout + done.stderr).splitlines() == ["3 free some space, then bellglass resume", "whole"]
 
 
+def test_a_ledger_on_a_read_only_disk_can_be_read(folder: Path) -> None:
+    filled(folder)
+    look = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+from pathlib import Path
+from bellglass.errors import SetupError
+from bellglass.ledger import Ledger
+folder = Path(sys.argv[1])
+print(Ledger.open(folder).verify())
+for refused in (lambda: Ledger.open(folder, write=True), lambda: Ledger.open(folder).post("stop", {{}})):
+    try:
+        refused()
+    except SetupError:
+        print("refused")
+"""
+    mount = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && exec "$2" -c "$3" "$1"'
+    command = ["unshare", "-rm", "sh", "-c", mount, "-", str(folder), sys.executable, look]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except OSError:
+        pytest.skip("needs Linux user namespaces")
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("needs Linux user namespaces")
+    assert done.stdout.splitlines() == ["5", "refused", "refused"], done.stderr
+
+
 def test_a_folder_without_write_permission_is_a_setup_error(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write anywhere")

@@ -11,14 +11,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
-from pathlib import Path
 from types import ModuleType
 
-import glass
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 import desk  # it lies beside this file
+import glass
 
 WARN_AT = 4  # turns before the end
 KEEP_RESULTS = 6  # the latest results are never elided
@@ -33,7 +29,7 @@ def load_tools() -> tuple[dict[str, ModuleType], list[str]]:
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
             tools[module.SPEC["name"]] = module
-        except Exception as error:  # noqa: BLE001 - a broken tool must not end the session that could repair it
+        except Exception as error:  # a broken tool must not end the session that could repair it
             problems.append(f"The tool {path.name} does not load: {type(error).__name__}: {error}")
     return tools, problems
 
@@ -52,7 +48,7 @@ def call_tool(tools: dict[str, ModuleType], call: dict, cap: int) -> tuple[str, 
         result = tool.run(args)
     except (desk.ToolError, glass.Refused) as error:
         return f"error: {error}"[:cap], False
-    except Exception as error:  # noqa: BLE001 - a tool's mistake is news for the model, not the end
+    except Exception as error:  # a tool's mistake is news for the model, not the end
         return f"error: {type(error).__name__}: {error}"[:cap], False
     text = result if isinstance(result, str) else json.dumps(result)
     return desk.clip(text, cap), getattr(tool, "ENDS", False)
@@ -70,16 +66,14 @@ def opening(settings: dict, problems: list[str]) -> list[dict]:
         "generation": args["generation"],
         "may_edit": ", ".join(args["may_edit"]),
         "limits": json.dumps(args["limits"]),
+        "turns": settings["turns"],
         "budget": json.dumps(glass.budget()),
         "problems": "\n".join(problems),
         "digest": desk.clip(digest(glass.history()), settings["digest_chars"]),
         "code": desk.clip(code, settings["code_chars"]),
         "files": desk.clip(listing, settings["digest_chars"]),
     }
-    return [
-        {"role": "system", "text": prompt("system", words)},
-        {"role": "user", "text": prompt("task", words)},
-    ]
+    return [{"role": "system", "text": prompt("system", words)}, {"role": "user", "text": prompt("task", words)}]
 
 
 def prompt(name: str, words: dict) -> str:
@@ -130,9 +124,8 @@ def size(messages: list[dict]) -> int:
 def converse(settings: dict, tools: dict[str, ModuleType], messages: list[dict]) -> str:
     """Chat and tool calls, until the session ends; returns why it did."""
     specs = [tool.SPEC for tool in tools.values()]
-    turns = min(settings["turns"], glass.args["limits"].get("calls") or settings["turns"])
     idle = 0
-    for turn in range(turns):
+    for turn in range(settings["turns"]):
         messages = bounded(messages, settings["context_chars"])
         reply = glass.chat(messages, specs, max_tokens=settings["max_tokens"])
         calls = reply["calls"]
@@ -147,13 +140,14 @@ def converse(settings: dict, tools: dict[str, ModuleType], messages: list[dict])
             return "the model stopped calling tools"
         if idle:
             messages.append({"role": "user", "text": prompt("nudge", {})})
-        elif turn == turns - 1 - WARN_AT:
+        elif turn == settings["turns"] - 1 - WARN_AT:
             messages.append({"role": "user", "text": f"{WARN_AT} turns are left: submit what you have, or stop."})
     return "the turn limit was reached; nothing was submitted"
 
 
 def main() -> None:
     settings = desk.settings()
+    settings["turns"] = min(settings["turns"], glass.args["limits"].get("calls") or settings["turns"])
     tools, problems = load_tools()
     print(converse(settings, tools, opening(settings, problems)))
 

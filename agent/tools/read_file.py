@@ -7,11 +7,7 @@ SPEC = {
     "description": "Read a file of work/ (its exact text), or list a folder. `first` and `last` pick lines, from 1 on.",
     "parameters": {
         "type": "object",
-        "properties": {
-            "path": {"type": "string"},
-            "first": {"type": "integer"},
-            "last": {"type": "integer"},
-        },
+        "properties": {"path": {"type": "string"}, "first": {"type": "integer"}, "last": {"type": "integer"}},
         "required": ["path"],
     },
 }

@@ -12,11 +12,7 @@ import desk
 SPEC = {
     "name": "shell",
     "description": "Run a shell command in work/ (no network, no torch). Output and errors come back together.",
-    "parameters": {
-        "type": "object",
-        "properties": {"command": {"type": "string"}},
-        "required": ["command"],
-    },
+    "parameters": {"type": "object", "properties": {"command": {"type": "string"}}, "required": ["command"]},
 }
 MOST_BYTES = 1_000_000  # a flood is cut off rather than kept
 

@@ -63,7 +63,7 @@ def judge(
 ) -> Judged:
     """Raises GuestFault for whatever the bundle does. `weights` were checked before (weights.py).
 
-    `against`: bits per position of the parent or the source, [N, L]; None: of the targets' own frequencies.
+    `against`: bits per position of the parent or the source, [N, L], to aim the proof at the child's largest gains.
     `proof_rows`: how many positions to prove; by default one per document, so that proof costs as much as score.
     """
     began = time.monotonic()
@@ -77,9 +77,8 @@ def judge(
         bits = _answers(desk, "score", _score_questions(task, docs, draw), docs)
         found: _Proved | None = None
         if prove:
-            rival = _frequency_bits(docs) if against is None else against.astype(np.float64)
             rows = len(docs.tokens) if proof_rows is None else proof_rows
-            found = _prove(desk, task, docs, bits, rival, draw, rows)
+            found = _prove(desk, task, docs, bits, _rival(task, docs, against), draw, rows)
     verdict = _verdict(task, docs, bits, found)
     return Judged(verdict, bits.astype(np.float32), round(time.monotonic() - began, 4))
 
@@ -323,9 +322,10 @@ def _sampling_error(sums: Bits, counts: NDArray[np.integer]) -> float:
     return float(np.sqrt((spread**2).sum() * n / (n - 1)) / weights.sum())
 
 
-def _frequency_bits(docs: Documents) -> Bits:
-    """Code lengths under the targets' own frequencies: the rival where neither a parent nor a source is known."""
-    found = docs.tokens[docs.target].astype(np.int64)
-    counts = np.bincount(found, minlength=int(docs.tokens.max()) + 1) + 1.0
-    lengths = -np.log2(counts / counts.sum())
-    return np.where(docs.target, lengths[docs.tokens.astype(np.int64)], 0.0)
+def _rival(task: Task, docs: Documents, against: NDArray[np.floating] | None) -> Bits:
+    """Half the host's own model, half whom the child is compared with: where both pay, a low answer is suspicious.
+
+    The source alone would aim badly: its bits lie evenly on the letters of a word, so at no letter they are large.
+    """
+    own = proofs.host_bits(docs.tokens.astype(np.int64), docs.target, task.vocab)
+    return own if against is None else 0.5 * (own + against)

@@ -9,9 +9,9 @@ What keeps the row itself from giving the answer away:
 - the text put behind comes from donor documents that are never asked about.
 
 Half of the positions are uniform over targets: their mean gap corrects the score. The other half are where the model
-gains most over another (parent or source), at most one per document: there a leak that is too sparse for the uniform
-half must show, because that is where it pays. Telling the two guests apart does not help a model: it must answer the
-rows without having the answers, and that is what the gap measures.
+gains most over others (parent or source, and a plain one that the host makes), at most one per document: there a leak
+that is too sparse for the uniform half must show, because that is where it pays. Telling the two guests apart does not
+help a model: it must answer the rows without having the answers, and that is what the gap measures.
 
 Not covered: a channel between the two guests (a sealed glass has none), and leaks worth less than the tolerances below.
 """
@@ -28,19 +28,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bellglass.records import Proof
-from bellglass.stats import t_quantile
 
 Ints: TypeAlias = NDArray[np.int64]
 Bits: TypeAlias = NDArray[np.float64]
 
 MIN_DOCS = 4
 DONOR_SHARE = 8  # one document in eight lends its text and is never asked about
-ERROR = 1e-3  # of one one-sided test on a half
+HOST_ORDER = 4  # tokens of context of the host's own model
+LEAK_Z = 4.0  # of a half's mean gap; the noise's own estimate is rough
+SPARED = 2  # largest gaps of a half that are not counted
+NOISE_FLOOR = 1e-3  # bits per position; float32 rounding in another order stays far below
 UNIFORM_TOLERANCE = 0.003  # bits; a gap inside it is not worth a person's time, and the score is corrected by it anyway
 TARGETED_TOLERANCE = 0.05  # bits; choosing the largest gains favours positions where rounding helped the score
-NOISE_TOLERANCE = 0.02  # bits per position, on the side that no look-ahead explains; float32 noise is below 1e-4
-TOP_SLICES = (8, 16, 32)  # the targeted half is also tested at its very top: a sparse leak stands there
-LARGEST_Z = 1e6  # so that records hold finite numbers
+SCATTER_TOLERANCE = 0.02  # bits per position, on the side that no look-ahead explains
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,59 +137,72 @@ def replaced(tokens: Ints, positions: Plan, draw: Draw) -> Ints:
 def compare(positions: Plan, scored: Bits, proved: Bits) -> tuple[Proof, float, bool]:
     """The proof, the standard error of its uniform mean, and whether the answers depend on what they should not.
 
-    Order matters: an even look-ahead shows in the uniform half. Answers that scatter to both sides there (dropout left
-    on, normalisation over the batch) would make the targeted half lie, since it is chosen for lucky scores; they are no
-    leak but no prediction either. Only then the targeted half is believed.
+    Noise is taken to be symmetric, and a leak only makes gaps positive, so the negative gaps measure the noise: the
+    spread of a sparse leak must not excuse it. The two largest gaps of a half are spared: one odd answer is no alarm.
+
+    The order of the checks matters. A broad look-ahead shows in the uniform half. Answers that scatter to both sides
+    there (dropout left on, normalisation over the batch) would make the targeted half lie, since it is chosen for lucky
+    scores; they are no leak but no prediction either. Only then the targeted half is believed.
     """
     gaps = proved - scored
     uniform, targeted = gaps[: positions.uniform], gaps[positions.uniform :]
+    noise = max(NOISE_FLOOR, math.sqrt(2.0 * float((np.minimum(gaps, 0.0) ** 2).mean())))
     mean, error = _weighted(uniform, positions.weights)
-    looks_ahead = _low(mean, error, len(uniform), ERROR) > UNIFORM_TOLERANCE
-    scattered = not looks_ahead and float(np.maximum(-uniform, 0.0).mean()) > NOISE_TOLERANCE
-    top_mean, top_error, top_low = _strongest(targeted)
+    targeted_mean = float(targeted.mean()) if len(targeted) else 0.0
+    looks_ahead = _leaks(uniform, noise, UNIFORM_TOLERANCE)
+    scattered = not looks_ahead and float(np.maximum(-uniform, 0.0).mean()) > SCATTER_TOLERANCE
     proof = Proof(
         positions=len(gaps),
         mean_gap_bits=mean,
-        gap_z=_z(mean, error),
-        targeted_gap_bits=top_mean,
-        targeted_z=_z(top_mean, top_error),
-        agrees=not (looks_ahead or top_low > TARGETED_TOLERANCE),
+        gap_z=mean * math.sqrt(len(uniform)) / noise,
+        targeted_gap_bits=targeted_mean,
+        targeted_z=targeted_mean * math.sqrt(len(targeted)) / noise,
+        agrees=not (looks_ahead or _leaks(targeted, noise, TARGETED_TOLERANCE)),
     )
     return proof, error, scattered
 
 
-def _strongest(gaps: Bits) -> tuple[float, float, float]:
-    """Mean, standard error and lower bound of the slice of largest gains that shows most."""
-    sizes = [size for size in TOP_SLICES if size < len(gaps)] + [len(gaps)]
-    found = []
-    for size in sizes:
-        mean, error = _weighted(gaps[:size], np.ones(size))
-        found.append((mean, error, _low(mean, error, size, ERROR / len(sizes))))
-    return max(found, key=lambda slice_: slice_[2])
+def _leaks(gaps: Bits, noise: float, tolerance: float) -> bool:
+    """Whether the mean gap, without the spared ones, is above the tolerance by more than noise explains."""
+    kept = np.sort(gaps)[:-SPARED]
+    if len(kept) == 0:
+        return False
+    return float(kept.mean()) - LEAK_Z * noise / math.sqrt(len(kept)) > tolerance
 
 
 def _weighted(values: Bits, weights: Bits) -> tuple[float, float]:
     """The weighted mean and its standard error (ratio estimator)."""
     n = len(values)
-    if n == 0:
-        return 0.0, 0.0
     mean = float((values * weights).sum() / weights.sum())
-    if n == 1:
-        return mean, math.inf
     spread = float((((values - mean) * weights) ** 2).sum())
-    return mean, math.sqrt(spread * n / (n - 1)) / float(weights.sum())
+    return mean, math.sqrt(spread * n / max(1, n - 1)) / float(weights.sum())
 
 
-def _low(mean: float, error: float, n: int, one_sided: float) -> float:
-    if n < 2:
-        return -math.inf
-    return mean - t_quantile(1.0 - one_sided, n - 1) * error
+def host_bits(tokens: Ints, target: NDArray[np.bool_], vocab: int) -> Bits:
+    """What every target costs a plain model made here: contexts of up to four tokens, counted on these documents.
+
+    Each count leaves out the position itself. It knows spelling and habits; what it pays for, nobody gets for nothing.
+    """
+    padded = np.pad(tokens, ((0, 0), (HOST_ORDER, 0)), constant_values=vocab)  # a token that stands for "before"
+    rows, cols = np.nonzero(target)
+    found = tokens[rows, cols]
+    chance = np.full(len(found), 1.0 / vocab)
+    context = np.zeros(len(found), dtype=np.int64)
+    for order in range(HOST_ORDER + 1):
+        if order:
+            context = context * (vocab + 1) + padded[rows, cols + HOST_ORDER - order]  # may wrap: a harmless collision
+        here, both = _others(context), _others(context * (vocab + 1) + found)
+        chance = (both + chance) / (here + 1.0)
+    bits = np.zeros(tokens.shape)
+    bits[rows, cols] = -np.log2(chance)
+    return bits
 
 
-def _z(mean: float, error: float) -> float:
-    if mean == 0.0 or error == math.inf:
-        return 0.0
-    return math.copysign(min(LARGEST_Z, abs(mean) / error if error > 0.0 else LARGEST_Z), mean)
+def _others(keys: Ints) -> Ints:
+    """For each entry, how many others equal it."""
+    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    others: Ints = counts[inverse] - 1
+    return others
 
 
 def batches(indices: Ints, size: int) -> Sequence[Ints]:

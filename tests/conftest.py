@@ -1,0 +1,58 @@
+"""Which tests can run here: those that need Docker, a GPU or a key skip with a reason; in CI a Docker skip fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from functools import lru_cache
+
+import pytest
+
+REQUIRE_DOCKER = os.environ.get("BELLGLASS_REQUIRE_DOCKER") == "1"
+
+
+@lru_cache
+def docker_missing() -> str | None:
+    """Why Docker tests can't run, or None."""
+    from bellglass.doors.docker import image
+    from bellglass.doors.docker.engine import Engine
+    from bellglass.errors import SetupError
+    from bellglass.records import Role
+
+    try:
+        engine = Engine.connect()
+        for role in Role:
+            image.find(engine, role)
+    except SetupError as error:
+        return error.one_line()
+    return None
+
+
+def gpu_missing() -> str | None:
+    return None if shutil.which("nvidia-smi") else "no NVIDIA GPU"
+
+
+def key_missing() -> str | None:
+    keys = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
+    return None if any(os.environ.get(key) for key in keys) else f"none of {', '.join(keys)} is set"
+
+
+NEEDS = {"docker": docker_missing, "gpu": gpu_missing, "hosted": key_missing}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker, missing in NEEDS.items():
+        if item.get_closest_marker(marker) and (reason := missing()):
+            if marker == "docker" and REQUIRE_DOCKER:
+                pytest.fail(f"BELLGLASS_REQUIRE_DOCKER=1, but: {reason}", pytrace=False)
+            pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report: pytest.TestReport = yield  # type: ignore[assignment, misc]
+    if REQUIRE_DOCKER and report.skipped and item.get_closest_marker("docker") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although BELLGLASS_REQUIRE_DOCKER=1: {report.longrepr}"
+    return report  # type: ignore[return-value]

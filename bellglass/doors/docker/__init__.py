@@ -1,0 +1,9 @@
+"""The sealed glass: one Docker container per guest, one attached pipe, nothing else.
+
+    engine.py     the Docker SDK, its exceptions, its time-outs; the only importer of `docker`
+    profile.py    what a container may be, as data; and the check of a running one against it
+    image.py      the images that guests run in
+    meter.py      CPU time and out-of-memory kills, read by the host
+    glass.py      DockerGlass: opens guests, watches deadlines, reaps, kills by label
+    selfcheck.py  whether this daemon deserves the word "sealed"
+"""

@@ -1,0 +1,379 @@
+"""DockerGlass: one container per guest, one attached pipe, no other contact.
+
+A guest's container is made by its profile, attached before it starts (nothing can be missed), compared with the
+profile once it runs, and not auto-removed: first its state is read. Our end of the pipe is the guest's life line: it
+closes when this process dies, and it is always closed *before* anything is killed, because a daemon that waits for a
+full pipe answers no `kill`, `inspect` or `rm` until then. A watchdog does the same at the deadline.
+
+Not covered: a kernel, runtime or GPU-driver exploit; a daemon that lies; a frozen driver, whose own watchdog is frozen
+too: its guests end by their lease and deadline, and `kill_all` ends them from outside once the driver is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+from bellglass.doors.docker import image
+from bellglass.doors.docker.engine import Engine, Gone, Listed, NotRunning
+from bellglass.doors.docker.meter import Meter
+from bellglass.doors.docker.profile import LABEL, Profile, create_body, differences, profile_for
+from bellglass.errors import BellglassError, GuestFault, SetupError
+from bellglass.paths import Process, content_root, is_running, this_process, user_host
+from bellglass.ports import GuestExit, GuestSpec
+from bellglass.records import Json, Role
+from bellglass.wire import POLICIES, Event, Line, greet
+
+READY_SECONDS = 60.0
+STATE_SECONDS = 3.0  # how long the engine may take to notice that a container has ended
+WATCH_SECONDS = 0.25
+DEADLINE_GRACE_SECONDS = 2.0  # the guest's own supervisor goes first
+BUFFER_BYTES = 256 * 1024
+MOST_STDERR_BYTES = 64 * 1024
+_HEADER = struct.Struct(">BxxxL")
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class AttachedPipe:
+    """ports.Stream over an attached container: takes the engine's 8-byte headers off what the guest says.
+
+    The engine's headers say which descriptor wrote. Descriptor 1 is the wire. Descriptor 2 is the supervisor's last
+    words when it can't start; a little is kept for the error message, and more of it ends the guest.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._start = self._stop = 0  # what the buffer holds
+        self._left, self._stream = 0, 1  # of the piece under way
+        self._stderr_bytes = 0
+        self.stderr = b""
+
+    def read_into(self, into: memoryview) -> int:
+        """As much as has arrived and fits; waits only for the first byte."""
+        if len(into) == 0:
+            raise ValueError("nothing fits into an empty buffer")
+        filled = 0
+        while filled < len(into):
+            if self._left == 0 and not self._next_header(wait=filled == 0):
+                break
+            if self._start == self._stop:
+                if filled:
+                    break
+                if not self._fill():
+                    return 0
+            take = min(self._left, self._stop - self._start)
+            if self._stream == 1:
+                take = min(take, len(into) - filled)
+                into[filled : filled + take] = self._buffer[self._start : self._start + take]
+                filled += take
+            else:
+                self._keep_stderr(bytes(self._buffer[self._start : self._start + take]))
+            self._start += take
+            self._left -= take
+        return filled
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._end.sendall(data)
+
+    def close(self) -> None:
+        """Both directions, at once: a reader and a writer on other threads wake up. The descriptor stays reserved."""
+        with contextlib.suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)
+
+    def dispose(self) -> None:
+        self._end.close()
+
+    def _next_header(self, wait: bool) -> bool:
+        while self._stop - self._start < _HEADER.size:
+            if not wait or not self._fill():
+                return False
+        self._stream, self._left = _HEADER.unpack_from(self._buffer, self._start)
+        self._start += _HEADER.size
+        return True
+
+    def _fill(self) -> bool:
+        """One read into the buffer, behind what it holds. False at the end of the stream."""
+        held = self._stop - self._start
+        if held:
+            self._buffer[:held] = bytes(self._buffer[self._start : self._stop])
+        self._start, self._stop = 0, held
+        count = self._end.recv_into(self._buffer[held:])
+        self._stop += count
+        return count > 0
+
+    def _keep_stderr(self, data: bytes) -> None:
+        self.stderr = (self.stderr + data)[-2000:]
+        self._stderr_bytes += len(data)
+        if self._stderr_bytes > MOST_STDERR_BYTES:
+            raise GuestFault("flood", "the supervisor's stderr")
+
+
+class DockerGuest:
+    """ports.Guest over a container."""
+
+    def __init__(self, engine: Engine, container: str, pipe: AttachedPipe, line: Line, deadline: float) -> None:
+        self._engine, self.id = engine, container
+        self.pipe, self.line = pipe, line
+        self.deadline = deadline  # on the monotonic clock
+        self.meter: Meter | None = None
+        self._expired = False
+        self._ending = threading.Lock()
+        self._exit: GuestExit | None = None
+
+    def send(self, frame_type: str, body: bytes | memoryview = b"", **fields: Json) -> None:
+        with self._explained():
+            self.line.send(frame_type, body, **fields)
+
+    def send_file(self, name: str, data: bytes | memoryview) -> None:
+        with self._explained():
+            self.line.send_file(name, data)
+
+    def recv(self, timeout: float) -> Event | None:
+        with self._explained():
+            return self.line.recv(timeout)
+
+    def cpu_seconds(self) -> float:
+        return self.meter.cpu_seconds() if self.meter is not None else 0.0
+
+    @property
+    def ended(self) -> bool:
+        return self._exit is not None
+
+    def sample(self) -> None:
+        if self.meter is not None and not self.ended:
+            self.meter.sample()
+
+    def expire(self) -> None:
+        """The watchdog's: pipe first, then the kill. What is left (state, removal) is `end`'s."""
+        if not self._expired and not self.ended:
+            self._expired = True
+            self.pipe.close()
+            with contextlib.suppress(BellglassError):  # `end` and the reaper try again
+                self._engine.kill(self.id)
+
+    def end(self) -> GuestExit:
+        with self._ending:
+            if self._exit is None:
+                self.sample()
+                self.line.close()
+                self._exit = self._finish()
+                self.pipe.dispose()
+            return self._exit
+
+    def _finish(self) -> GuestExit:
+        """Kill, read the state, remove. An engine that fails here leaves work for the reaper, never an error."""
+        with contextlib.suppress(BellglassError):
+            self._engine.kill(self.id)
+        known = self.meter is not None and self.meter.out_of_memory()
+        result = GuestExit(None, known)
+        with contextlib.suppress(BellglassError):
+            until = time.monotonic() + STATE_SECONDS
+            while (facts := self._engine.inspect(self.id)) is not None:
+                state = facts.get("State") or {}
+                if not state.get("Running") or time.monotonic() > until:
+                    result = GuestExit(state.get("ExitCode"), known or bool(state.get("OOMKilled")))
+                    break
+                time.sleep(0.01)
+        with contextlib.suppress(BellglassError):
+            self._engine.remove(self.id)
+        return result
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """A guest that just vanished may have had a reason that only the host knows."""
+        try:
+            yield
+        except GuestFault as fault:
+            if fault.code not in ("lost", "crashed"):
+                raise
+            if self._expired or time.monotonic() > self.deadline:
+                raise GuestFault("timeout", "its absolute deadline") from fault
+            if self.out_of_memory():
+                raise GuestFault("memory", "the kernel killed a process of it") from fault
+            raise
+
+    def out_of_memory(self) -> bool:
+        if self._exit is not None:
+            return self._exit.out_of_memory
+        if self.meter is not None and self.meter.out_of_memory():
+            return True
+        with contextlib.suppress(BellglassError):
+            facts = self._engine.inspect(self.id)
+            return bool(facts and (facts.get("State") or {}).get("OOMKilled"))
+        return False
+
+
+class DockerGlass:
+    name = "docker"
+    sealed = True
+
+    def __init__(
+        self, engine: Engine | None = None, *, runtime: str | None = None, device: str = "cpu", warm: bool = True
+    ) -> None:
+        """SetupError when the engine or an image is missing. `warm=False`: guests don't import torch ahead (tests)."""
+        self._engine = engine or Engine.connect()
+        self._runtime = runtime or ""
+        self._extra = () if warm else ("--cold",)
+        known = self._engine.facts().runtimes
+        if self._runtime and self._runtime not in known:
+            raise SetupError(
+                f"the container runtime {self._runtime!r}", f"the engine has {', '.join(known)}",
+                "gVisor registered with Docker", "runsc install && sudo systemctl reload docker",
+            )
+        self._images = {role: image.find(self._engine, role, device) for role in Role}
+        self._seccomp = (content_root() / "sandbox" / "seccomp.json").read_text("utf-8")
+        self._guests: list[DockerGuest] = []
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._watchdog: threading.Thread | None = None
+
+    def open(self, spec: GuestSpec) -> DockerGuest:
+        profile = self._profile(spec)
+        guest = self._start(spec, profile)
+        with self._lock:
+            self._guests = [each for each in self._guests if not each.ended] + [guest]
+            if self._watchdog is None:
+                self._watchdog = threading.Thread(target=self._watch, name="docker-watchdog", daemon=True)
+                self._watchdog.start()
+        try:
+            self._admit(guest, profile)
+            greet(guest.line, spec, READY_SECONDS)
+        except BellglassError as fault:
+            exit_ = guest.end()
+            raise self._why_not_ready(spec, guest, exit_, fault) from fault
+        return guest
+
+    def reap(self) -> int:
+        return reap(self._engine)
+
+    def close(self) -> None:
+        self._closing.set()
+        with self._lock:
+            guests, self._guests = self._guests, []
+        _side_by_side(DockerGuest.end, guests)
+
+    def _profile(self, spec: GuestSpec) -> Profile:
+        found = self._images[spec.role]
+        profile = profile_for(
+            spec, image=found.id, image_env=found.env, labels=labels_of(spec), seccomp=self._seccomp,
+            runtime=self._runtime,
+        )
+        return replace(profile, command=profile.command + self._extra)
+
+    def _start(self, spec: GuestSpec, profile: Profile) -> DockerGuest:
+        """Create, attach, start: in this order, so that no byte is missed and no guest runs without its life line."""
+        name = f"bellglass-{spec.role}-{secrets.token_hex(6)}"
+        deadline = time.monotonic() + spec.deadline_seconds
+        end: socket.socket | None = None
+        try:
+            container = self._engine.create(name, create_body(profile))
+            end = self._engine.attach(container)
+            self._engine.start(container)
+        except (BellglassError, Gone, NotRunning) as fault:
+            if end is not None:
+                end.close()
+            with contextlib.suppress(BellglassError):  # by name: a create that timed out may have made it
+                self._engine.remove(name)
+            if isinstance(fault, BellglassError):
+                raise
+            found = f"its container vanished: {fault}"
+            raise SetupError(f"a {spec.role} guest", found, "a daemon that keeps it", "bellglass doctor") from fault
+        pipe = AttachedPipe(end)
+        return DockerGuest(self._engine, container, pipe, Line(pipe, POLICIES[spec.role]), deadline)
+
+    def _admit(self, guest: DockerGuest, profile: Profile) -> None:
+        """Nothing of a bundle has been sent yet: a container that is not as it should be never gets any."""
+        facts = self._engine.inspect(guest.id)
+        if facts is None:
+            raise SetupError("a container", "gone at once", "a daemon that keeps it", "bellglass doctor")
+        pid = int((facts.get("State") or {}).get("Pid") or 0)
+        guest.meter = Meter(guest.id, pid, lambda: self._engine.cpu_seconds(guest.id))
+        wrong = differences(facts, profile)
+        if wrong:
+            raise SetupError("the container of a guest", "; ".join(wrong[:4]), "the frozen profile", "bellglass doctor")
+
+    def _why_not_ready(
+        self, spec: GuestSpec, guest: DockerGuest, ended: GuestExit, fault: BellglassError
+    ) -> BellglassError:
+        if not isinstance(fault, GuestFault):
+            return fault
+        if ended.out_of_memory:
+            return GuestFault("memory", f"{spec.memory_mb} MB do not suffice to get ready")
+        words = guest.pipe.stderr.decode("utf-8", "replace").strip().splitlines()
+        if fault.code == "lost" and words:
+            found = f"it ended with code {ended.code}: {words[-1][:200]}"
+            return SetupError(f"the {spec.role} guest", found, "an image whose guest starts", "bellglass image build")
+        return fault
+
+    def _watch(self) -> None:
+        while not self._closing.wait(WATCH_SECONDS):
+            with self._lock:
+                guests = list(self._guests)
+            for guest in guests:
+                guest.sample()
+                if time.monotonic() > guest.deadline + DEADLINE_GRACE_SECONDS:
+                    guest.expire()
+
+
+def labels_of(spec: GuestSpec) -> dict[str, str]:
+    """Whose guest this is: for people, for the reaper and for `stop`."""
+    me = this_process()
+    facts = {**spec.labels, **user_host(), "role": str(spec.role), "owner_pid": str(me.pid), "owner_start": me.start}
+    facts["deadline"] = str(int(time.time() + spec.deadline_seconds))
+    return {LABEL + name: str(value) for name, value in facts.items()}
+
+
+def reap(engine: Engine) -> int:
+    """Remove what dead drivers of this user on this host left behind, containers that never started included."""
+    mine = {LABEL + name: value for name, value in user_host().items()}
+    orphans = [each for each in engine.containers(mine) if not _has_owner(each)]
+    return sum(_side_by_side(lambda orphan: _destroy(engine, orphan.id), orphans))
+
+
+def kill_all(labels: Mapping[str, str], engine: Engine | None = None, *, seconds: float = 10.0) -> int:
+    """End this user's guests on this host that carry the labels (such as `loop`). Returns how many are still there.
+
+    For use from another process than the driver, which must be dead or have closed its pipes: see the module's text.
+    """
+    engine = engine or Engine.connect()
+    wanted = {LABEL + name: value for name, value in {**labels, **user_host()}.items()}
+    until = time.monotonic() + seconds
+    while True:
+        left = engine.containers(wanted)
+        if not left or time.monotonic() > until:
+            return len(left)
+        _side_by_side(lambda each: _destroy(engine, each.id), left)
+
+
+def _has_owner(container: Listed) -> bool:
+    try:
+        owner = Process(int(container.labels[LABEL + "owner_pid"]), container.labels[LABEL + "owner_start"])
+    except (KeyError, ValueError):
+        return False
+    return is_running(owner)
+
+
+def _destroy(engine: Engine, container: str) -> bool:
+    with contextlib.suppress(BellglassError):
+        engine.kill(container)
+        engine.remove(container)
+        return True
+    return False
+
+
+def _side_by_side(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Each call may wait seconds for the engine; all of them together shouldn't."""
+    if not items:
+        return []
+    with ThreadPoolExecutor(max_workers=min(8, len(items)), thread_name_prefix="docker-end") as pool:
+        return list(pool.map(work, items))

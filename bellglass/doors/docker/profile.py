@@ -1,0 +1,288 @@
+"""What a container may be: the frozen profile of each role as data, and the check of a running one against it. Pure.
+
+`create_body` is the whole request that makes a container; `differences` reads what the engine says about a running one
+and names every field that is not as the profile wants it. DockerGlass asks it at every start; a test mutates every
+field once. The two are written apart, so that a slip in one shows in the other.
+
+Not covered: what the engine does not report (the engine could lie; selfcheck.py looks from inside), and a kernel,
+runtime or GPU-driver exploit. A GPU guest gets the driver's files and devices from NVIDIA's hook: those are mounts,
+made by the hook and not by us, and the widest hole in this profile.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bellglass.ports import GuestSpec
+from bellglass.records import Json, Role
+
+UID = 47821  # of nobody else; Dockerfile gives it a name
+PYTHON, SCRIPT, WORK = "/opt/glass/bin/python", "/opt/bellglass/guest.py", "/work"
+ENV = {
+    "PATH": "/opt/glass/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": WORK,
+    "LANG": "C.UTF-8",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+LABEL = "bellglass."
+CPU_PERIOD = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tmpfs:
+    path: str
+    size_mb: int
+    inodes: int
+    executable: bool = False
+    mode: str = "0700"
+
+    def options(self) -> str:
+        run = "exec" if self.executable else "noexec"
+        return (
+            f"rw,nosuid,nodev,{run},size={self.size_mb << 20},nr_inodes={self.inodes},"
+            f"mode={self.mode},uid={UID},gid={UID}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Everything about one guest's container. `memory_mb` is the working set: the tmpfs come on top of it."""
+
+    role: Role
+    image: str  # an id, never a name that may move
+    image_env: tuple[str, ...]
+    labels: Mapping[str, str]
+    seccomp: str  # the filter's JSON text
+    tmpfs: tuple[Tmpfs, ...]
+    memory_mb: int
+    pids: int
+    cpus: float
+    runtime: str  # "" is the engine's default
+    gpu: bool = False
+    nofile: int = 1024
+    command: tuple[str, ...] = (PYTHON, "-I", SCRIPT, WORK)
+    env: Mapping[str, str] = field(default_factory=lambda: dict(ENV))
+
+    @property
+    def memory_bytes(self) -> int:
+        return (self.memory_mb + sum(each.size_mb for each in self.tmpfs)) << 20
+
+    @property
+    def file_bytes(self) -> int:
+        return max(each.size_mb for each in self.tmpfs) << 20
+
+
+# Where a guest may write. /work is where it works; the rest exists because programs expect it, and is small.
+# Only an improver's shell, and on a GPU a compiler's cache, need to run files they made.
+_WORK_MB = {Role.IMPROVE: 64, Role.TRAIN: 512, Role.PREDICT: 320}
+_WORK_INODES = {Role.IMPROVE: 16_384, Role.TRAIN: 4_096, Role.PREDICT: 1_024}
+_PIDS = {Role.IMPROVE: 128, Role.TRAIN: 128, Role.PREDICT: 64}
+# One thread of work, and room for the supervisor beside it.
+_CPUS = {Role.IMPROVE: 1.0, Role.TRAIN: 1.25, Role.PREDICT: 1.25}
+_GPU_PIDS, _GPU_CPUS = 512, 4.0
+
+
+def profile_for(
+    spec: GuestSpec, *, image: str, image_env: tuple[str, ...], labels: Mapping[str, str], seccomp: str,
+    runtime: str = "",
+) -> Profile:
+    role = spec.role
+    may_run = role is Role.IMPROVE or spec.gpu
+    return Profile(
+        role=role,
+        image=image,
+        image_env=image_env,
+        labels=labels,
+        seccomp=compact(seccomp),
+        tmpfs=(
+            Tmpfs(WORK, _WORK_MB[role], _WORK_INODES[role], executable=may_run),
+            Tmpfs("/tmp", 16, 1_024),
+            Tmpfs("/dev/shm", 16, 256),
+            Tmpfs("/dev/mqueue", 1, 16),
+        ),
+        memory_mb=spec.memory_mb,
+        pids=_GPU_PIDS if spec.gpu else _PIDS[role],
+        cpus=_GPU_CPUS if spec.gpu else _CPUS[role],
+        runtime=runtime,
+        gpu=spec.gpu,
+    )
+
+
+def compact(text: str) -> str:
+    """JSON in one spelling, so that texts can be compared."""
+    return json.dumps(json.loads(text), separators=(",", ":"), sort_keys=True)
+
+
+def create_body(profile: Profile) -> dict[str, Json]:
+    """The engine's own request format, so that no library fills in defaults (such as proxies from a config file)."""
+    host: dict[str, Json] = {
+        "NetworkMode": "none",
+        "Binds": [],
+        "Mounts": [],
+        "Tmpfs": {each.path: each.options() for each in profile.tmpfs},
+        "CapDrop": ["ALL"],
+        "CapAdd": [],
+        "SecurityOpt": ["no-new-privileges", f"seccomp={profile.seccomp}"],
+        "Privileged": False,
+        "ReadonlyRootfs": True,
+        "Memory": profile.memory_bytes,
+        "MemorySwap": profile.memory_bytes,
+        "OomKillDisable": False,
+        "OomScoreAdj": 500,  # before the driver
+        "PidsLimit": profile.pids,
+        "CpuPeriod": CPU_PERIOD,
+        "CpuQuota": int(CPU_PERIOD * profile.cpus),
+        "Ulimits": [
+            {"Name": name, "Soft": value, "Hard": value}
+            for name, value in (("core", 0), ("fsize", profile.file_bytes), ("nofile", profile.nofile))
+        ],
+        "LogConfig": {"Type": "none", "Config": {}},
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "AutoRemove": False,  # would destroy the evidence of a kill for memory
+        "IpcMode": "none",
+        "CgroupnsMode": "private",
+        "Init": False,
+    }
+    if profile.runtime:
+        host["Runtime"] = profile.runtime
+    if profile.gpu:
+        host["DeviceRequests"] = [{"Driver": "nvidia", "Count": 1, "Capabilities": [["gpu", "compute"]]}]
+    return {
+        "Image": profile.image,
+        "Entrypoint": [profile.command[0]],
+        "Cmd": list(profile.command[1:]),
+        "Env": [f"{name}={value}" for name, value in profile.env.items()],
+        "User": f"{UID}:{UID}",
+        "WorkingDir": WORK,
+        "Hostname": "glass",
+        "Labels": dict(profile.labels),
+        "Tty": False,
+        "OpenStdin": True,
+        "StdinOnce": True,  # when our end closes, the guest's stdin ends
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "Healthcheck": {"Test": ["NONE"]},
+        "StopSignal": "SIGKILL",
+        "HostConfig": host,
+    }
+
+
+def differences(inspected: Mapping[str, Any], profile: Profile) -> list[str]:
+    """Every way in which a running container is not what the profile says; empty when it is."""
+    found: list[str] = []
+    for path, wanted in _exact(profile).items():
+        actual = _look(inspected, path)
+        if actual != wanted:
+            found.append(f"{path}: found {_brief(actual)}, wanted {_brief(wanted)}")
+    for path, is_right, words in _judged(profile):
+        actual = _look(inspected, path)
+        if not is_right(actual):
+            found.append(f"{path}: found {_brief(actual)}, wanted {words}")
+    return found
+
+
+def _exact(profile: Profile) -> dict[str, Json]:
+    quota = round(profile.cpus * CPU_PERIOD)
+    return {
+        "Image": profile.image,
+        "Path": profile.command[0],
+        "Args": list(profile.command[1:]),
+        "Mounts": [],
+        "Config.User": f"{UID}:{UID}",
+        "Config.Tty": False,
+        "Config.OpenStdin": True,
+        "Config.StdinOnce": True,
+        "Config.WorkingDir": WORK,
+        "Config.Hostname": "glass",
+        "HostConfig.NetworkMode": "none",
+        "HostConfig.Tmpfs": {each.path: each.options() for each in profile.tmpfs},
+        "HostConfig.CapDrop": ["ALL"],
+        "HostConfig.Privileged": False,
+        "HostConfig.ReadonlyRootfs": True,
+        "HostConfig.Memory": profile.memory_bytes,
+        "HostConfig.MemorySwap": profile.memory_bytes,
+        "HostConfig.OomScoreAdj": 500,
+        "HostConfig.PidsLimit": profile.pids,
+        "HostConfig.CpuPeriod": CPU_PERIOD,
+        "HostConfig.CpuQuota": quota,
+        "HostConfig.LogConfig.Type": "none",
+        "HostConfig.RestartPolicy.Name": "no",
+        "HostConfig.AutoRemove": False,
+        "HostConfig.IpcMode": "none",
+        "HostConfig.CgroupnsMode": "private",
+        "HostConfig.Init": False,
+    }
+
+
+# What must be empty: each could open a way out or in. Absent, null and empty are the same.
+_EMPTY = (
+    "HostConfig.Binds", "HostConfig.Mounts", "HostConfig.VolumesFrom", "HostConfig.CapAdd", "HostConfig.Devices",
+    "HostConfig.DeviceCgroupRules", "HostConfig.GroupAdd", "HostConfig.Links", "HostConfig.ExtraHosts",
+    "HostConfig.PortBindings", "HostConfig.Sysctls", "HostConfig.CgroupParent", "HostConfig.PidMode",
+    "HostConfig.UTSMode", "HostConfig.UsernsMode", "HostConfig.OomKillDisable", "HostConfig.PublishAllPorts",
+    "Config.Volumes",
+)  # fmt: skip
+Judge = Callable[[Any], bool]
+
+
+def _judged(profile: Profile) -> list[tuple[str, Judge, str]]:
+    """The fields that have more than one right spelling."""
+    checks: list[tuple[str, Judge, str]] = [(path, lambda value: not value, "nothing") for path in _EMPTY]
+    limits = [("core", 0, 0), ("fsize", profile.file_bytes, profile.file_bytes)]
+    limits += [("nofile", profile.nofile, profile.nofile)]
+    masked = {"/proc/kcore", "/proc/keys", "/sys/firmware"}
+    frozen = {"/proc/sys", "/proc/sysrq-trigger", "/proc/irq"}
+    return [
+        *checks,
+        ("HostConfig.SecurityOpt", lambda value: _options_right(value, profile.seccomp), "no-new-privileges + ours"),
+        ("HostConfig.Ulimits", lambda value: _limits(value) == limits, str(limits)),
+        ("HostConfig.Runtime", lambda value: not profile.runtime or value == profile.runtime, profile.runtime),
+        ("HostConfig.DeviceRequests", lambda value: bool(value) == profile.gpu, "a GPU" if profile.gpu else "nothing"),
+        ("HostConfig.MaskedPaths", lambda value: masked <= set(value or ()), f"at least {sorted(masked)}"),
+        ("HostConfig.ReadonlyPaths", lambda value: frozen <= set(value or ()), f"at least {sorted(frozen)}"),
+        ("Config.Env", lambda value: _env_right(value, profile), "ours over the image's, no more"),
+        ("Config.Labels", lambda value: profile.labels.items() <= (value or {}).items(), "our labels"),
+        ("Config.Healthcheck", lambda value: not value or value.get("Test") == ["NONE"], "none"),
+        ("NetworkSettings.Networks", lambda value: set(value or ()) <= {"none"}, "the network `none` alone"),
+    ]
+
+
+def _options_right(options: list[str] | None, seccomp: str) -> bool:
+    """Exactly the two that we ask for: a third could turn AppArmor or the filter off."""
+    given = list(options or ())
+    filters = [option.removeprefix("seccomp=") for option in given if option.startswith("seccomp=")]
+    rest = {option.removesuffix(":true").removesuffix("=true") for option in given if not option.startswith("seccomp=")}
+    return rest == {"no-new-privileges"} and [_compact_or_raw(text) for text in filters] == [seccomp]
+
+
+def _compact_or_raw(text: str) -> str:
+    try:
+        return compact(text)
+    except ValueError:
+        return text
+
+
+def _limits(value: list[dict[str, Any]] | None) -> list[tuple[str, int, int]]:
+    return sorted((each.get("Name", ""), each.get("Soft", -1), each.get("Hard", -1)) for each in value or ())
+
+
+def _env_right(value: list[str] | None, profile: Profile) -> bool:
+    given = dict(entry.partition("=")[::2] for entry in value or ())
+    wanted = dict(entry.partition("=")[::2] for entry in profile.image_env) | dict(profile.env)
+    return given == wanted
+
+
+def _look(inspected: Mapping[str, Any], path: str) -> Any:
+    value: Any = inspected
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 160 else text[:157] + "..."

@@ -1,0 +1,199 @@
+"""Paths: content, loops, disks, processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bellglass import paths
+from bellglass.errors import LoopFault, SetupError, UsageError
+from bellglass.paths import Process, content_hash, filesystem_of, find_loop, parse_mount_output, parse_mountinfo
+
+# Content
+
+
+def test_the_checkout_comes_first() -> None:
+    assert paths.content_root() == Path(__file__).resolve().parent.parent
+
+
+def test_an_installed_package_uses_its_own_copy(tmp_path: Path) -> None:
+    package = tmp_path / "site-packages" / "bellglass"
+    shutil.copytree(Path(paths.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "content"))
+    code = "from bellglass.paths import content_root; print(content_root())"
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(package.parent)}
+    for part in paths.CONTENT:
+        (package / "content" / part).mkdir(parents=True)
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
+    assert Path(found.stdout.strip()) == package / "content"
+    shutil.rmtree(package / "content" / "agent")
+    broken = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert "bellglass's own content" in broken.stderr
+
+
+def test_a_content_hash_ignores_what_running_leaves_behind(tmp_path: Path) -> None:
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "a.py").write_bytes(b"1")
+    before = content_hash(tmp_path)
+    for leaving in ("__pycache__/a.pyc", "tools/__pycache__/a.cpython-311.pyc", "tools/b.pyc", ".DS_Store"):
+        (tmp_path / leaving).parent.mkdir(exist_ok=True)
+        (tmp_path / leaving).write_bytes(b"x")
+    assert content_hash(tmp_path) == before
+
+
+def test_a_content_hash_sees_names_and_bytes_and_their_borders(tmp_path: Path) -> None:
+    seen = set()
+    for files in ({"a": b"1"}, {"b": b"1"}, {"a": b"2"}, {"a": b"1", "b": b""}, {"a": b"1:b:0:"}, {"d/a": b"1"}):
+        folder = tmp_path / str(len(seen))
+        for name, data in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+        seen.add(content_hash(folder))
+    assert len(seen) == 6
+
+
+# Loops
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    for age, name in enumerate(("stories-1a2b", "stories-1c3d", "digits-9f00")):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in ("loop.db", "loop.lock"):
+            (folder / file).touch()
+        os.utime(folder / "loop.lock", (1000 - age, 1000 - age))
+    (tmp_path / "no-loop").mkdir()
+    return tmp_path
+
+
+def test_the_flag_beats_the_variable_beats_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BELLGLASS_HOME", raising=False)
+    assert paths.loops_home() == Path("loops")
+    monkeypatch.setenv("BELLGLASS_HOME", "/elsewhere")
+    assert paths.loops_home() == Path("/elsewhere")
+    assert paths.loops_home(Path("/here")) == Path("/here")
+
+
+def test_no_name_means_the_loop_last_taken(home: Path) -> None:
+    assert find_loop(None, home) == home / "stories-1a2b"
+    os.utime(home / "digits-9f00" / "loop.lock", (2000, 2000))
+    assert find_loop(None, home) == home / "digits-9f00"
+
+
+@pytest.mark.parametrize("wanted", ["digits-9f00", "digits", "9f", "9f00"])
+def test_a_loop_is_found_by_name_or_beginning(home: Path, wanted: str) -> None:
+    assert find_loop(wanted, home) == home / "digits-9f00"
+    assert find_loop(str(home / "digits-9f00"), Path("/nowhere")) == home / "digits-9f00"
+
+
+@pytest.mark.parametrize("wanted", ["no-loop", "x", "", "..", "/"])
+def test_an_unknown_loop_is_an_error_that_lists_those_that_exist(home: Path, wanted: str) -> None:
+    with pytest.raises(UsageError, match="stories-1a2b, stories-1c3d, digits-9f00"):
+        find_loop(wanted, home)
+
+
+def test_an_ambiguous_beginning_is_an_error_that_lists_the_candidates(home: Path) -> None:
+    with pytest.raises(UsageError, match="several: stories-1a2b, stories-1c3d;"):
+        find_loop("1", home)
+
+
+def test_no_loops_at_all_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no loop yet"):
+        find_loop(None, tmp_path / "missing")
+    with pytest.raises(UsageError, match="no loops"):
+        find_loop("x", tmp_path)
+
+
+# Disks
+
+MOUNTINFO = r"""
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+23 22 0:21 / /mnt/with\040space rw - nfs4 server:/x rw
+24 22 0:22 / /mnt/c rw,noatime - 9p drvfs rw,aname=drvfs;path=C:\
+25 22 0:23 / /home/me/remote rw - fuse.sshfs me@host: rw
+26 22 0:24 / /tmp rw - nfs server:/tmp rw
+27 22 0:25 / /tmp rw - tmpfs tmpfs rw
+""".strip()
+
+MOUNT_OUTPUT = """
+/dev/disk3s1s1 on / (apfs, sealed, local, read-only, journaled)
+//me@server/a (b) on /Volumes/a (b) (smbfs, nodev, nosuid, mounted by me)
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        ("/work", "ext4"),
+        ("/mnt/with space", "nfs4"),
+        ("/mnt/with space/not/there/yet", "nfs4"),
+        ("/mnt/with spaces", "ext4"),
+        ("/mnt/c/Users", "9p"),
+        ("/home/me/remote/x", "fuse.sshfs"),
+        ("/tmp/x", "tmpfs"),
+    ],
+)
+def test_the_innermost_and_last_mount_decides(place: str, kind: str) -> None:
+    assert filesystem_of(Path(place), parse_mountinfo(MOUNTINFO)) == kind
+
+
+def test_macos_mounts_are_read() -> None:
+    assert parse_mount_output(MOUNT_OUTPUT) == [("/", "apfs"), ("/Volumes/a (b)", "smbfs")]
+
+
+def test_network_file_systems_are_refused_and_local_ones_are_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    paths.refuse_network_filesystem(tmp_path / "not" / "there")
+    monkeypatch.setattr(paths, "_mounts", lambda: parse_mountinfo(MOUNTINFO))
+    for place in ("/mnt/c/loops", "/mnt/with space", "/home/me/remote"):
+        with pytest.raises(LoopFault, match="network") as caught:
+            paths.refuse_network_filesystem(Path(place))
+        assert "BELLGLASS_HOME" in caught.value.next_command
+    paths.refuse_network_filesystem(Path("/work/loops"))
+
+
+def test_too_little_disk_is_said_before_anything_starts(tmp_path: Path) -> None:
+    paths.require_free_disk(tmp_path / "not" / "there", 1, "a loop")
+    with pytest.raises(SetupError, match="free"):
+        paths.require_free_disk(tmp_path, 10**18, "a loop")
+
+
+# Who
+
+
+def test_labels_are_plain_words() -> None:
+    labels = paths.user_host()
+    assert sorted(labels) == ["host", "user"]
+    assert all(word and set(word) <= set("-_.") | set(map(chr, range(48, 123))) for word in labels.values())
+
+
+def test_a_user_without_a_name_has_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 987654)
+    assert paths.user_host()["user"] == "uid-987654"
+
+
+def test_a_process_is_told_from_another_with_the_same_pid() -> None:
+    me = paths.this_process()
+    assert paths.is_running(me)
+    assert not paths.is_running(Process(me.pid, "another time"))
+    assert not paths.is_running(Process(me.pid, ""))
+
+
+def test_a_zombie_is_not_running() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = Process(child.pid, paths.processes.start_time(child.pid) or "")
+    assert paths.is_running(process)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not paths.is_running(process)
+    child.communicate()
+    assert not paths.is_running(process)

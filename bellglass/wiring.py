@@ -27,7 +27,7 @@ from bellglass.lineage import Lineage
 from bellglass.loop import take_requests
 from bellglass.ports import Glass, Model
 from bellglass.probe import probe
-from bellglass.records import Kind, Role
+from bellglass.records import Bundle, Kind, Role
 from bellglass.review import Reviewer
 from bellglass.steps.generation import Crew
 from bellglass.steps.propose import Limits, Workplace
@@ -49,8 +49,11 @@ class Surface:
     interrupted: Callable[[], None]  # raises Interrupted after Ctrl-C
 
 
-def create(config: LoopConfig, home: Path) -> Path:
-    """Make a new loop's folder, ready to run; checks everything that can be checked before."""
+def create(config: LoopConfig, home: Path, starter: Bundle | None = None) -> Path:
+    """Make a new loop's folder, ready to run; checks everything that can be checked before.
+
+    `starter` replaces the bundle of generation 0, for labs and tests.
+    """
     task = tasks.load(config.task)
     glass_name = choose_glass(config)
     paths.refuse_network_filesystem(home)
@@ -61,7 +64,7 @@ def create(config: LoopConfig, home: Path) -> Path:
     secret = secrets.token_bytes(32) if config.seed is None else seeded_secret(config.seed)
     _write_secret(folder, secret)
     lineage = Lineage.create(folder / "lineage.git")
-    starter = lineage.commit(bundles.starter(), None, "starter")
+    first = lineage.commit(bundles.starter() if starter is None else starter, None, "starter")
     with contextlib.closing(Ledger.create(folder)) as ledger:
         ledger.append(
             "loop.created",
@@ -70,7 +73,7 @@ def create(config: LoopConfig, home: Path) -> Path:
                 "version": __version__,
                 "task": task.name,
                 "config": config.model_dump(mode="json"),
-                "starter": starter,
+                "starter": first,
                 "secret_commitment": hashlib.sha256(secret).hexdigest(),
                 "glass": glass_name,
                 "sealed": glass_name == "docker",
@@ -90,8 +93,18 @@ def seeded_secret(seed: int) -> bytes:
 
 
 @contextlib.contextmanager
-def open_loop(folder: Path, surface: Surface, overrides: Mapping[str, object] | None = None) -> Iterator[Crew]:
-    """Own a loop: ledger lock, doors, parts. Settles first what an earlier owner left open."""
+def open_loop(
+    folder: Path,
+    surface: Surface,
+    overrides: Mapping[str, object] | None = None,
+    *,
+    models: Mapping[str, Model] | None = None,
+    glass: Glass | None = None,
+) -> Iterator[Crew]:
+    """Own a loop: ledger lock, doors, parts. Settles first what an earlier owner left open.
+
+    `models` and `glass` replace the doors that the config names, for labs and tests.
+    """
     with contextlib.closing(Ledger.open(folder, write=True)) as ledger:
         books = Books(ledger, Blobs(folder / "blobs"), Bounds(), surface.listener)
         config = restore(books.state.config, overrides)
@@ -99,9 +112,11 @@ def open_loop(folder: Path, surface: Surface, overrides: Mapping[str, object] | 
         books.settle_orphans()
         if books.state.generations or overrides:
             books.record("loop.resumed", config=config.model_dump(mode="json"))
-        models = {name: open_model(provider, config) for name, provider in config.models.items()}
-        _refuse_unsealed_strangers(books, config, models)
-        glass = _open_glass(books.state.created["glass"], config)
+        if models is None:
+            models = {name: open_model(provider, config) for name, provider in config.models.items()}
+        _refuse_unsealed_strangers(books, models)
+        if glass is None:
+            glass = _open_glass(books.state.created["glass"], config)
         try:
             glass.reap()
             yield _crew(folder, books, config, glass, models, surface)
@@ -206,7 +221,7 @@ def _open_glass(name: str, config: LoopConfig) -> Glass:
     return WarmGlass(glass, {Role.TRAIN: ready, Role.PREDICT: ready})
 
 
-def _refuse_unsealed_strangers(books: Books, config: LoopConfig, models: Mapping[str, Model]) -> None:
+def _refuse_unsealed_strangers(books: Books, models: Mapping[str, Model]) -> None:
     """The process glass takes only what was made here, in this loop, by a built-in improver."""
     created = books.state.created
     if created["sealed"]:

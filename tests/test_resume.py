@@ -1,0 +1,118 @@
+"""The driver is killed with -9 at random moments; the resumed loop must end exactly like an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import small_world
+
+from bellglass.doors.process_glass import ProcessGlass
+from bellglass.ledger import Ledger
+from bellglass.state import State, fold
+
+DRIVER = Path(__file__).parent / "small_driver.py"
+GUESTS_GONE_SECONDS = 5.0
+
+
+def start(folder: Path, guests: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, str(DRIVER), str(folder), str(guests)], stderr=subprocess.PIPE)
+
+
+def state_of(folder: Path) -> State:
+    with closing(Ledger.open(folder)) as ledger:
+        return fold(ledger.events())
+
+
+def essence(state: State) -> dict[str, object]:
+    """What must not depend on interruptions. Wall time and what crashes burnt may."""
+    return {
+        "champion": state.champion,
+        "results": {number: gen.result for number, gen in state.generations.items()},
+        "gates": {number: gen.gate for number, gen in state.generations.items()},
+        "trials": {
+            key: (t.bundle, t.seeds, t.claim, t.verdict, t.weights, t.train_seconds) for key, t in state.trials.items()
+        },
+        "calls": {key: (call["request_sha"], call["reply_sha"], call["cost"]) for key, call in state.calls.items()},
+        "spent": state.spent,
+        "final": state.final,
+        "ended": state.ended["why"],
+    }
+
+
+def finish(folder: Path, guests: Path) -> State:
+    process = start(folder, guests)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors.decode()
+    return state_of(folder)
+
+
+def kill_until_done(folder: Path, guests: Path, chance: random.Random, most: int, seen: Counter[str]) -> int:
+    """Kill again and again at random moments; returns how often it hit a running driver."""
+    kills = 0
+    while kills < most:
+        process = start(folder, guests)
+        try:
+            process.communicate(timeout=chance.uniform(0.4, 3.0))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            with closing(Ledger.open(folder)) as ledger:
+                seen[ledger.events()[-1].kind] += 1
+        else:
+            assert process.returncode == 0
+            break
+    return kills
+
+
+def guests_left(guests: Path) -> list[str]:
+    until = time.monotonic() + GUESTS_GONE_SECONDS
+    while True:
+        found = subprocess.run(["ps", "-A", "-o", "pid=,args="], capture_output=True, text=True).stdout.splitlines()
+        left = [line for line in found if str(guests) in line and "small_driver" not in line]
+        if not left or time.monotonic() > until:
+            return left
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    home = tmp_path_factory.mktemp("undisturbed")
+    return essence(finish(small_world.create(home / "loops"), home / "guests"))
+
+
+def check(undisturbed: dict[str, object], home: Path, chance: random.Random, most: int, seen: Counter[str]) -> int:
+    folder, guests = small_world.create(home / "loops"), home / "guests"
+    kills = kill_until_done(folder, guests, chance, most, seen)
+    state = finish(folder, guests)
+    assert essence(state) == undisturbed
+    assert not state.open_trials
+    assert not state.open_calls
+    assert guests_left(guests) == []
+    ProcessGlass(warm=False, home=guests).reap()
+    assert not any(guests.iterdir()), "a workspace was left behind"
+    return kills
+
+
+def test_a_loop_killed_a_few_times_ends_like_an_undisturbed_one(undisturbed: dict[str, object], tmp_path: Path) -> None:
+    assert check(undisturbed, tmp_path, random.Random(1), most=3, seen=Counter()) > 0
+
+
+@pytest.mark.slow
+def test_fifty_kills_at_random_moments_change_nothing(undisturbed: dict[str, object], tmp_path: Path) -> None:
+    wanted = int(os.environ.get("BELLGLASS_KILLS", "50"))
+    chance, seen, kills, round_ = random.Random(20), Counter[str](), 0, 0
+    while kills < wanted:
+        kills += check(undisturbed, tmp_path / str(round_), chance, most=wanted - kills, seen=seen)
+        round_ += 1
+    print(f"{kills} kills in {round_} loops, last event before each: {dict(seen)}")
+    assert len(seen) >= 5, "the kills should hit many stages"

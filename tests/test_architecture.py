@@ -65,7 +65,7 @@ INSIDE_EXCEPTIONS = {
 TASK_IMPORTS = {"numpy", "sklearn"}
 
 CODE = ("bellglass", "sandbox", "agent", "trainer_seed", "tasks", "benchmarks", "locks")
-MAX_FILE, MAX_FUNCTION, MAX_P95, MAX_TRAINER = 400, 60, 45, 350
+MAX_FILE, MAX_TEST_FILE, MAX_FUNCTION, MAX_P95, MAX_TRAINER = 400, 500, 60, 45, 350
 SIZE_EXCEPTIONS: dict[str, str] = {}  # "path" or "path:function" -> the reason
 
 
@@ -164,8 +164,9 @@ def test_a_task_imports_no_torch_and_no_bellglass() -> None:
 
 
 def test_files_and_functions_stay_short() -> None:
-    long = {name(path): len(path.read_text().splitlines()) for path in python_files(*CODE, "tests")}
-    found = {path: lines for path, lines in long.items() if lines > MAX_FILE}
+    long = {path: len(path.read_text().splitlines()) for path in python_files(*CODE, "tests")}
+    caps = {path: MAX_TEST_FILE if path.parts[len(ROOT.parts)] == "tests" else MAX_FILE for path in long}
+    found = {name(path): lines for path, lines in long.items() if lines > caps[path]}
     for path in python_files(*CODE, "tests"):
         found |= {f"{name(path)}:{f.name}": length(f) for f in functions(path) if length(f) > MAX_FUNCTION}
     assert {what: lines for what, lines in found.items() if what not in SIZE_EXCEPTIONS} == {}

@@ -1,0 +1,103 @@
+"""What the documents and the error messages tell a person to type exists, and every link leads somewhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from source_tree import ROOT, name, python_files, tree
+
+from bellglass.cli import app
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("sandbox/*.md")])
+FENCE = re.compile(r"(?ms)^```[^\n]*\n(.*?)^```")
+
+NOT_COMMANDS = {"bellglass seed "}  # what is hashed into a seed
+
+
+def commands_typed(text: str) -> Iterator[str]:
+    """Lines of code blocks, and code in running text, that start with one of our commands."""
+    lines = [line for block in FENCE.findall(text) for line in block.splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+    for line in lines:
+        typed = re.sub(r"^(\$ |[A-Z_]+=\S+ |\.venv/bin/)+", "", line.strip()).split("  #")[0]
+        if re.match(r"(make|bellglass) [a-z]", typed):
+            yield typed
+
+
+def problem_with(typed: str) -> str | None:
+    """Why a command can't be typed, or None. Words in place of values (FILE, <loop>, …) are taken for values."""
+    program, *words = re.sub(r"\$\(.*?\)|[;|&>].*", "", typed).split()
+    if program == "make":
+        targets = re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text())
+        return next((f"no make target {word}" for word in words if "=" not in word and word not in targets), None)
+    command: Any = typer.main.get_command(app)
+    while words and hasattr(command, "commands"):
+        if words[0].startswith("-"):
+            break
+        if words[0] not in command.commands:
+            return f"no command {words[0]}"
+        command = command.commands[words.pop(0)]
+    flags = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    given = {word.split("=")[0] for word in words if word.startswith("--")}
+    return f"no flag {sorted(given - flags - {'--help'})}" if given - flags - {"--help"} else None
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_commands_in_documents_exist(path: Path) -> None:
+    wrong = {typed: problem for typed in commands_typed(path.read_text()) if (problem := problem_with(typed))}
+    assert wrong == {}
+
+
+def test_commands_in_messages_exist() -> None:
+    wrong = [
+        f"{name(path)}:{node.lineno}: {node.value}: {problem}"
+        for path in python_files("bellglass")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in NOT_COMMANDS
+        if re.match(r"(make|bellglass) [a-z-]+( |$)", node.value) and len(shlex_words(node.value)) < 8
+        if (problem := problem_with(node.value))
+    ]
+    assert wrong == []
+
+
+def shlex_words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
+
+
+def anchors(path: Path) -> set[str]:
+    heads = re.findall(r"(?m)^#+ (.*)$", FENCE.sub("", path.read_text()))
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_links_in_documents_lead_somewhere(path: Path) -> None:
+    wrong = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", path.read_text())):
+        if not re.match(r"https?:|mailto:", link):
+            file, _, anchor = link.partition("#")
+            target = (path.parent / file).resolve() if file else path
+            if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+                wrong.append(link)
+    assert wrong == []
+
+
+def test_the_readme_names_the_two_commands() -> None:
+    assert {"make demo", "make test"} <= set(commands_typed((ROOT / "README.md").read_text()))
+
+
+def test_a_wrong_command_is_noticed() -> None:
+    assert problem_with("make nothing")
+    assert problem_with("bellglass nothing")
+    assert problem_with("bellglass image nothing")
+    assert problem_with("bellglass run stories --nothing 1")
+    assert problem_with("bellglass run stories --generations 5") is None

@@ -15,7 +15,9 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
+import threading
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -52,6 +54,7 @@ class Lineage:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._writing = threading.Lock()  # two threads may come to the same bundle
 
     @classmethod
     def create(cls, folder: Path) -> Lineage:
@@ -73,16 +76,19 @@ class Lineage:
             self._require(parent)
         text = (visible(message).strip()[:MESSAGE_CHARS] + "\n").encode()
         commit = _object_id(b"commit", _commit_bytes(_tree_id(bundle), parent, text))
-        if self.exists(commit):
-            return commit
-        made = self._git("fast-import", "--quiet", "--done", feed=_import_stream(commit, bundle, parent, text)).decode(
-            "ascii", "replace"
-        )
-        if made.strip() != commit:
-            raise _damaged(self.folder, f"git made {made.strip()[:12]!r} of bundle {commit[:12]}")
+        with self._writing:
+            if not self.exists(commit):
+                self._write(commit, _import_stream(commit, bundle, parent, text))
+        return commit
+
+    def _write(self, commit: str, stream: bytes) -> None:
+        # A lock on this ref can only be left from a crash: the loop has one owner, and it is here.
+        (self.folder / f"{_ref(commit)}.lock").unlink(missing_ok=True)
+        made = self._git("fast-import", "--quiet", "--done", feed=stream).decode("ascii", "replace").strip()
+        if made != commit:
+            raise _damaged(self.folder, f"git made {made[:12]!r} of bundle {commit[:12]}")
         if _git_version() < FSYNC_SINCE:
             os.sync()  # slow, but an old git has no other way to put the ref on the disk
-        return commit
 
     def exists(self, commit: str) -> bool:
         _require_id(commit)
@@ -301,7 +307,7 @@ def _run(folder: Path, arguments: list[str], feed: bytes = b"") -> bytes:
     if done.returncode == 0:
         return done.stdout
     said = visible(done.stderr.decode("utf-8", "replace").strip())[-400:]
-    if DISK_FULL.search(said):
+    if DISK_FULL.search(said) or done.returncode == -signal.SIGXFSZ:
         raise SetupError(f"writing {folder}", said, "free disk space", "free some space, then bellglass resume")
     if arguments[0] == "init":
         raise SetupError(

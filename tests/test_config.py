@@ -1,0 +1,153 @@
+"""The config: one file, one object, one clear error for each thing that is wrong with it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from bellglass import tasks
+from bellglass.bounds import Bounds
+from bellglass.config import LoopConfig, load, restore
+from bellglass.errors import UsageError
+from bellglass.records import Json, Kind
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "loop.toml"
+    path.write_text(text)
+    return path
+
+
+def test_nothing_said_gives_the_built_in_loop() -> None:
+    config = load(None)
+    assert config.models == {"main": "offline"}
+    assert (config.task, config.generations, config.may_edit) == ("stories", 5, tuple(Kind))
+
+
+def test_a_file_says_everything_and_the_command_line_more(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        """
+task = "digits"
+preset = "tiny"
+model = "anthropic/one"
+generations = 3
+train_seconds = 90
+alpha = 0.1
+may_edit = ["architecture", "scaffold"]
+budget_usd = 2.5
+[models]
+cheap = "openai/small"
+""",
+    )
+    config = load(path, {"generations": 7, "model": "openai/two", "seed": None})
+    assert config.models == {"cheap": "openai/small", "main": "openai/two"}
+    assert config.may_edit == (Kind.ARCHITECTURE, Kind.SCAFFOLD)
+    assert config.bounds == Bounds(
+        generations=7, trials_per_session=12, train_seconds=90.0, wall_seconds=None, calls=None, tokens=None, usd=2.5
+    )
+
+
+def test_a_hosted_model_is_reviewed_unless_the_person_says_otherwise() -> None:
+    assert load(None, {"model": "anthropic/one"}).review == "every"
+    assert load(None, {"model": "offline"}).review == "tripwire"
+    assert load(None, {"models": {"main": "offline", "cheap": "ollama/x"}}).review == "every"
+    assert load(None, {"model": "anthropic/one", "review": "never"}).review == "never"
+    assert LoopConfig().review == "every"
+
+
+def test_what_the_ledger_keeps_gives_the_same_config_back() -> None:
+    config = load(None, {"model": "ollama/x", "free_models": ["ollama/x"], "seed": 3, "may_edit": ["data"]})
+    recorded = config.model_dump(mode="json")
+    assert restore(recorded) == config
+    assert restore(recorded, {"generations": 9, "calls": None}).generations == 9
+    with pytest.raises(UsageError, match="generations = 0"):
+        restore(recorded, {"generations": 0})
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load(None).generations = 9  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "needed"),
+    [
+        ("genrations = 3", "unknown key 'genrations'", "'generations'"),
+        ("budget = 3", "unknown key 'budget'", "'budget_usd'"),
+        ("zzz = 3", "unknown key 'zzz'", "one of model, task"),
+        ("zzz = 3\npairs = 0", "unknown key 'zzz' (and 1 more)", "one of"),
+        ("pairs = '3'", "pairs = '3'", "integer"),
+        ("pairs = true", "pairs = True", "integer"),
+        ("pairs = 1", "pairs = 1", "2"),
+        ("generations = 2.0", "generations = 2.0", "integer"),
+        ("preset = 'big'", "preset = 'big'", "'tiny', 'cpu' or 'gpu'"),
+        ("alpha = nan", "alpha = nan", "0.5"),
+        ("train_seconds = inf", "train_seconds = inf", "finite"),
+        ("train_seconds = 1979-05-27", "train_seconds = '1979-05-27'", "number"),
+        ("budget_usd = 0", "budget_usd = 0", "greater than 0"),
+        ("may_edit = ['weights']", "may_edit.0 = 'weights'", "'objective'"),
+        ("may_edit = []", "may_edit = []", "at least one"),
+        ("may_edit = ['data', 'data']", "may_edit = ['data', 'data']", "none twice"),
+        ("device = 'gpu'", "device = 'gpu'", "cpu, cuda"),
+        ("review = 'always'", "review = 'always'", "'every'"),
+        ("virtual_clock = 1", "virtual_clock = 1", "boolean"),
+        ("seed = -1", "seed = -1", "0"),
+        ("model = 3", "models.main = 3", "string"),
+        ("models = 3", "models = 3", "object"),
+        ("[models]\ncheap = 'x'", "models names no main", ""),
+        ("model = 'a'\n[models]\nmain = 'b'", "both model and models.main", "one of them"),
+        ("free_models = ['ollama/x']", "free_models names 'ollama/x'", ""),
+        ("task = ", "Invalid value", "valid TOML"),
+    ],
+)
+def test_each_mistake_in_a_file_is_one_clear_error(tmp_path: Path, text: str, found: str, needed: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        load(path)
+    assert str(path) in caught.value.thing
+    assert found in caught.value.found
+    assert needed in caught.value.needed
+    assert caught.value.next_command
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    for path, found in ((tmp_path / "missing.toml", "no such file"), (tmp_path, "directory")):
+        with pytest.raises(UsageError, match=found):
+            load(path)
+    (tmp_path / "bytes.toml").write_bytes(b"task = '\xff'")
+    with pytest.raises(UsageError, match="TOML"):
+        load(tmp_path / "bytes.toml")
+
+
+KEYS = st.sampled_from(["model", "zzz", *LoopConfig.model_fields])
+VALUES: st.SearchStrategy[Json] = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(KEYS, VALUES | st.lists(VALUES, max_size=2) | st.dictionaries(st.text(), VALUES, max_size=2)))
+def test_any_rubbish_is_a_config_or_a_usage_error(said: dict[str, Json]) -> None:
+    with contextlib.suppress(UsageError):
+        assert isinstance(load(None, said), LoopConfig)
+
+
+def test_a_virtual_clock_counts_the_preset_in_steps() -> None:
+    task = tasks.load("stories")
+    preset = task.presets["tiny"]
+    assert load(None, {"preset": "tiny"}).preset_of(task) == preset
+    virtual = load(None, {"preset": "tiny", "virtual_clock": True}).preset_of(task)
+    assert (virtual.budget.kind, virtual.budget.amount) == ("steps", preset.steps)
+    assert virtual.budget.wall_seconds == preset.budget.wall_seconds
+
+
+def test_gpu_seconds_need_a_gpu() -> None:
+    task = tasks.load("stories")
+    with pytest.raises(UsageError, match="device is cpu"):
+        load(None, {"preset": "gpu"}).preset_of(task)
+    assert load(None, {"preset": "gpu", "device": "cuda"}).preset_of(task).budget.kind == "gpu_seconds"

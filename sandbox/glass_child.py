@@ -40,7 +40,11 @@ def preload(role):
         import numpy  # noqa: F401
 
         return
-    import lightning.fabric  # noqa: F401
+    # Fabric imports all of torchmetrics (and SciPy, where there is one) only to read its version: kept out for a moment.
+    sys.modules["torchmetrics"] = None
+    import lightning_fabric  # noqa: F401 the same code as lightning.fabric, without the Trainer on top
+
+    del sys.modules["torchmetrics"]
 
     # The first optimiser step imports torch._dynamo, which alone takes a second or more.
     weight = torch.nn.Parameter(torch.zeros(2))
@@ -96,6 +100,7 @@ def settle(role, work, fd):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     os.chdir(work)
     sys.argv = [role]
+    sys.stdout.reconfigure(line_buffering=True)  # whole lines in the log, and what was said before a kill
     # Bundle code says `import glass` and must get this very module.
     sys.modules["glass"] = glass
 

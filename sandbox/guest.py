@@ -28,7 +28,7 @@ import glass_procs as procs  # noqa: E402
 
 STALL_SECONDS = 15.0
 BEAT_SECONDS = 2.0
-STOP_GRACE_SECONDS = 3.0
+STOP_GRACE_SECONDS = 2.0
 HELLO_SECONDS = 60.0
 QUEUE_FRAMES = 16
 LOG_BYTES = 4 << 20  # per life; what comes after is thrown away here
@@ -90,7 +90,7 @@ class Supervisor:
         env |= {"PYTHONDONTWRITEBYTECODE": "1"}
         env |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
         output = subprocess.DEVNULL if self.role == "predict" else subprocess.PIPE
-        command = [sys.executable, "-I", "-B", "-u", os.path.join(HERE, "glass_child.py")]
+        command = [sys.executable, "-I", "-B", os.path.join(HERE, "glass_child.py")]
         command += [self.role, work, str(theirs.fileno()), "cold" if self.options.cold else "warm"]
         self.child = subprocess.Popen(
             command,

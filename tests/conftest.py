@@ -10,6 +10,7 @@ from functools import lru_cache
 import pytest
 
 REQUIRE_DOCKER = os.environ.get("BELLGLASS_REQUIRE_DOCKER") == "1"
+NOT_FOR_DOCKER = "only the process glass"  # how the reason of a skip begins that no Docker engine could prevent
 
 
 @lru_cache
@@ -52,7 +53,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = yield  # type: ignore[assignment, misc]
-    if REQUIRE_DOCKER and report.skipped and item.get_closest_marker("docker") and not hasattr(report, "wasxfail"):
+    skipped = report.skipped and not hasattr(report, "wasxfail") and NOT_FOR_DOCKER not in str(report.longrepr)
+    if REQUIRE_DOCKER and skipped and item.get_closest_marker("docker"):
         report.outcome = "failed"
         report.longrepr = f"skipped although BELLGLASS_REQUIRE_DOCKER=1: {report.longrepr}"
     return report  # type: ignore[return-value]

@@ -14,20 +14,18 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TypeVar
 
-from bellglass.doors.docker import image
-from bellglass.doors.docker.engine import Engine, Gone, Listed, NotRunning
+from bellglass.doors.docker import image, reaper, selfcheck
+from bellglass.doors.docker.engine import Engine, Gone, NotRunning
 from bellglass.doors.docker.meter import Meter
-from bellglass.doors.docker.profile import LABEL, Profile, create_body, differences, profile_for
+from bellglass.doors.docker.pipe import AttachedPipe
+from bellglass.doors.docker.profile import Profile, create_body, differences, profile_for
 from bellglass.errors import BellglassError, GuestFault, SetupError
-from bellglass.paths import Process, content_root, is_running, this_process, user_host
+from bellglass.paths import content_root
 from bellglass.ports import GuestExit, GuestSpec
 from bellglass.records import Json, Role
 from bellglass.wire import POLICIES, Event, Line, greet
@@ -36,86 +34,6 @@ READY_SECONDS = 60.0
 STATE_SECONDS = 3.0  # how long the engine may take to notice that a container has ended
 WATCH_SECONDS = 0.25
 DEADLINE_GRACE_SECONDS = 2.0  # the guest's own supervisor goes first
-BUFFER_BYTES = 256 * 1024
-MOST_STDERR_BYTES = 64 * 1024
-_HEADER = struct.Struct(">BxxxL")
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-class AttachedPipe:
-    """ports.Stream over an attached container: takes the engine's 8-byte headers off what the guest says.
-
-    The engine's headers say which descriptor wrote. Descriptor 1 is the wire. Descriptor 2 is the supervisor's last
-    words when it can't start; a little is kept for the error message, and more of it ends the guest.
-    """
-
-    def __init__(self, end: socket.socket) -> None:
-        self._end = end
-        self._buffer = memoryview(bytearray(BUFFER_BYTES))
-        self._start = self._stop = 0  # what the buffer holds
-        self._left, self._stream = 0, 1  # of the piece under way
-        self._stderr_bytes = 0
-        self.stderr = b""
-
-    def read_into(self, into: memoryview) -> int:
-        """As much as has arrived and fits; waits only for the first byte."""
-        if len(into) == 0:
-            raise ValueError("nothing fits into an empty buffer")
-        filled = 0
-        while filled < len(into):
-            if self._left == 0 and not self._next_header(wait=filled == 0):
-                break
-            if self._start == self._stop:
-                if filled:
-                    break
-                if not self._fill():
-                    return 0
-            take = min(self._left, self._stop - self._start)
-            if self._stream == 1:
-                take = min(take, len(into) - filled)
-                into[filled : filled + take] = self._buffer[self._start : self._start + take]
-                filled += take
-            else:
-                self._keep_stderr(bytes(self._buffer[self._start : self._start + take]))
-            self._start += take
-            self._left -= take
-        return filled
-
-    def write(self, data: bytes | memoryview) -> None:
-        self._end.sendall(data)
-
-    def close(self) -> None:
-        """Both directions, at once: a reader and a writer on other threads wake up. The descriptor stays reserved."""
-        with contextlib.suppress(OSError):
-            self._end.shutdown(socket.SHUT_RDWR)
-
-    def dispose(self) -> None:
-        self._end.close()
-
-    def _next_header(self, wait: bool) -> bool:
-        while self._stop - self._start < _HEADER.size:
-            if not wait or not self._fill():
-                return False
-        self._stream, self._left = _HEADER.unpack_from(self._buffer, self._start)
-        self._start += _HEADER.size
-        return True
-
-    def _fill(self) -> bool:
-        """One read into the buffer, behind what it holds. False at the end of the stream."""
-        held = self._stop - self._start
-        if held:
-            self._buffer[:held] = bytes(self._buffer[self._start : self._stop])
-        self._start, self._stop = 0, held
-        count = self._end.recv_into(self._buffer[held:])
-        self._stop += count
-        return count > 0
-
-    def _keep_stderr(self, data: bytes) -> None:
-        self.stderr = (self.stderr + data)[-2000:]
-        self._stderr_bytes += len(data)
-        if self._stderr_bytes > MOST_STDERR_BYTES:
-            raise GuestFault("flood", "the supervisor's stderr")
 
 
 class DockerGuest:
@@ -218,9 +136,14 @@ class DockerGlass:
     sealed = True
 
     def __init__(
-        self, engine: Engine | None = None, *, runtime: str | None = None, device: str = "cpu", warm: bool = True
+        self, engine: Engine | None = None, *, runtime: str | None = None, device: str = "cpu", warm: bool = True,
+        prove: bool = True,
     ) -> None:
-        """SetupError when the engine or an image is missing. `warm=False`: guests don't import torch ahead (tests)."""
+        """SetupError when the engine or an image is missing.
+
+        For tests: `warm=False` makes guests that don't import torch ahead; `prove=False` leaves out the self-check,
+        by which the first `open` refuses a daemon whose limits don't hold.
+        """
         self._engine = engine or Engine.connect()
         self._runtime = runtime or ""
         self._extra = () if warm else ("--cold",)
@@ -234,10 +157,12 @@ class DockerGlass:
         self._seccomp = (content_root() / "sandbox" / "seccomp.json").read_text("utf-8")
         self._guests: list[DockerGuest] = []
         self._lock = threading.Lock()
+        self._proving, self._proven = threading.Lock(), not prove
         self._closing = threading.Event()
         self._watchdog: threading.Thread | None = None
 
     def open(self, spec: GuestSpec) -> DockerGuest:
+        self._prove()
         profile = self._profile(spec)
         guest = self._start(spec, profile)
         with self._lock:
@@ -254,18 +179,24 @@ class DockerGlass:
         return guest
 
     def reap(self) -> int:
-        return reap(self._engine)
+        return reaper.reap(self._engine)
 
     def close(self) -> None:
         self._closing.set()
         with self._lock:
             guests, self._guests = self._guests, []
-        _side_by_side(DockerGuest.end, guests)
+        reaper.side_by_side(DockerGuest.end, guests)
+
+    def _prove(self) -> None:
+        with self._proving:
+            if not self._proven:
+                selfcheck.require_sealed(self._engine, runtime=self._runtime)
+                self._proven = True
 
     def _profile(self, spec: GuestSpec) -> Profile:
         found = self._images[spec.role]
         profile = profile_for(
-            spec, image=found.id, image_env=found.env, labels=labels_of(spec), seccomp=self._seccomp,
+            spec, image=found.id, image_env=found.env, labels=reaper.labels_of(spec), seccomp=self._seccomp,
             runtime=self._runtime,
         )
         return replace(profile, command=profile.command + self._extra)
@@ -323,57 +254,3 @@ class DockerGlass:
                 guest.sample()
                 if time.monotonic() > guest.deadline + DEADLINE_GRACE_SECONDS:
                     guest.expire()
-
-
-def labels_of(spec: GuestSpec) -> dict[str, str]:
-    """Whose guest this is: for people, for the reaper and for `stop`."""
-    me = this_process()
-    facts = {**spec.labels, **user_host(), "role": str(spec.role), "owner_pid": str(me.pid), "owner_start": me.start}
-    facts["deadline"] = str(int(time.time() + spec.deadline_seconds))
-    return {LABEL + name: str(value) for name, value in facts.items()}
-
-
-def reap(engine: Engine) -> int:
-    """Remove what dead drivers of this user on this host left behind, containers that never started included."""
-    mine = {LABEL + name: value for name, value in user_host().items()}
-    orphans = [each for each in engine.containers(mine) if not _has_owner(each)]
-    return sum(_side_by_side(lambda orphan: _destroy(engine, orphan.id), orphans))
-
-
-def kill_all(labels: Mapping[str, str], engine: Engine | None = None, *, seconds: float = 10.0) -> int:
-    """End this user's guests on this host that carry the labels (such as `loop`). Returns how many are still there.
-
-    For use from another process than the driver, which must be dead or have closed its pipes: see the module's text.
-    """
-    engine = engine or Engine.connect()
-    wanted = {LABEL + name: value for name, value in {**labels, **user_host()}.items()}
-    until = time.monotonic() + seconds
-    while True:
-        left = engine.containers(wanted)
-        if not left or time.monotonic() > until:
-            return len(left)
-        _side_by_side(lambda each: _destroy(engine, each.id), left)
-
-
-def _has_owner(container: Listed) -> bool:
-    try:
-        owner = Process(int(container.labels[LABEL + "owner_pid"]), container.labels[LABEL + "owner_start"])
-    except (KeyError, ValueError):
-        return False
-    return is_running(owner)
-
-
-def _destroy(engine: Engine, container: str) -> bool:
-    with contextlib.suppress(BellglassError):
-        engine.kill(container)
-        engine.remove(container)
-        return True
-    return False
-
-
-def _side_by_side(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Each call may wait seconds for the engine; all of them together shouldn't."""
-    if not items:
-        return []
-    with ThreadPoolExecutor(max_workers=min(8, len(items)), thread_name_prefix="docker-end") as pool:
-        return list(pool.map(work, items))

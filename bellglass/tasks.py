@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from bellglass.errors import BellglassError, UsageError
+from bellglass.errors import BellglassError, SetupError, UsageError
 from bellglass.paths import content_root
 from bellglass.records import Budget, Json
 
@@ -217,7 +217,15 @@ class _Section:
 def make(task: Task, split: Split, secret: bytes, docs: int, salt: str = "") -> Documents:
     """That many documents of a split; with another salt other ones, of the same world."""
     assert split in SPLITS, split
-    made = _module(task.folder).make(split, _derive(secret, f"{split}\0{salt}"), docs, _derive(secret, "world"))
+    try:
+        made = _module(task.folder).make(split, _derive(secret, f"{split}\0{salt}"), docs, _derive(secret, "world"))
+    except ImportError as error:
+        next_command = f"pip install 'bellglass[{task.name}]'"  # an extra has its task's name
+        raise SetupError(
+            f"task {task.name!r}", str(error), "the libraries that its data.py uses", next_command
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"documents of task {task.name!r}", str(error), "other counts in task.toml", LIST) from None
     documents = Documents(**made)
     _check(task, documents, docs)
     return documents

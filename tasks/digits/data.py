@@ -1,7 +1,7 @@
 """Makes the `digits` splits: scikit-learn's 8 x 8 handwritten digits as 64 pixel tokens and one label token.
 
-There are 1797 images and no more. The `world` key shuffles and cuts them into four disjoint splits; the split's key picks
-which of its images come, in which order, so another salt gives other confirm images of the same share.
+There are 1797 images and no more. The `world` key shuffles and cuts them into four disjoint splits; the split's key
+picks which of its images come, in which order, so another salt gives other confirm images of the same share.
 
 Separable: the label is the last token, and no guest that predicts it ever sees it. The images themselves are public,
 so a bundle could know them by heart; this is a smoke task and no claim rests on it.
@@ -50,9 +50,6 @@ def _images() -> tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise ModuleNotFoundError(
-            "the task `digits` takes its images from scikit-learn, which is not installed; "
-            "next: pip install 'bellglass[digits]'"
-        ) from None
+        raise ModuleNotFoundError("scikit-learn, which has the images, is not installed") from None
     found = load_digits()
     return found.data.astype(np.int64), found.target.astype(np.int64)

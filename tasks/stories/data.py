@@ -74,7 +74,7 @@ class Lexicon:
 @lru_cache(maxsize=4)
 def lexicon(world: bytes) -> Lexicon:
     stream = Stream(world, "lexicon")
-    taken: set[str] = set()
+    taken = {"he", "she", "who", "how", "where"}  # no name may begin like another opening of a sentence
     things = _words(stream, THINGS, taken)
     adjectives, places, boxes = (_words(stream, n, taken) for n in (ADJECTIVES, PLACES, BOXES))
     names = tuple(word.capitalize() for word in _words(stream, NAMES, taken, first="bdfghjklmnprstvz"))

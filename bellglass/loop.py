@@ -28,6 +28,8 @@ ENDS: tuple[tuple[type[BellglassError], str], ...] = (
 def run_loop(crew: Crew) -> State:
     """Run until the bounds are reached. Raises the reason when it ends otherwise; the ledger has it already."""
     books = crew.place.books
+    if books.state.ended is not None and books.state.ended["why"] == "finished":
+        return books.state
     try:
         refuse_if_tripped(books.state)
         for number in range(1, crew.config.generations + 1):
@@ -39,8 +41,7 @@ def run_loop(crew: Crew) -> State:
         books.record("loop.ended", why=next(why for kind, why in ENDS if isinstance(error, kind)), detail=str(error))
         raise
     books.tick_quietly()
-    if books.state.ended is None:
-        books.record("loop.ended", why="finished", detail=_how_it_finished(books.state), secret=_secret(crew))
+    books.record("loop.ended", why="finished", detail=_how_it_finished(books.state), secret=_secret(crew))
     return books.state
 
 

@@ -22,6 +22,7 @@ from bellglass.config import LoopConfig, is_hosted, restore
 from bellglass.errors import SetupError, UsageError
 from bellglass.forecast import Plan, Price, forecast
 from bellglass.gateway import Gateway
+from bellglass.halt import Killer
 from bellglass.ledger import Ledger
 from bellglass.lineage import Lineage
 from bellglass.loop import take_requests
@@ -110,7 +111,10 @@ def open_loop(
         config = restore(books.state.config, overrides)
         books.bounds = config.bounds
         books.settle_orphans()
-        if books.state.generations or overrides:
+        if books.state.final is not None and overrides:
+            found = "finished: `final` was opened and the secret is revealed"
+            raise UsageError(f"loop {folder.name}", found, "a new loop", "bellglass run --help")
+        if ledger.last_seq > 1 and books.state.final is None:
             books.record("loop.resumed", config=config.model_dump(mode="json"))
         if models is None:
             models = {name: open_model(provider, config) for name, provider in config.models.items()}
@@ -206,7 +210,7 @@ def choose_glass(config: LoopConfig) -> str:
 def _docker(config: LoopConfig) -> Glass:
     from bellglass.doors.docker.glass import DockerGlass
 
-    return DockerGlass(runtime=config.runtime)
+    return DockerGlass(runtime=config.runtime, device=config.device.partition(":")[0])
 
 
 def _open_glass(name: str, config: LoopConfig) -> Glass:
@@ -284,3 +288,47 @@ def probe_lines(config: LoopConfig) -> list[str]:
             )
         lines.append(f"probe      {provider} sees a long prompt whole and calls tools")
     return lines
+
+
+# For the commands that decide and check
+
+
+def killer(folder: Path) -> Killer:
+    """Ends what is left of this loop's guests, whatever state its driver is in; returns how many resist."""
+    with contextlib.closing(Ledger.open(folder)) as ledger:
+        created = ledger.events()[0].body
+    if created["glass"] == "docker":
+        from bellglass.doors.docker.reaper import kill_all
+
+        return lambda: kill_all({"loop": created["loop_id"]})
+    from bellglass.doors.process_glass import ProcessGlass
+
+    def reap() -> int:
+        ProcessGlass().reap()
+        return 0
+
+    return reap
+
+
+@contextlib.contextmanager
+def judging_glass(folder: Path) -> Iterator[Glass]:
+    """A glass like the loop's own, to judge its stored weights again."""
+    with contextlib.closing(Ledger.open(folder)) as ledger:
+        body = ledger.events()[0].body
+    glass = _open_glass(body["glass"], restore(body["config"]))
+    try:
+        yield glass
+    finally:
+        glass.close()
+
+
+def docker_self_check() -> list[tuple[str, bool, str]]:
+    from bellglass.doors.docker.selfcheck import check
+
+    return check()
+
+
+def build_images(device: str, base: str | None, wheels: Path | None) -> Iterator[str]:
+    from bellglass.doors.docker.image import build
+
+    return build(device, base, wheels)

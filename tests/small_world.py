@@ -1,7 +1,7 @@
 """A whole loop in miniature, for tests: a numpy bigram trainer and a model that tunes one number of it.
 
-Everything around them is real: guests, wire, lab, judge, gate, books. Only the trainer is small, so that a trial takes a
-tenth of a second instead of ten.
+Everything around them is real: guests, wire, lab, judge, gate, books. Only the trainer is small, so that a trial takes
+a tenth of a second instead of ten.
 """
 
 from __future__ import annotations
@@ -114,9 +114,14 @@ def config(**chosen: object) -> LoopConfig:
     return load_config(None, {**base, **chosen})
 
 
-def create(home: Path, **chosen: object) -> Path:
+def create(home: Path, improve: str | None = None, **chosen: object) -> Path:
+    """A new loop. `improve` replaces the whole scaffold by this one program."""
     home.mkdir(parents=True, exist_ok=True)
-    return wiring.create(config(**chosen), home, starter())
+    bundle = starter()
+    if improve is not None:
+        bundle = {path: data for path, data in bundle.items() if not path.startswith("scaffold/")}
+        bundle["scaffold/improve.py"] = improve.encode()
+    return wiring.create(config(**chosen), home, bundle)
 
 
 def quiet() -> wiring.Surface:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bellglass import tasks
 from bellglass.errors import GuestFault
 from bellglass.ports import Glass, Guest, GuestSpec
 from bellglass.records import Budget, Bundle, Claim, Role, Seeds
@@ -174,8 +175,7 @@ def _send_data(guest: Guest, docs: Documents, task: Task) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(docs.tokens), allow_pickle=False)
     guest.send_file("data/tokens.npy", buffer.getbuffer())
-    meta = {"context": task.context, "vocab": task.vocab, "pad": 0}
-    guest.send_file("data/meta.json", json.dumps(meta).encode())
+    guest.send_file("data/meta.json", json.dumps(tasks.meta(task)).encode())
 
 
 def _converse(

@@ -1,0 +1,254 @@
+"""Whole loops of the small world: what a generation does with good and with bad improvers and trainers."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import small_world
+from small_world import Tuner
+
+from bellglass import wiring
+from bellglass.doors.process_glass import ProcessGlass
+from bellglass.errors import BoundReached, Interrupted, ReviewPending, TripwireFired, UsageError
+from bellglass.loop import run_loop
+from bellglass.ports import Model
+from bellglass.records import ChatReply, ChatRequest, ToolCall
+from bellglass.review import Answer, Evidence
+from bellglass.state import State
+
+
+class Scripted(Tuner):
+    """A tuner whose steps a test chooses: (tool, arguments) one after another, then silence."""
+
+    def __init__(self, *steps: tuple[str, object]) -> None:
+        self.steps = steps
+
+    def chat(self, request: ChatRequest) -> ChatReply:
+        at = sum(len(message.calls) for message in request.messages)
+        cost = self.forecast(request)
+        if at >= len(self.steps):
+            return ChatReply("I have nothing more to do.", (), "end", cost=cost)
+        return ChatReply("", (ToolCall(f"call-{at}", *self.steps[at]),), "calls", cost=cost)
+
+
+def write(path: str, text: str) -> tuple[str, object]:
+    return "write_file", {"path": path, "text": text}
+
+
+SUBMIT = ("submit", {"note": "done"})
+
+
+@contextmanager
+def opened(folder: Path, model: Model, surface: wiring.Surface | None = None, **overrides: object):
+    with wiring.open_loop(
+        folder,
+        surface or small_world.quiet(),
+        overrides,
+        models={"main": model},
+        glass=ProcessGlass(warm=False, home=folder.parent.parent / "guests"),
+    ) as crew:
+        yield crew
+
+
+def run(home: Path, model: Model, **chosen: object) -> State:
+    chosen = {"generations": 1, **chosen}
+    with opened(small_world.create(home / "loops", **chosen), model) as crew:
+        return run_loop(crew)
+
+
+def test_a_better_trainer_is_adopted_and_its_scaffold_inherited(tmp_path: Path) -> None:
+    state = run(tmp_path, Tuner())
+    result = state.generations[1].result
+    assert (result["trainer"], result["scaffold"]) == ("adopted", "inherited")
+    assert state.champion == result["champion"] != state.starter
+    assert state.final["gain"]["low"] > 0
+    assert state.ended["why"] == "finished"
+
+
+def test_a_finished_loop_is_never_opened_again(tmp_path: Path) -> None:
+    folder = small_world.create(tmp_path / "loops", generations=1)
+    with opened(folder, Tuner()) as crew:
+        run_loop(crew)
+        events = crew.place.books.ledger.last_seq
+    with opened(folder, Tuner()) as crew:
+        run_loop(crew)
+        assert crew.place.books.ledger.last_seq == events
+    with pytest.raises(UsageError, match="secret is revealed"), opened(folder, Tuner(), generations=5):
+        pass
+
+
+def test_a_worse_trainer_is_rejected_and_so_is_its_scaffold(tmp_path: Path) -> None:
+    worse = write("trainer/objective.py", "SMOOTHING = 1e9\n")
+    state = run(tmp_path, Scripted(worse, write("scaffold/marks.md", "mine"), SUBMIT))
+    assert state.generations[1].result["trainer"] == "rejected"
+    assert state.generations[1].result["scaffold"] == "not inherited"
+    assert state.champion == state.starter
+
+
+def test_a_scaffold_that_no_longer_works_stays_behind_when_its_trainer_is_adopted(tmp_path: Path) -> None:
+    better = write("trainer/objective.py", "SMOOTHING = 10.0\n")
+    state = run(tmp_path, Scripted(better, write("scaffold/improve.py", "raise SystemExit(0)\n"), SUBMIT))
+    assert state.generations[1].result["trainer"] == "adopted"
+    assert state.generations[1].result["scaffold"] == "failed boot check"
+
+
+LIBRARY_BYPASSED = """
+import glass
+link = glass._link
+def send(names):
+    for name, data in names.items():
+        link.send_file(name, data)
+    link.ask("submit", {"note": "mine"})
+read = lambda path: open(path, "rb").read()
+whole = {f"submit/trainer/{n}.py": read(f"work/trainer/{n}.py") for n in ("data", "objective", "model", "train")}
+whole["submit/scaffold/improve.py"] = read("work/scaffold/improve.py")
+"""
+
+
+@pytest.mark.parametrize(
+    ("improve", "fault"),
+    [
+        ("print('nothing to do')", "no_submit"),
+        ("raise RuntimeError('boom')", "crashed"),
+        ("import os; os._exit(0)", "no_submit"),
+        ("import glass; glass.submit('the same again')", "empty_submit"),
+        (LIBRARY_BYPASSED + "whole['submit/trainer/objective.py'] = b'SMOOTHING = 1.0'; send(whole)", "bad_submit"),
+        (LIBRARY_BYPASSED + "whole['submit/scaffold/.git/config'] = b'x'; send(whole)", "crashed"),
+        (LIBRARY_BYPASSED + "whole['submit/scaffold/../../x'] = b'x'; send(whole)", "crashed"),
+        (LIBRARY_BYPASSED + "del whole['submit/trainer/model.py']; send(whole)", "bad_submit"),
+        (LIBRARY_BYPASSED + "whole['submit/scaffold/big'] = bytes(300_000); send(whole)", "bad_submit"),
+    ],
+)
+def test_a_bad_improver_is_an_event_and_the_loop_goes_on(tmp_path: Path, improve: str, fault: str) -> None:
+    folder = small_world.create(tmp_path / "loops", improve, generations=1, may_edit=["scaffold", "data"])
+    with opened(folder, Tuner()) as crew:
+        state = run_loop(crew)
+    assert state.generations[1].proposal_fault == fault
+    assert state.generations[1].result["trainer"] == "failed"
+    assert state.ended["why"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("train", "fault"),
+    [
+        ("raise RuntimeError('boom')\n", "crashed"),
+        ("import glass\nglass.data()\n", "no_weights"),
+        ("import glass\nglass.data()\nopen('out/weights.safetensors', 'wb').write(b'\\x80\\x04.')\n", "bad_weights"),
+        ("import glass\nglass.data()\nwhile True: glass.time_left()\n", "overran"),
+    ],
+)
+def test_a_trainer_that_fails_is_rejected_with_its_reason(tmp_path: Path, train: str, fault: str) -> None:
+    state = run(tmp_path, Scripted(write("trainer/train.py", train), SUBMIT))
+    child = state.trials["g1-pair-0-child"]
+    assert (child.fault, child.verdict) == (fault, None)
+    assert state.generations[1].result["trainer"] == "rejected"
+    assert fault in state.generations[1].result["why"]
+
+
+def test_a_claim_far_better_than_the_verdict_trips_and_only_a_person_goes_on(tmp_path: Path) -> None:
+    boast = small_world.TRAINER["trainer/train.py"].replace("float(bits)", "0.5")
+    folder = small_world.create(tmp_path / "loops", generations=1)
+    with opened(folder, Scripted(write("trainer/train.py", boast), SUBMIT)) as crew, pytest.raises(TripwireFired):
+        run_loop(crew)
+    with opened(folder, Tuner()) as crew:
+        with pytest.raises(TripwireFired):
+            run_loop(crew)
+        assert [wire["name"] for wire in crew.state.tripwires] == ["claim_mismatch"]
+        crew.place.books.record("tripwire.rearmed", name="claim_mismatch", who="me", reason="looked")
+        assert run_loop(crew).ended["why"] == "finished"
+
+
+def test_a_bound_ends_the_loop_resumably_and_raising_it_goes_on(tmp_path: Path) -> None:
+    folder = small_world.create(tmp_path / "loops", generations=1, train_seconds=30.0)
+    with opened(folder, Tuner()) as crew:
+        with pytest.raises(BoundReached):
+            run_loop(crew)
+        assert crew.state.ended["why"] == "bound"
+        assert crew.state.spent.train_seconds <= 30.0
+    with opened(folder, Tuner(), train_seconds=200.0) as crew:
+        state = run_loop(crew)
+    assert state.ended["why"] == "finished"
+    assert state.burnt.train_seconds == 0
+
+
+def test_money_is_reserved_before_a_call_and_the_call_that_does_not_fit_is_not_made(tmp_path: Path) -> None:
+    state = run(tmp_path, Tuner(), budget_usd=0.0125)  # each reserves 0.01 and costs 0.001: the fourth does not fit
+    assert len(state.calls) == 3
+    assert state.spent.usd == pytest.approx(0.003)
+
+
+def test_without_a_person_nothing_is_adopted_under_review(tmp_path: Path) -> None:
+    folder = small_world.create(tmp_path / "loops", generations=1, review="every")
+    with opened(folder, Tuner()) as crew:
+        with pytest.raises(ReviewPending):
+            run_loop(crew)
+        assert crew.state.champion == crew.state.starter
+        assert crew.state.ended["why"] == "waiting"
+
+
+class Person:
+    def __init__(self, decision: str) -> None:
+        self.decision, self.shown = decision, list[Evidence]()
+
+    def ask(self, evidence: Evidence) -> Answer:
+        self.shown.append(evidence)
+        return Answer(self.decision, "a reason", "somebody")
+
+
+@pytest.mark.parametrize(
+    ("decision", "trainer", "scaffold"),
+    [
+        ("approve", "adopted", "inherited"),
+        ("trainer", "adopted", "not inherited"),
+        ("reject", "rejected", "not inherited"),
+    ],
+)
+def test_a_persons_decision_is_what_happens(tmp_path: Path, decision: str, trainer: str, scaffold: str) -> None:
+    person = Person(decision)
+    surface = wiring.Surface(None, lambda trial, phase: None, person, lambda: None)
+    folder = small_world.create(tmp_path / "loops", generations=1, review="every")
+    with opened(folder, Tuner(), surface) as crew:
+        state = run_loop(crew)
+    result = state.generations[1].result
+    assert (result["trainer"], result["scaffold"]) == (trainer, scaffold)
+    assert "SMOOTHING" in person.shown[0].diff
+    assert state.generations[1].review["evidence_hash"] == person.shown[0].hash
+
+
+def test_a_stop_in_the_inbox_ends_the_loop_and_resume_finishes_it(tmp_path: Path) -> None:
+    folder = small_world.create(tmp_path / "loops", generations=1)
+    with opened(folder, Tuner()) as crew:
+        crew.place.books.ledger.post("stop", {"who": "me", "reason": "enough"})
+        with pytest.raises(Interrupted):
+            run_loop(crew)
+        assert crew.state.ended["why"] == "stopped"
+    with opened(folder, Tuner()) as crew:
+        assert run_loop(crew).ended["why"] == "finished"
+
+
+def test_an_improver_never_learns_a_confirm_score(tmp_path: Path) -> None:
+    class Listener(Tuner):
+        heard = ""
+
+        def chat(self, request: ChatRequest) -> ChatReply:
+            self.heard += "".join(message.text for message in request.messages)
+            return super().chat(request)
+
+    model = Listener()
+    state = run(tmp_path, model, generations=2)
+    secrets = [t.verdict for t in state.trials.values() if t.purpose != "explore" and t.verdict is not None]
+    assert secrets
+    assert model.heard
+    for verdict in secrets:
+        assert f"{verdict.score:.4f}" not in model.heard
+        assert f"{verdict.raw_bits:.4f}" not in model.heard
+
+
+def test_the_same_seed_gives_the_same_champion(tmp_path: Path) -> None:
+    one, other = run(tmp_path / "one", Tuner()), run(tmp_path / "other", Tuner())
+    assert one.champion == other.champion
+    assert one.final == other.final
+
+

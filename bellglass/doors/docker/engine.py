@@ -75,8 +75,15 @@ class Engine:
             except SetupError as fault:
                 refused = refused or fault
         raise refused or SetupError(
-            "the Docker engine", "no socket found", "Docker on this machine", "see https://docs.docker.com/engine/install/"
+            "the Docker engine",
+            "no socket found",
+            "Docker on this machine",
+            "see https://docs.docker.com/engine/install/",
         )
+
+    def close(self) -> None:
+        """Only the idle connections: the pipes of guests belong to the guests."""
+        self._api.close()
 
     def facts(self) -> Facts:
         if self._facts is None:
@@ -98,13 +105,17 @@ class Engine:
         facts = self.facts()
         if facts.rootless and facts.cgroup_version == "1":
             raise SetupError(
-                f"the Docker engine at {self.url}", "rootless with cgroup v1, where no limit on a container holds",
-                "cgroup v2, or a daemon with root", "boot with systemd.unified_cgroup_hierarchy=1",
+                f"the Docker engine at {self.url}",
+                "rootless with cgroup v1, where no limit on a container holds",
+                "cgroup v2, or a daemon with root",
+                "boot with systemd.unified_cgroup_hierarchy=1",
             )
         missing = [name for name in ("MemoryLimit", "PidsLimit", "CpuCfsQuota") if not facts.limits[name]]
         if missing:
             raise SetupError(
-                f"the Docker engine at {self.url}", f"no {', '.join(missing)}", "limits that hold",
+                f"the Docker engine at {self.url}",
+                f"no {', '.join(missing)}",
+                "limits that hold",
                 "docker info, and turn those cgroup controllers on",
             )
 
@@ -177,7 +188,13 @@ class Engine:
             return None
 
     def build(
-        self, context: IO[bytes], *, target: str, tag: str, args: Mapping[str, str], labels: Mapping[str, str],
+        self,
+        context: IO[bytes],
+        *,
+        target: str,
+        tag: str,
+        args: Mapping[str, str],
+        labels: Mapping[str, str],
         offline: bool,
     ) -> Iterator[str]:
         """Runs the build; gives its output line by line. SetupError when a step fails."""
@@ -185,8 +202,17 @@ class Engine:
         with self._translated(thing):
             api = _docker().APIClient(base_url=self.url, version="auto", timeout=LONGEST_SILENCE_OF_A_BUILD)
             parts = api.build(
-                fileobj=context, custom_context=True, encoding=None, dockerfile="Dockerfile", target=target, tag=tag,
-                buildargs=dict(args), labels=dict(labels), rm=True, forcerm=True, decode=True,
+                fileobj=context,
+                custom_context=True,
+                encoding=None,
+                dockerfile="Dockerfile",
+                target=target,
+                tag=tag,
+                buildargs=dict(args),
+                labels=dict(labels),
+                rm=True,
+                forcerm=True,
+                decode=True,
                 network_mode="none" if offline else None,
             )
             for part in parts:
@@ -207,7 +233,8 @@ def socket_urls() -> list[str]:
     if chosen:
         if not chosen.startswith("unix://"):
             raise SetupError(
-                f"the Docker engine of {where}", f"{chosen}, which is not on this machine",
+                f"the Docker engine of {where}",
+                f"{chosen}, which is not on this machine",
                 "a local unix socket, because guests must end when this process does",
                 "unset DOCKER_HOST, or docker context use default",
             )
@@ -246,7 +273,9 @@ def _docker() -> Any:
         import docker
     except ImportError as missing:
         raise SetupError(
-            "the Docker door", "the Python package `docker` is not installed", "docker>=7.1,<8",
+            "the Docker door",
+            "the Python package `docker` is not installed",
+            "docker>=7.1,<8",
             "python -m pip install 'bellglass[docker]'",
         ) from missing
     return docker
@@ -283,12 +312,16 @@ def _ours(thing: str, url: str, fault: Exception) -> Exception:
     names = {type(cause).__name__ for cause in causes}
     if any(isinstance(cause, PermissionError) for cause in causes):
         return SetupError(
-            f"the Docker engine at {url}", "no permission", "membership of the group `docker`, or root",
+            f"the Docker engine at {url}",
+            "no permission",
+            "membership of the group `docker`, or root",
             "sudo usermod -aG docker $USER, then log in again",
         )
     if names & {"FileNotFoundError", "ConnectionRefusedError"}:
         return SetupError(
-            f"the Docker engine at {url}", "nothing answers there", "a running daemon",
+            f"the Docker engine at {url}",
+            "nothing answers there",
+            "a running daemon",
             "sudo systemctl start docker (or start Docker Desktop), or go on without: --glass process",
         )
     if any("timeout" in name.lower() for name in names) or "timed out" in lower:
@@ -324,7 +357,9 @@ def _build_failed(thing: str, text: str) -> Exception:
     if any(word in text.lower() for word in ("no space left",)):
         return ours
     return SetupError(
-        thing, _short(text), "a base image that can be had (--base) and wheels that can be reached (--wheels)",
+        thing,
+        _short(text),
+        "a base image that can be had (--base) and wheels that can be reached (--wheels)",
         "bellglass image build --help",
     )
 

@@ -136,7 +136,12 @@ class DockerGlass:
     sealed = True
 
     def __init__(
-        self, engine: Engine | None = None, *, runtime: str | None = None, device: str = "cpu", warm: bool = True,
+        self,
+        engine: Engine | None = None,
+        *,
+        runtime: str | None = None,
+        device: str = "cpu",
+        warm: bool = True,
         prove: bool = True,
     ) -> None:
         """SetupError when the engine or an image is missing.
@@ -150,8 +155,10 @@ class DockerGlass:
         known = self._engine.facts().runtimes
         if self._runtime and self._runtime not in known:
             raise SetupError(
-                f"the container runtime {self._runtime!r}", f"the engine has {', '.join(known)}",
-                "gVisor registered with Docker", "runsc install && sudo systemctl reload docker",
+                f"the container runtime {self._runtime!r}",
+                f"the engine has {', '.join(known)}",
+                "gVisor registered with Docker",
+                "runsc install && sudo systemctl reload docker",
             )
         self._images = {role: image.find(self._engine, role, device) for role in Role}
         self._seccomp = (content_root() / "sandbox" / "seccomp.json").read_text("utf-8")
@@ -196,7 +203,11 @@ class DockerGlass:
     def _profile(self, spec: GuestSpec) -> Profile:
         found = self._images[spec.role]
         profile = profile_for(
-            spec, image=found.id, image_env=found.env, labels=reaper.labels_of(spec), seccomp=self._seccomp,
+            spec,
+            image=found.id,
+            image_env=found.env,
+            labels=reaper.labels_of(spec),
+            seccomp=self._seccomp,
             runtime=self._runtime,
         )
         return replace(profile, command=profile.command + self._extra)

@@ -55,7 +55,9 @@ def build(
         raise UsageError("the device of an image", repr(device), "cpu or cuda", "bellglass image build --help")
     if wheels is not None and not any(wheels.glob("*.whl")):
         raise UsageError(
-            "the folder of wheels", f"no *.whl in {wheels}", "what locks/torch-cpu.txt and locks/trainer.txt name",
+            "the folder of wheels",
+            f"no *.whl in {wheels}",
+            "what locks/torch-cpu.txt and locks/trainer.txt name",
             f"python3.11 -m pip download --no-deps -r locks/torch-cpu.txt -r locks/trainer.txt -d {wheels}",
         )
     engine = engine or Engine.connect()
@@ -119,8 +121,10 @@ def _sources(lock: str | None) -> dict[str, bytes]:
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
     except OSError as error:
         raise SetupError(
-            "bellglass's own content", f"{error.filename} can't be read: {error.strerror}",
-            "a checkout or a complete installation", "pip install --force-reinstall bellglass",
+            "bellglass's own content",
+            f"{error.filename} can't be read: {error.strerror}",
+            "a checkout or a complete installation",
+            "pip install --force-reinstall bellglass",
         ) from error
 
 

@@ -86,7 +86,12 @@ _GPU_PIDS, _GPU_CPUS = 512, 4.0
 
 
 def profile_for(
-    spec: GuestSpec, *, image: str, image_env: tuple[str, ...], labels: Mapping[str, str], seccomp: str,
+    spec: GuestSpec,
+    *,
+    image: str,
+    image_env: tuple[str, ...],
+    labels: Mapping[str, str],
+    seccomp: str,
     runtime: str = "",
 ) -> Profile:
     role = spec.role
@@ -222,9 +227,9 @@ def _exact(profile: Profile) -> dict[str, Json]:
 _EMPTY = (
     "HostConfig.Binds", "HostConfig.Mounts", "HostConfig.VolumesFrom", "HostConfig.CapAdd", "HostConfig.Devices",
     "HostConfig.DeviceCgroupRules", "HostConfig.GroupAdd", "HostConfig.Links", "HostConfig.ExtraHosts",
-    "HostConfig.PortBindings", "HostConfig.Sysctls", "HostConfig.CgroupParent", "HostConfig.PidMode",
-    "HostConfig.UTSMode", "HostConfig.UsernsMode", "HostConfig.OomKillDisable", "HostConfig.PublishAllPorts",
-    "Config.Volumes",
+    "HostConfig.PortBindings", "HostConfig.Sysctls", "HostConfig.CgroupParent", "HostConfig.Cgroup",
+    "HostConfig.PidMode", "HostConfig.UTSMode", "HostConfig.UsernsMode", "HostConfig.OomKillDisable",
+    "HostConfig.PublishAllPorts", "Config.Volumes",
 )  # fmt: skip
 Judge = Callable[[Any], bool]
 
@@ -247,6 +252,7 @@ def _judged(profile: Profile) -> list[tuple[str, Judge, str]]:
         ("Config.Env", lambda value: _env_right(value, profile), "ours over the image's, no more"),
         ("Config.Labels", lambda value: profile.labels.items() <= (value or {}).items(), "our labels"),
         ("Config.Healthcheck", lambda value: not value or value.get("Test") == ["NONE"], "none"),
+        ("AppArmorProfile", lambda value: value != "unconfined", "the engine's own, where the kernel has AppArmor"),
         ("NetworkSettings.Networks", lambda value: set(value or ()) <= {"none"}, "the network `none` alone"),
     ]
 

@@ -52,7 +52,7 @@ def fill(path, size):
 def forks():
     count = 0
     try:
-        while count < 600:
+        while count < int(os.environ["FORKS"]):
             if os.fork() == 0:
                 os.read(end, 1)
                 os._exit(0)
@@ -101,7 +101,7 @@ def require_sealed(engine: Engine, *, runtime: str = "") -> None:
 
 
 def _profile(engine: Engine, runtime: str) -> Profile:
-    spec = GuestSpec(Role.IMPROVE, {"purpose": "selfcheck"}, memory_mb=64, deadline_seconds=60.0)
+    spec = GuestSpec(Role.IMPROVE, {"purpose": "selfcheck"}, memory_mb=128, deadline_seconds=60.0)
     found = image.find(engine, Role.IMPROVE)
     seccomp = (content_root() / "sandbox" / "seccomp.json").read_text("utf-8")
     labels = labels_of(spec)
@@ -110,7 +110,7 @@ def _profile(engine: Engine, runtime: str) -> Profile:
 
 def _inside(engine: Engine, profile: Profile) -> Iterator[Check]:
     places = json.dumps([each.path for each in profile.tmpfs])
-    asking = replace(_with_code(profile, LOOK), env={**profile.env, "PLACES": places})
+    asking = replace(_with_code(profile, LOOK), env={**profile.env, "PLACES": places, "FORKS": str(profile.pids + 20)})
     with _running(engine, asking) as (container, pipe):
         wrong = differences(engine.inspect(container) or {}, asking)
         yield "profile", not wrong, "; ".join(wrong) or "the running container is as asked for"

@@ -20,6 +20,7 @@ from bellglass.frames import MAX_BODY, Frame
 from bellglass.records import Json, Role
 
 MIB = 1 << 20
+BURST_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Policy:
     request_body: int
     bad_file: str = "refused"  # the fault word for a file it may not send
     outstanding: int = 8
-    small_frames_per_second: float = 5000.0  # sustained; bursts of ten times that pass
+    small_frames_per_second: float = 5000.0  # sustained; bursts of three times that pass
     pending_bytes: int = 512 * MIB  # events the steps have not taken yet
     pending_events: int = 20_000
     stall_seconds: float = 15.0
@@ -127,7 +128,7 @@ POLICIES = {
         frames=_ALWAYS | {"log", "request", "file"},
         ops=frozenset({"chat", "trial", "trials", "history", "budget", "note", "submit"}),
         files=(FileRule(rf"(?:submit|trial)/{_TRAINER}", 256 * 1024), FileRule(r"submit/scaffold/.+", 256 * 1024)),
-        file_count=20_000,
+        file_count=10_000,
         file_bytes=256 * MIB,
         log_bytes=8 * MIB,
         metrics=0,
@@ -151,7 +152,7 @@ class Intake:
         self._name: str | None = None  # the file under way
         self._chunks: list[bytes | bytearray] = []
         self._size = 0
-        self._allowance = policy.small_frames_per_second * 10
+        self._allowance = policy.small_frames_per_second * BURST_SECONDS
         self._allowed_at = clock()
         self.cpu_seconds = 0.0  # what the guest's supervisor last said
 
@@ -189,7 +190,7 @@ class Intake:
 
     def _count_small(self) -> None:
         rate, now = self._policy.small_frames_per_second, self._clock()
-        self._allowance = min(rate * 10, self._allowance + (now - self._allowed_at) * rate) - 1
+        self._allowance = min(rate * BURST_SECONDS, self._allowance + (now - self._allowed_at) * rate) - 1
         self._allowed_at = now
         if self._allowance < 0:
             raise GuestFault("flood", "frames per second")

@@ -152,8 +152,8 @@ class Line:
             fault = _fault_at_end(self._intake.done)
         except GuestFault as broken:
             fault = broken
-        except (OSError, ValueError) as broken:  # ValueError: read on a stream that was closed meanwhile
-            fault = GuestFault("lost", type(broken).__name__)
+        except (OSError, ValueError):  # reset by a guest that left something unread, or closed here meanwhile
+            fault = _fault_at_end(self._intake.done)
         self._fail(fault)
 
     def _queue_event(self, event: Event, size: int) -> None:

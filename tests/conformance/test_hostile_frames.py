@@ -23,31 +23,17 @@ def outcome(opened, code, role=Role.TRAIN, **options):
     "code",
     [
         "raw(b'garbage\\n')",
-        "raw(b'\\n')",
-        "raw(bytes(range(256)) * 400)",
         "raw(b'x' * 70_000)",
         "raw(b'{\"t\":\"metric\",\"name\":\"a\",\"value\":NaN,\"step\":0}\\n')",
-        "raw(b'{\"t\":\"metric\",\"name\":\"a\",\"value\":1e999,\"step\":0}\\n')",
-        "raw(b'{\"t\":\"metric\",\"name\":\"a\",\"value\":true,\"step\":0}\\n')",
         "raw(b'{\"t\":\"metric\",\"name\":\"a\",\"value\":1,\"value\":1,\"step\":0}\\n')",
-        "raw(b'{\"t\":\"metric\",\"name\":\"a\",\"value\":1,\"step\":0,\"more\":0}\\n')",
-        "raw(b'{\"t\":\"metric\",\"name\":\"a\",\"value\":1,\"step\":0,\"n\":-1}\\n')",
-        "raw(b'{\"t\":\"request\",\"id\":1,\"op\":\"data\",\"args\":' + b'{\"a\":' * 20 + b'1' + b'}' * 21 + b'\\n')",
         "raw(b'{\"t\":\"file\",\"name\":\"out/weights.safetensors\",\"last\":true,\"n\":1048577}\\n')",
-        "import pickle; raw(pickle.dumps({'t': 'ready'}) + b'\\n')",
         "send('ready', b'', {'v': 1})",
         "raw(b'{\"t\":\"beat\",\"cpu_s\":0}\\n')",
         "raw(b'{\"t\":\"done\",\"code\":0,\"why\":\"ok\"}\\n')",
         "raw(b'{\"t\":\"log\",\"stream\":\"out\",\"n\":1}\\nx')",
-        "raw(b'{\"t\":\"hello\",\"v\":1,\"role\":\"train\",\"lease_s\":9,\"deadline_s\":9}\\n')",
         "send('file', b'', {'name': '../escape', 'last': True})",
-        "send('file', b'', {'name': '/etc/passwd', 'last': True})",
         "send('file', b'', {'name': 'out/.git/config', 'last': True})",
-        "send('file', b'', {'name': 'out/.GITmodules', 'last': True})",
-        "send('file', b'', {'name': 'out//x.json', 'last': True})",
-        "send('file', b'', {'name': 'out/nul\\0', 'last': True})",
         "send('request', b'', {'id': 2, 'op': 'data', 'args': {}})",
-        "send('request', b'', {'id': 1, 'op': 'data', 'args': {}}); send('request', b'', {'id': 1, 'op': 'data', 'args': {}})",
         "send('file', b'', {'name': 'out/a.json', 'last': False}); send('file', b'', {'name': 'out/b.json', 'last': True})",
     ],
 )  # fmt: skip
@@ -101,7 +87,7 @@ def test_a_hundred_thousand_files_are_ended_at_their_cap(opened):
     code = f"for i in range(100): raw(''.join('{line}'.format(1000 * i + j) for j in range(1000)).encode())"
     seen = outcome(opened, code, Role.IMPROVE)
     assert seen.why == "bad_submit"
-    assert len(seen.files) <= 20_000
+    assert len(seen.files) <= 10_000
 
 
 def test_a_frame_cut_off_by_the_end_is_dropped(opened):

@@ -140,7 +140,7 @@ class Muon(torch.optim.Optimizer):
         for _ in range(5):  # Newton-Schulz: every singular value goes towards 1
             square = x @ x.T
             x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
-        return (x if wide else x.T) * 0.2 * max(x.shape) ** 0.5
+        return (x if wide else x.T) * 20 * max(1.0, p.shape[0] / p.shape[1]) ** 0.5  # its usual rate over Adam's
 
 
 def make_optimiser(''',
@@ -189,13 +189,65 @@ EPOCHS: Passages = (
 """,
     ),
     (
-        "        rows = torch.randint(len(self._documents), (BATCH_SIZE,), generator=self._generator)\n",
+        "        rows = torch.randint(len(self._documents), (self._size,), generator=self._generator)\n",
         """\
-        if len(self._queue) < BATCH_SIZE:
+        if len(self._queue) < self._size:
             self._queue = torch.randperm(len(self._documents), generator=self._generator)
-        rows, self._queue = self._queue[:BATCH_SIZE], self._queue[BATCH_SIZE:]
+        rows, self._queue = self._queue[: self._size], self._queue[self._size :]
 """,
     ),
 )
 
 LABEL_SMOOTHING: Passages = (("ignore_index=pad)", "ignore_index=pad, label_smoothing=0.05)"),)
+
+SWIGLU: Passages = (
+    (
+        """\
+        self.up = nn.Linear(shape.width, 4 * shape.width)
+        self.down = nn.Linear(4 * shape.width, shape.width)
+""",
+        """\
+        hidden = 8 * shape.width // 3
+        self.up = nn.Linear(shape.width, 2 * hidden)
+        self.down = nn.Linear(hidden, shape.width)
+""",
+    ),
+    (
+        "        return self.down(F.gelu(self.up(x)))\n",
+        """\
+        gate, value = self.up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * value)
+""",
+    ),
+)
+
+FAN_IN: Passages = (
+    (
+        "            nn.init.normal_(module.weight, std=0.02)\n",
+        """\
+            fan_in = module.in_features if isinstance(module, nn.Linear) else 16
+            nn.init.normal_(module.weight, std=fan_in**-0.5)
+""",
+    ),
+)
+
+SHORT_CONVOLUTION: Passages = (
+    (
+        "        self.norm = nn.LayerNorm(shape.width)\n",
+        """\
+        self.local = nn.Conv1d(shape.width, shape.width, 4, groups=shape.width, bias=False)
+        self.norm = nn.LayerNorm(shape.width)
+""",
+    ),
+    (
+        """\
+        for block in self.blocks:
+            x = block(x)
+""",
+        """\
+        x = x + self.local(F.pad(x.transpose(1, 2), (3, 0))).transpose(1, 2)
+        for block in self.blocks:
+            x = block(x)
+""",
+    ),
+)

@@ -25,7 +25,7 @@ DATA, OBJECTIVE = "trainer/data.py", "trainer/objective.py"
 MODEL, TRAIN = "trainer/model.py", "trainer/train.py"
 RATE = r"^LEARNING_RATE(?:: float)? = ([\d.e-]+)"
 DECAY = r"^WEIGHT_DECAY(?:: float)? = ([\d.e-]+)"
-BATCH = r"^BATCH_SIZE(?:: int)? = (\d+)"
+BATCH = r"^BATCH_SIZE[^=]*= (?:\{\"cpu\": )?(\d+)"
 DROPOUT = r"^ +dropout: float = ([\d.]+)"
 LAYERS, WIDTH = r"^ +layers: int = (\d+)", r"^ +width: int = (\d+)"
 
@@ -80,7 +80,7 @@ def everywhere(path: str, old: str, new: str) -> Apply:
 
 
 MENU: tuple[Edit, ...] = (
-    Edit("rate-up", 0, "short budgets want larger steps", number(TRAIN, RATE, lambda rate: rate * 3, 1e-5, 1e-2)),
+    Edit("rate-up", 0, "short budgets want larger steps", number(TRAIN, RATE, lambda rate: rate * 2.5, 1e-5, 1e-2)),
     Edit("no-dropout", 0, "data is seen about once", number(MODEL, DROPOUT, lambda share: 0.0, 0, 1)),
     Edit(
         "warmup-decay",
@@ -88,7 +88,7 @@ MENU: tuple[Edit, ...] = (
         "steps should shrink towards the end",
         passages(TRAIN, (("    return LEARNING_RATE\n", f"{fragments.WARMUP_DECAY}\n"),)),
     ),
-    Edit("small-batch", 0, "more steps in the same time", number(DATA, BATCH, lambda size: size // 2, 4, 512)),
+    Edit("small-batch", 0, "more steps in the same time", number(DATA, BATCH, lambda size: size // 2, 2, 512)),
     Edit("muon", 0, "orthogonal steps for matrices", passages(TRAIN, fragments.MUON, unless="class Muon")),
     Edit(
         "previous-token",
@@ -103,6 +103,14 @@ MENU: tuple[Edit, ...] = (
         passages(MODEL, fragments.TOKEN_SHIFT, unless="earlier ="),
     ),
     Edit("rotary", 1, "relative places are learnt faster", passages(MODEL, fragments.ROTARY, unless="def rotate")),
+    Edit("swiglu", 1, "a gate in the wide layer", passages(MODEL, fragments.SWIGLU)),
+    Edit("fan-in", 1, "weights begin at the size their inputs ask for", passages(MODEL, fragments.FAN_IN)),
+    Edit(
+        "short-convolution",
+        1,
+        "neighbours are seen before attention has learnt to",
+        passages(MODEL, fragments.SHORT_CONVOLUTION, unless="self.local"),
+    ),
     Edit("qk-norm", 1, "attention that bears large steps", passages(MODEL, fragments.QK_NORM, unless="rms_norm(q")),
     Edit("relu-squared", 1, "sparse activations at the same cost", passages(MODEL, fragments.RELU_SQUARED)),
     Edit("rms-norm", 1, "cheaper norms", everywhere(MODEL, "nn.LayerNorm(", "nn.RMSNorm(")),

@@ -28,6 +28,15 @@ TURNS_KEPT = 8  # for the scaffold's edit and the submission
 LEAST_FRACTION = 0.1
 SMALLEST_GAIN = 0.002  # of the score: below it, an edit isn't worth its lines
 
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A score of the files as they are."""
+
+    fraction: float
+    score: float
+
+
 T = TypeVar("T")
 Step = Generator[list[Move], list[str], T]
 
@@ -61,9 +70,10 @@ def improve(talk: Talk, variant: str) -> Script:
     desk = Desk(talk, files={}, left=talk.trials)
     yield from _read(desk, TRAINER)
     start = dict(desk.files)
+    known = None
     if "race" in talk.tools:
-        yield from _race(desk)
-    yield from _one_by_one(desk)
+        known = yield from _race(desk)
+    yield from _one_by_one(desk, known)
     what = yield from _change_scaffold(desk, variant)
     if desk.files == start and not what:
         return  # nothing to submit: say so and stop
@@ -95,13 +105,19 @@ def _candidates(desk: Desk) -> list[tuple[Edit, dict[str, str]]]:
 # One after the other
 
 
-def _one_by_one(desk: Desk) -> Step[None]:
+def _one_by_one(desk: Desk, known: Known | None) -> Step[None]:
     """A trial of the files as they are, then of one edit after the other, all at the same share of the budget."""
-    fraction = round(max(LEAST_FRACTION, min(1.0, desk.left / 6)), 3)
-    if desk.left < 2 * fraction or desk.out_of_turns():
-        return
-    best = yield from _trial(desk, "the trainer as it is", fraction)
-    while best is not None and desk.left >= fraction and not desk.out_of_turns():
+    if known is not None:
+        fraction, best = known.fraction, known.score
+    else:
+        fraction = round(max(LEAST_FRACTION, min(1.0, desk.left / 6)), 3)
+        if desk.left < 2 * fraction or desk.out_of_turns():
+            return
+        first = yield from _trial(desk, "the trainer as it is", fraction)
+        if first is None:
+            return
+        best = first
+    while desk.left >= fraction and not desk.out_of_turns():
         candidates = _candidates(desk)
         if not candidates:
             return
@@ -156,27 +172,42 @@ def _scored(desk: Desk, name: str, text: str) -> float | None:
 # Side by side
 
 
-def _race(desk: Desk) -> Step[None]:
-    """As many candidates as half of the session's trials pay for at a quarter each; the rest is for the final."""
+def _race(desk: Desk) -> Step[Known | None]:
+    """As many candidates as half of the session's trials pay for at a quarter each; the rest is for the final.
+
+    When nothing won, the files are what they were, and their score is known already.
+    """
     entrants = [(edit, edits) for edit, after in _candidates(desk) if (edits := edit_list(desk.files, after))]
     entrants = entrants[: int(max(2, min(7, desk.left * 2 - 1)))]
     if not entrants or desk.left < 1.2:
-        return
+        return None
     short = round(max(LEAST_FRACTION, min(0.5, desk.left / 2 / (len(entrants) + 1))), 3)
     final = round(max(LEAST_FRACTION, min(1.0, (desk.left - short * (len(entrants) + 1)) / 2 - 0.001)), 3)
     listed = [{"name": edit.name, "edits": edits} for edit, edits in entrants]
     (text,) = yield from desk.ask(Move("race", {"candidates": listed, "short": short, "long": final}))
     result = as_object(text)
     if not result:
-        return
+        return None
     desk.account(result)
-    kept = [name for name in result.get("kept", []) if isinstance(name, str)]
-    yield from _read(desk, TRAINER)  # the race has left its winner in the files
+    heat, kept = _scores(result, "heat"), [name for name in result.get("kept", []) if isinstance(name, str)]
+    unchanged = heat.get("unchanged")
     desk.kept += kept
-    desk.dropped += [edit.name for edit, _ in entrants if edit.name not in kept]
-    for name, score in {**result.get("heat", {}), **result.get("final", {})}.items():
-        desk.measured.append(f"{name}: {score:.3f} in the race")
+    desk.dropped += [e.name for e, _ in entrants if e.name not in kept and not _won(heat.get(e.name), unchanged)]
+    desk.measured += [f"{name}: {score:.3f} at {short:g}" for name, score in heat.items()]
+    desk.measured += [f"{name}: {score:.3f} at {final:g}" for name, score in _scores(result, "final").items()]
     desk.measured += [f"{name}: {fault}" for name, fault in result.get("faults", {}).items()]
+    yield from _read(desk, TRAINER)  # the race has left its winner in the files
+    return None if kept or unchanged is None else Known(short, unchanged)
+
+
+def _scores(result: dict[str, Json], key: str) -> dict[str, float]:
+    scores = result.get(key, {})
+    return {name: float(score) for name, score in scores.items() if isinstance(score, int | float)}
+
+
+def _won(score: float | None, unchanged: float | None) -> bool:
+    """Better than the unchanged trainer in the heat, though it may have lost the final: worth another try."""
+    return score is not None and unchanged is not None and score < unchanged
 
 
 # The scaffold, and the end

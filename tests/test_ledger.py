@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellglass.errors import LoopFault, SetupError
-from bellglass.ledger import FORMAT, GENESIS, Ledger, canonical
+from bellglass.ledger import FORMAT, GENESIS, Ledger, canonical, digest
 from bellglass.owner import owner_of
 
 
@@ -88,6 +90,22 @@ def test_many_threads_append_one_unbroken_chain(folder: Path) -> None:
         assert ledger.verify() == 200
 
 
+def test_an_interrupt_right_after_the_commit_does_not_break_the_chain(folder: Path) -> None:
+    class Interrupted(Ledger):
+        @contextmanager
+        def _transaction(self) -> Iterator[None]:
+            with super()._transaction():
+                yield
+            if self.last_seq == 1:
+                raise KeyboardInterrupt
+
+    with Interrupted.create(folder) as ledger:
+        with pytest.raises(KeyboardInterrupt):
+            ledger.append("written", {})
+        assert ledger.append("next", {}).seq == 2
+        assert ledger.verify() == 2
+
+
 def test_a_body_that_is_no_json_changes_nothing(folder: Path) -> None:
     with Ledger.create(folder) as ledger:
         for bad in ({"x": float("nan")}, {"x": object()}):
@@ -150,6 +168,24 @@ def test_a_flipped_byte_anywhere_in_an_event_is_found(folder: Path) -> None:
     path.write_bytes(whole)
     with Ledger.open(folder) as reader:
         assert len(reader.events()) == 5
+
+
+def test_an_event_forged_with_a_right_hash_of_its_own_breaks_the_next(folder: Path) -> None:
+    filled(folder)
+    with Ledger.open(folder) as reader:
+        third = reader.events()[2]
+    forged = digest(3, third.time, "made", "{}", third.prev)
+    altered(folder, "UPDATE events SET body = '{}', hash = ? WHERE seq = 3", forged)
+    with Ledger.open(folder) as reader, pytest.raises(LoopFault, match="chain broken at event 4"):
+        reader.events()
+
+
+def test_a_gap_in_the_numbers_is_found_though_the_hashes_fit(folder: Path) -> None:
+    head = filled(folder)[-1]
+    row = (9, 1.5, "made", "{}", head, digest(9, 1.5, "made", "{}", head))
+    altered(folder, "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", *row)
+    with Ledger.open(folder) as reader, pytest.raises(LoopFault, match="chain broken at event 6"):
+        reader.events()
 
 
 def test_a_missing_event_is_found(folder: Path) -> None:

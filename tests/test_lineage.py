@@ -245,7 +245,8 @@ def test_hooks_and_settings_inside_the_repository_have_no_effect(tmp_path: Path,
         (hooks / name).write_text(f"#!/bin/sh\ntouch {ran}\n")
         (hooks / name).chmod(0o755)
     with (lineage.folder / "config").open("a") as config:
-        config.write(f'[diff]\n external = touch {ran}\n[diff "evil"]\n textconv = touch {ran}; cat\n')
+        config.write(f"[diff]\n external = touch {ran}\n")
+        config.write(f'[diff "evil"]\n textconv = touch {ran}; cat\n command = touch {ran}; true\n')
     (lineage.folder / "info").mkdir(exist_ok=True)
     (lineage.folder / "info" / "attributes").write_text("* diff=evil\n")
     first = lineage.commit(STARTER, None, "starter")

@@ -48,13 +48,14 @@ def test_a_content_hash_ignores_what_running_leaves_behind(tmp_path: Path) -> No
 
 def test_a_content_hash_sees_names_and_bytes_and_their_borders(tmp_path: Path) -> None:
     seen = set()
-    for files in ({"a": b"1"}, {"b": b"1"}, {"a": b"2"}, {"a": b"1", "b": b""}, {"a": b"1:b:0:"}, {"d/a": b"1"}):
+    one, two = [{"a": b"1"}, {"b": b"1"}, {"a": b"2"}, {"d/a": b"1"}], [{"a": b"1", "b": b""}, {"a": b"1b:"}]
+    for files in (*one, *two, {"a": b"11:b:0:"}):
         folder = tmp_path / str(len(seen))
         for name, data in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
         seen.add(content_hash(folder))
-    assert len(seen) == 6
+    assert len(seen) == 7
 
 
 # Loops

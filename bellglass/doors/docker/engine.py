@@ -68,10 +68,9 @@ class Engine:
         for candidate in found:
             try:
                 with _translated("the Docker engine", candidate):
+                    _knock(candidate)
                     api = _docker().APIClient(base_url=candidate, version="auto", timeout=CALL_SECONDS)
-                engine = cls(api, candidate)
-                engine.refuse_unfit()
-                return engine
+                return cls(api, candidate)._fit()
             except SetupError as fault:
                 refused = refused or fault
         raise refused or SetupError(
@@ -80,6 +79,14 @@ class Engine:
             "Docker on this machine",
             "see https://docs.docker.com/engine/install/",
         )
+
+    def _fit(self) -> Engine:
+        try:
+            self.refuse_unfit()
+        except SetupError:
+            self.close()
+            raise
+        return self
 
     def close(self) -> None:
         """Only the idle connections: the pipes of guests belong to the guests."""
@@ -244,6 +251,13 @@ def socket_urls() -> list[str]:
     usual += [home / ".colima/default/docker.sock", home / ".orbstack/run/docker.sock"]
     usual += [Path(runtime) / "docker.sock"] if runtime else []
     return [f"unix://{path}" for path in usual if path.exists()] or ["unix:///var/run/docker.sock"]
+
+
+def _knock(url: str) -> None:
+    """Whether someone listens: asked here, because the SDK leaks a socket where nobody does."""
+    with socket.socket(socket.AF_UNIX) as door:
+        door.settimeout(CALL_SECONDS)
+        door.connect(url.removeprefix("unix://"))
 
 
 def _context_url() -> str:

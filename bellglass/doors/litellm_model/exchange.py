@@ -4,13 +4,14 @@ Client libraries turn a dropped connection into "internal server error" and a ga
 door watches its own HTTP client: whether a request left, which status came back, and the bytes. From that, and only
 then from the library's exception, comes the fault, and whether somebody may have been charged.
 
-Not covered: requests that litellm sends through a client of its own (OpenAI's newer "responses" interface, on OpenAI's
-own address). There the exception's status is all there is, and only its time-outs bound the wait.
+Not covered: a request that a later litellm might send through a client of its own. There the exception's status is
+all there is, and only its time-outs bound the wait.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import threading
 import time
@@ -39,7 +40,8 @@ OVERFLOW = (
 class Exchange:
     """One attempt. Filled in by the hooks of the HTTP client on the calling thread."""
 
-    deadline: float  # time.monotonic()
+    seconds: float
+    deadline: float = 0.0  # time.monotonic(); set as the request leaves
     sent: bool = False
     status: int | None = None
     retry_after: float | None = None
@@ -62,7 +64,7 @@ class Watch:
 
     @contextlib.contextmanager
     def attempt(self, seconds: float) -> Iterator[Exchange]:
-        exchange = Exchange(time.monotonic() + seconds)
+        exchange = Exchange(seconds)
         self._local.exchange = exchange
         try:
             yield exchange
@@ -91,7 +93,8 @@ class Watch:
                 self._inner.close()
 
         def on_request(request: Any) -> None:
-            self._local.exchange.sent = True
+            exchange: Exchange = self._local.exchange
+            exchange.sent, exchange.deadline = True, time.monotonic() + exchange.seconds
 
         def on_response(response: Any) -> None:
             exchange: Exchange = self._local.exchange
@@ -101,8 +104,17 @@ class Watch:
             response.read()
             exchange.body, exchange.complete = response.content, True
 
+        hooks = {"request": [on_request], "response": [on_response]}
         # No redirects: one to another host would carry the key there.
-        return httpx.Client(event_hooks={"request": [on_request], "response": [on_response]}, follow_redirects=False)
+        return httpx.Client(verify=_certificates(), event_hooks=hooks, follow_redirects=False)
+
+
+@functools.cache
+def _certificates() -> Any:
+    """Reading the list of authorities takes longer than a call on the loopback."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def _seconds(header: str) -> float | None:

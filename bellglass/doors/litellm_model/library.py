@@ -77,10 +77,22 @@ def silence(name: str) -> None:
     logger.setLevel(logging.CRITICAL + 1)
 
 
-def client_for(route: str, base: str, key: str, http_client: Any) -> Any:
-    """litellm's wrapper of an httpx client: what its `completion(client=...)` wants depends on the route."""
-    load()
-    if route == "openai":
+def wants_openai_client(route_model: str, base: str, tools: list[Any]) -> bool:
+    """litellm sends OpenAI's newest models to another interface when there are tools, and that one wants its own kind
+    of client. Asked of litellm itself; should the question ever go away, the older answer is tried."""
+    provider, _, model = route_model.partition("/")
+    if provider != "openai":
+        return False
+    ask = getattr(load().main, "responses_api_bridge_check", None)
+    if ask is None:
+        return True
+    info, _name = ask(model=model, custom_llm_provider=provider, tools=tools, api_base=base)
+    return bool(info.get("mode") != "responses")
+
+
+def client_for(openai_kind: bool, base: str, key: str, http_client: Any) -> Any:
+    """litellm's wrapper of an httpx client."""
+    if openai_kind:
         import openai
 
         return openai.OpenAI(api_key=key, base_url=base, http_client=http_client, max_retries=0)

@@ -56,8 +56,8 @@ def _call(call: ToolCall, strict_args: bool) -> Json:
     return {"id": call.id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def incoming(response: Json, cost: Cost, sampling: dict[str, Json]) -> ChatReply:
-    """`response` is litellm's, as a plain dict. Raises KeyError, TypeError, IndexError or ValueError when it has no
+def incoming(response: Json, cost: Cost, sampling: dict[str, Json], body: bytes) -> ChatReply:
+    """`response` is litellm's, as a plain dict; `body` the provider's own words. Raises KeyError, TypeError, IndexError or ValueError when it has no
     usable message."""
     choice = response["choices"][0]
     message = choice["message"]
@@ -68,7 +68,9 @@ def incoming(response: Json, cost: Cost, sampling: dict[str, Json]) -> ChatReply
     stop: Literal["end", "calls", "length"] = "calls" if calls else "end"
     if choice.get("finish_reason") == "length":
         stop = "length"
-    return ChatReply(_legal(text), calls, stop, _opaque(message), cost, str(response.get("model") or ""), sampling)
+    return ChatReply(
+        _legal(text), calls, stop, _opaque(message), cost, _model_in(body) or str(response.get("model") or ""), sampling
+    )
 
 
 def _read_call(call: Json, at: int) -> ToolCall:
@@ -83,7 +85,9 @@ def _read_call(call: Json, at: int) -> ToolCall:
             args = json.loads(raw)
         except (ValueError, RecursionError):
             args = raw
-    return ToolCall(call.get("id") or f"call_{at}", name, args if isinstance(args, dict) else _legal(str(raw)))
+    if not isinstance(args, dict):  # broken JSON, or JSON that is no object: the scaffold gets it as it was written
+        args = _legal(args if isinstance(args, str) else str(raw))
+    return ToolCall(call.get("id") or f"call_{at}", name, args)
 
 
 def _opaque(message: Json) -> tuple[Json, ...]:
@@ -98,6 +102,15 @@ def _opaque(message: Json) -> tuple[Json, ...]:
 def _legal(text: str) -> str:
     """Without lone surrogates, which no JSON reader of ours accepts."""
     return text.encode("utf-8", "replace").decode()
+
+
+def _model_in(body: bytes) -> str:
+    """What the provider says it ran. litellm's word is sometimes only what was asked for."""
+    try:
+        model = json.loads(body)["model"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ""
+    return model if isinstance(model, str) else ""
 
 
 def usage_of(body: bytes) -> tuple[int, int] | None:

@@ -46,6 +46,7 @@ class LitellmModel:
         num_ctx: int = 32_768,
         attempt_seconds: float = 300.0,
         total_seconds: float = 600.0,
+        backoff_seconds: float = 1.0,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         """UsageError or SetupError here, before anything is spent; nothing heavy is imported yet.
@@ -59,8 +60,9 @@ class LitellmModel:
         self.name = name
         self._declared = Price(0.0, 0.0) if free else price
         self._num_ctx, self._attempt_seconds, self._total_seconds = num_ctx, attempt_seconds, total_seconds
+        self._backoff_seconds = backoff_seconds
         self._watch = Watch()
-        self._client: Any = None
+        self._clients: dict[bool, Any] = {}
         self._lock = threading.Lock()
 
     @property
@@ -100,9 +102,7 @@ class LitellmModel:
             fault = outcome.fault
             if fault.billed and fault.cost is None:
                 unanswered += 1
-            wait = (
-                outcome.wait if outcome.wait is not None else min(30.0, 2.0 ** (attempt - 1)) * random.uniform(0.5, 1)
-            )
+            wait = self._wait(attempt) if outcome.wait is None else outcome.wait
             over = time.monotonic() + wait >= end or attempt == ATTEMPTS or unanswered >= UNANSWERED_ATTEMPTS
             if over or not outcome.retry:
                 break
@@ -110,7 +110,12 @@ class LitellmModel:
         known = fault.cost or Cost()
         charged = known + _times(once, unanswered)
         # Raised here, outside any handler: no client library's exception (it holds headers) hangs on to this one.
-        raise ModelFault(fault.code, fault.detail, billed=charged != Cost(), cost=charged)
+        billed = charged != Cost()
+        raise ModelFault(fault.code, fault.detail, billed=billed, cost=replace(charged, calls=1) if billed else Cost())
+
+    def _wait(self, attempt: int) -> float:
+        """Doubling, with jitter, so that two loops that failed together don't come back together."""
+        return min(30.0, self._backoff_seconds * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
 
     def _attempt(self, request: ChatRequest, once: Cost, seconds: float) -> ChatReply | Failure:
         endpoint = self._endpoint
@@ -120,24 +125,22 @@ class LitellmModel:
             sampling["num_ctx"] = self._num_ctx  # at its default, a few thousand tokens, Ollama drops the beginning
         with self._watch.attempt(seconds) as exchange:
             try:
-                response = (
-                    library.load()
-                    .completion(
-                        model=endpoint.route_model,
-                        messages=said,
-                        tools=tools or None,
-                        api_base=endpoint.base,
-                        api_key=endpoint.key,
-                        client=self._http(),
-                        timeout=library.timeout(seconds),
-                        num_retries=0,
-                        max_retries=0,
-                        **sampling,
-                    )
-                    .model_dump()
+                client = self._client(tools)
+                answer = library.load().completion(
+                    model=endpoint.route_model,
+                    messages=said,
+                    tools=tools or None,
+                    api_base=endpoint.base,
+                    api_key=endpoint.key,
+                    client=client,
+                    timeout=library.timeout(seconds),
+                    num_retries=0,
+                    max_retries=0,
+                    **sampling,
                 )
+                response = answer.model_dump()
                 cost = self._cost(response.get("usage") or {}, once)
-                return messages.incoming(response, cost, sampling)
+                return messages.incoming(response, cost, sampling, exchange.body)
             except Exception as error:  # boundary: litellm raises its own, openai's, httpx's and plain Python errors
                 return self._charged(failure_of(error, exchange, endpoint), exchange)
 
@@ -149,12 +152,14 @@ class LitellmModel:
         cost = Cost(tokens_in=used[0], tokens_out=used[1], calls=1, usd=self._usd(*used))
         return replace(failure, fault=ModelFault("unparsable", failure.fault.detail, billed=True, cost=cost))
 
-    def _http(self) -> Any:
+    def _client(self, tools: list[Json]) -> Any:
+        endpoint = self._endpoint
+        kind = library.wants_openai_client(endpoint.route_model, endpoint.base, tools)
         with self._lock:
-            if self._client is None:
-                route = PROVIDERS[self._endpoint.provider].route
-                self._client = library.client_for(route, self._endpoint.base, self._endpoint.key, self._watch.client())
-            return self._client
+            if kind not in self._clients:
+                http_client = self._watch.client()
+                self._clients[kind] = library.client_for(kind, endpoint.base, endpoint.key, http_client)
+            return self._clients[kind]
 
     def _most(self, request: ChatRequest) -> Cost:
         """The most that one served attempt can cost."""

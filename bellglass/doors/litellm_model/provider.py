@@ -50,6 +50,7 @@ class Endpoint:
     base: str = field(repr=False)  # may hold a password
     key: str = field(repr=False)
     is_default: bool  # the provider's own address: only there do its prices hold
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # every key of the environment, this one's or not
 
     @property
     def route_model(self) -> str:
@@ -67,10 +68,9 @@ class Endpoint:
 
     def clean(self, text: str, longest: int = 300) -> str:
         """The text without secrets: all of it is withheld when a piece of the key is in it."""
-        secrets = [self.key, urlsplit(self.base).password or ""]
-        for secret in secrets:
-            if secret != NO_KEY and any(piece in text for piece in _pieces(secret)):
-                return "(withheld: the message repeats a part of the key)"
+        for secret in (*self.secrets, urlsplit(self.base).password or ""):
+            if any(piece in text for piece in _pieces(secret)):
+                return "(withheld: the message repeats a part of a key)"
         text = re.sub(r"\borg-\w+", "org-…", text)
         return " ".join(text.split())[:longest]
 
@@ -99,7 +99,8 @@ def resolve(name: str, environ: Mapping[str, str]) -> Endpoint:
             f"a key in {provider.key_variable}{local}",
             f"export {provider.key_variable}=…",
         )
-    return Endpoint(name, family, model, base, key or NO_KEY, not given)
+    keys = tuple(environ[p.key_variable].strip() for p in PROVIDERS.values() if environ.get(p.key_variable or ""))
+    return Endpoint(name, family, model, base, key or NO_KEY, not given, keys)
 
 
 def _base(given: str, family: str) -> str:

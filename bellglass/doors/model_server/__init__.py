@@ -2,7 +2,7 @@
 
 `ModelServer(answerer)` answers on 127.0.0.1 in a thread. The answerer is any `ports.Model` (say the offline improver),
 or one of `scripts`: a function from a request to a reply or to a piece of bad behaviour. It understands the chat calls
-of three dialects (OpenAI, Anthropic, Ollama), without streaming.
+of four dialects (OpenAI's two, Anthropic, Ollama), without streaming.
 
 Not covered: it checks no key and serves whoever reaches the loopback address. It is a double, not a thing to expose.
 """

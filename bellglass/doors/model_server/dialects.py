@@ -1,8 +1,8 @@
-"""Three ways to say the same chat in JSON: OpenAI, Anthropic, Ollama. Server side: read requests, write replies.
+"""Four ways to say the same chat in JSON: OpenAI (old and new), Anthropic, Ollama. The server's side of each.
 
 Reading is lenient (a double must accept what a client library sends); writing follows what the real servers send.
-Opaque blocks are dictionaries with a "type": "reasoning_content" (OpenAI, Ollama), "thinking" or "redacted_thinking"
-(Anthropic).
+Opaque blocks are dictionaries with a "type": "reasoning_content" (OpenAI, Ollama), "reasoning_items" (OpenAI's newer
+"responses"), "thinking" or "redacted_thinking" (Anthropic).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Dialect:
 def of_path(path: str) -> Dialect | None:
     by_end = {
         "/chat/completions": Dialect(read_openai, write_openai, fault_openai),
+        "/responses": Dialect(read_responses, write_responses, fault_openai),
         "/messages": Dialect(read_anthropic, write_anthropic, fault_anthropic),
         "/api/chat": Dialect(read_ollama, write_ollama, lambda fault: {"error": fault.message}),
     }
@@ -116,6 +117,67 @@ def _openai_stop(reply: ChatReply) -> str:
 
 def fault_openai(fault: Fault) -> Json:
     return {"error": {"message": fault.message, "type": fault.code, "param": None, "code": fault.code}}
+
+
+# --- OpenAI's newer "responses" ---
+
+
+def read_responses(body: Json) -> ChatRequest:
+    said = body["input"] if isinstance(body["input"], list) else [{"role": "user", "content": body["input"]}]
+    messages = [ChatMessage("system", body["instructions"])] if body.get("instructions") else []
+    messages += [_responses_item(item) for item in said]
+    tools = tuple(ToolSpec(t["name"], t.get("description", ""), t["parameters"]) for t in body.get("tools") or ())
+    return ChatRequest(body["model"], tuple(messages), tools, body.get("max_output_tokens") or 4096)
+
+
+def _responses_item(item: Json) -> ChatMessage:
+    """Here a call, its output and a reasoning block are items of their own, each a message of ours."""
+    kind = item.get("type", "message")
+    if kind == "function_call":
+        return ChatMessage("assistant", "", (ToolCall(item["call_id"], item["name"], _args(item["arguments"])),))
+    if kind == "function_call_output":
+        return ChatMessage("tool", _text(item["output"]), call_id=item["call_id"])
+    if kind == "reasoning":
+        return ChatMessage("assistant", opaque=({"type": "reasoning_items", "reasoning_items": [item]},))
+    return ChatMessage(item["role"], _text(item["content"]))
+
+
+def write_responses(request: ChatRequest, reply: ChatReply) -> Json:
+    output: list[Json] = []
+    for block in reply.opaque:
+        output += block.get("reasoning_items", ())
+    if reply.text:
+        content = [{"type": "output_text", "text": reply.text, "annotations": []}]
+        output.append({"type": "message", "id": "m1", "role": "assistant", "status": "completed", "content": content})
+    for call in reply.calls:
+        said = {"call_id": call.id, "name": call.name, "arguments": _raw(call.args), "status": "completed"}
+        output.append({"type": "function_call", "id": f"fc_{call.id}", **said})
+    tokens_in, tokens_out = _tokens(request, reply)
+    cut = reply.stop == "length"
+    return {
+        "id": "resp_double",
+        "object": "response",
+        "created_at": 0,
+        "model": reply.provider_model or request.model,
+        "status": "incomplete" if cut else "completed",
+        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "error": None,
+        "instructions": None,
+        "metadata": {},
+        "output": output,
+        "parallel_tool_calls": True,
+        "temperature": 1.0,
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": 1.0,
+        "usage": {
+            "input_tokens": tokens_in,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": tokens_out,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": tokens_in + tokens_out,
+        },
+    }
 
 
 # --- Anthropic ---

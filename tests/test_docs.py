@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import typer
-from source_tree import ROOT, name, python_files, tree
+from source_tree import ROOT, name, nodes, python_files
 
 from bellglass.cli import app
 
@@ -59,7 +59,7 @@ def test_commands_in_messages_exist() -> None:
     wrong = [
         f"{name(path)}:{node.lineno}: {node.value}: {problem}"
         for path in python_files("bellglass")
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in NOT_COMMANDS
         if re.match(r"(make|bellglass) [a-z-]+( |$)", node.value) and len(shlex_words(node.value)) < 8
         if (problem := problem_with(node.value))

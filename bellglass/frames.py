@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -190,15 +190,13 @@ class FrameParser:
             return memoryview(self._body)[self._have :]
         return memoryview(self._lines)[self._end :]
 
-    def feed(self, count: int) -> list[Frame]:
+    def feed(self, count: int) -> Iterator[Frame]:
+        """To be used up before the next `space()`. What came before a malformed frame is given first."""
         if self._head is not None:
             self._have += count
         else:
             self._end += count
-        frames: list[Frame] = []
-        while (frame := self._next()) is not None:
-            frames.append(frame)
-        return frames
+        return iter(self._next, None)
 
     def _next(self) -> Frame | None:
         if self._head is None and not self._take_header():

@@ -40,7 +40,7 @@ def preload(role):
         import numpy  # noqa: F401
 
         return
-    # Fabric imports all of torchmetrics (and SciPy, where there is one) only to read its version: kept out for a moment.
+    # Fabric imports all of torchmetrics (and SciPy, where there is one) only to read its version: kept out meanwhile.
     sys.modules["torchmetrics"] = None
     import lightning_fabric  # noqa: F401 the same code as lightning.fabric, without the Trainer on top
 
@@ -137,7 +137,7 @@ def main():
     code = 1
     try:
         code = run(role, link)
-    except BaseException:  # noqa: BLE001 the boundary: whatever bundle code raised becomes a traceback in the log, and a code
+    except BaseException:  # the boundary: whatever bundle code raised becomes a traceback in the log, and a code
         traceback.print_exc()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # bundle code may have replaced or closed it

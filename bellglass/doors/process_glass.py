@@ -166,6 +166,9 @@ class ProcessGlass:
     def reap(self) -> int:
         """Ends and removes the guests of drivers that are gone. Other drivers of this user keep theirs."""
         count = 0
+        for folder in self._home.glob("new-*"):  # its driver died before it had marked the folder as a guest's
+            if processes.start_time(int(folder.name.split("-")[1])) is None:
+                remove_tree(folder)
         for folder in sorted(self._home.glob("guest-*")):
             try:
                 owner = json.loads((folder / MARKER).read_text())
@@ -186,7 +189,7 @@ class ProcessGlass:
             self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._home.is_symlink() or self._home.stat().st_uid != os.getuid():
                 raise OSError("it belongs to someone else")
-            hidden = self._home / f"new-{secrets.token_hex(6)}"
+            hidden = self._home / f"new-{os.getpid()}-{secrets.token_hex(6)}"
             (hidden / "work").mkdir(mode=0o700, parents=True)
             owner = {"pid": os.getpid(), "start": processes.start_time(os.getpid()), "labels": dict(spec.labels)}
             (hidden / MARKER).write_text(json.dumps(owner | {"role": spec.role}))

@@ -45,14 +45,17 @@ def test_a_guest_that_does_not_read_for_a_while_gets_everything_after_all(opened
         guest,
         "import ctypes, glass, os\nglass._link.send('request', id=1, op='data', args={})\n"
         f"import time; time.sleep(0.02); {hold}\n"
-        "while not os.path.exists('data/tokens.npy') or os.path.getsize('data/tokens.npy') < 40_000_000: time.sleep(0.05)",
+        "size = lambda: os.path.exists('data/tokens.npy') and os.path.getsize('data/tokens.npy')\n"
+        "while size() < 40_000_000: time.sleep(0.05)\n",
     )
     assert listen(guest, answer).why == "ok"
 
 
 def test_a_log_flood_costs_the_guest_its_words_and_nothing_else(opened):
     guest = opened()
-    begin(guest, "import sys\nfor _ in range(3000): sys.stdout.write('x' * 9999 + '\\n')\nprint('end', file=sys.stderr)")
+    begin(
+        guest, "import sys\nfor _ in range(3000): sys.stdout.write('x' * 9999 + '\\n')\nprint('end', file=sys.stderr)"
+    )
     seen = listen(guest)
     assert seen.why == "ok"
     assert len(seen.out) <= 4 << 20
@@ -149,7 +152,9 @@ def test_memory_is_limited_for_all_processes_together(opened):
 
 def test_a_file_beyond_a_gigabyte_cannot_be_made(opened):
     guest = opened()
-    begin(guest, "import signal\nwith open('out/weights.safetensors', 'wb') as f:\n    f.seek(1 << 30)\n    f.write(b'x')")
+    begin(
+        guest, "import signal\nwith open('out/weights.safetensors', 'wb') as f:\n    f.seek(1 << 30)\n    f.write(b'x')"
+    )
     seen = listen(guest)
     assert seen.why == "crashed"
     assert not seen.files

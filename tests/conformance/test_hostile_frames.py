@@ -34,7 +34,7 @@ def outcome(opened, code, role=Role.TRAIN, **options):
         "send('file', b'', {'name': '../escape', 'last': True})",
         "send('file', b'', {'name': 'out/.git/config', 'last': True})",
         "send('request', b'', {'id': 2, 'op': 'data', 'args': {}})",
-        "send('file', b'', {'name': 'out/a.json', 'last': False}); send('file', b'', {'name': 'out/b.json', 'last': True})",
+        "for name in 'ab': send('file', b'', {'name': f'out/{name}.json', 'last': False})",
     ],
 )  # fmt: skip
 def test_what_breaks_the_grammar_is_malformed(opened, code):
@@ -67,10 +67,10 @@ def test_what_its_role_may_not_send_is_refused(opened, role, code, why):
 @pytest.mark.parametrize(
     "code",
     [
-        "while True: raw(b'{\"t\":\"metric\",\"name\":\"a\",\"value\":0,\"step\":0}\\n' * 1000)",
+        'while True: raw(b\'{"t":"metric","name":"a","value":0,"step":0}\\n\' * 1000)',
         "for i in range(9): send('request', b'', {'id': i + 1, 'op': 'time_left', 'args': {}})",
         "send('request', b'x', {'id': 1, 'op': 'data', 'args': {}})",
-        "while True: raw(b'{\"t\":\"file\",\"name\":\"out/a.json\",\"last\":false}\\n' * 1000)",
+        'while True: raw(b\'{"t":"file","name":"out/a.json","last":false}\\n\' * 1000)',
     ],
 )
 def test_a_flood_is_ended(opened, code):
@@ -78,7 +78,9 @@ def test_a_flood_is_ended(opened, code):
 
 
 def test_a_gigabyte_in_one_file_is_ended_at_its_cap(opened):
-    seen = outcome(opened, "while True: send('file', bytes(1 << 20), {'name': 'out/weights.safetensors', 'last': False})")
+    seen = outcome(
+        opened, "while True: send('file', bytes(1 << 20), {'name': 'out/weights.safetensors', 'last': False})"
+    )
     assert seen.why == "refused"
 
 
@@ -92,7 +94,7 @@ def test_a_hundred_thousand_files_are_ended_at_their_cap(opened):
 
 def test_a_frame_cut_off_by_the_end_is_dropped(opened):
     guest = opened()
-    begin(guest, RAW + "raw(b'{\"t\":\"file\",\"name\":\"out/a.json\",\"last\":true,\"n\":9}\\nabc'); os._exit(0)")
+    begin(guest, RAW + 'raw(b\'{"t":"file","name":"out/a.json","last":true,"n":9}\\nabc\'); os._exit(0)')
     seen = listen(guest)
     assert seen.why == "ok"
     assert not seen.files
@@ -120,7 +122,7 @@ def test_a_closed_socket_ends_nothing_but_the_talk(opened):
     ],
 )
 def test_a_predict_guest_can_say_nothing_textual(opened, code, why):
-    model = RAW + f"import sys\nprint('text')\nprint('text', file=sys.stderr)\ndef load(folder):\n    {code}\n    print('text')\n"
+    model = RAW + f"import sys\nprint('text')\nprint('text', file=sys.stderr)\ndef load(folder):\n    {code}\n"
     guest = opened(Role.PREDICT)
     begin(guest, model, role=Role.PREDICT)
     seen = listen(guest, lambda *_: None)
@@ -133,7 +135,7 @@ def test_a_predict_guest_can_say_nothing_textual(opened, code, why):
 
 def test_the_fault_says_nothing_that_the_guest_wrote(opened):
     guest = opened(Role.PREDICT)
-    begin(guest, RAW + "raw(b'{\"t\":\"my secret\",\"my secret\":1}\\n')", role=Role.PREDICT)
+    begin(guest, RAW + 'raw(b\'{"t":"my secret","my secret":1}\\n\')', role=Role.PREDICT)
     with pytest.raises(GuestFault) as caught:
         while True:
             guest.recv(5)

@@ -165,7 +165,9 @@ def test_a_stop_interrupts_a_request_that_nobody_answers(opened):
 
 def test_a_guest_that_ignores_the_stop_is_killed_after_a_grace(opened):
     guest = opened()
-    begin(guest, "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint(1, flush=True)\ntime.sleep(60)")
+    begin(
+        guest, "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint(1, flush=True)\ntime.sleep(60)"
+    )
     listen(guest, until=lambda seen: bool(seen.out))
     guest.send("stop")
     seen = listen(guest)

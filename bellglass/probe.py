@@ -16,7 +16,7 @@ from bellglass.errors import ModelFault
 from bellglass.ports import Model
 from bellglass.records import ChatMessage, ChatReply, ChatRequest, Cost, ToolSpec
 
-PROBE_BYTES = 40_000  # about 10,000 tokens: over the 2,048 to 8,192 that local servers start with
+PROBE_BYTES = 42_000  # about 10,000 tokens: over the 2,048 to 8,192 that local servers start with
 TOOL = "repeat_marker"
 OUTPUT_TOKENS = 2048  # room for a reasoning model to think first
 

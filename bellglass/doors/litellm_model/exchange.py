@@ -15,7 +15,7 @@ import functools
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,7 +104,7 @@ class Watch:
             response.read()
             exchange.body, exchange.complete = response.content, True
 
-        hooks = {"request": [on_request], "response": [on_response]}
+        hooks: dict[str, list[Callable[..., Any]]] = {"request": [on_request], "response": [on_response]}
         # No redirects: one to another host would carry the key there.
         return httpx.Client(verify=_certificates(), event_hooks=hooks, follow_redirects=False)
 

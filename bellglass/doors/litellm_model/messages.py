@@ -57,8 +57,8 @@ def _call(call: ToolCall, strict_args: bool) -> Json:
 
 
 def incoming(response: Json, cost: Cost, sampling: dict[str, Json], body: bytes) -> ChatReply:
-    """`response` is litellm's, as a plain dict; `body` the provider's own words. Raises KeyError, TypeError, IndexError or ValueError when it has no
-    usable message."""
+    """`response` is litellm's, as a plain dict; `body` the provider's own words. Raises KeyError, TypeError,
+    IndexError or ValueError when it has no usable message."""
     choice = response["choices"][0]
     message = choice["message"]
     calls = tuple(_read_call(call, at) for at, call in enumerate(message.get("tool_calls") or ()))

@@ -99,7 +99,7 @@ def resolve(name: str, environ: Mapping[str, str]) -> Endpoint:
             f"a key in {provider.key_variable}{local}",
             f"export {provider.key_variable}=…",
         )
-    keys = tuple(environ[p.key_variable].strip() for p in PROVIDERS.values() if environ.get(p.key_variable or ""))
+    keys = tuple(environ.get(p.key_variable or "", "").strip() for p in PROVIDERS.values())
     return Endpoint(name, family, model, base, key or NO_KEY, not given, keys)
 
 

@@ -145,7 +145,7 @@ def test_a_diff_hides_nothing_from_the_person_who_reads_it(lineage: Lineage) -> 
     assert "-x = 1\n" in diff
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.text())
 def test_visible_text_has_no_character_that_a_terminal_acts_on(text: str) -> None:
     shown = visible(text)

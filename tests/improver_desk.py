@@ -84,6 +84,7 @@ class ToyDesk:
     runs: list[tuple[str, float, float | str]] = field(default_factory=list)  # note, fraction, score
     notes: list[str] = field(default_factory=list)
     chats: int = 0
+    bundle: dict[str, bytes] = field(default_factory=dict)  # what the session submitted, where a test keeps it
 
     def __post_init__(self) -> None:
         self._gateway = Gateway({"main": self.model}, MemoryBook())

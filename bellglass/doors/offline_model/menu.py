@@ -65,7 +65,7 @@ def number(path: str, pattern: str, change: Callable[[float], float], low: float
         value = change(float(found[1]))
         if value == float(found[1]) or not low <= value <= high:
             return None
-        word = str(int(value)) if found[1].isdigit() else f"{value:.4g}"
+        word = str(int(value)) if found[1].isdigit() else repr(float(f"{value:.4g}"))
         return {**files, path: text[: found.start(1)] + word + text[found.end(1) :]}
 
     return apply

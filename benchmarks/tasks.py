@@ -1,0 +1,152 @@
+"""Measures the tasks: floor, compressors, the starter after each budget, the noise of its seeds.
+
+    python benchmarks/tasks.py stories [--presets tiny,cpu] [--seeds 4] [--out FILE] [--write]
+
+Each training is one line of the results file, keyed by what made it (trainer, data, budget, seed), so a run that was
+cut off goes on where it stopped, and only what changed is measured again. `--write` puts the figures, with machine and
+command, into the task's task.toml under [measured]. Trainings run without a glass: see bare_trial.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+import lzma
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: one thread, as in a glass
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from bare_trial import run as run_trial  # noqa: E402
+
+from bellglass import tasks  # noqa: E402
+from bellglass.paths import content_hash, content_root  # noqa: E402
+from bellglass.records import Budget, Seeds  # noqa: E402
+
+SECRET = hashlib.sha256(b"benchmarks/tasks.py").digest()  # measuring needs no secrecy; every run uses the same data
+LONGER = 60.0  # CPU-seconds: what the starter does when it gets four times the `cpu` preset
+
+
+class Results:
+    """A file of JSON lines; what is in it is not measured again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self._known = {line["key"]: line for line in map(json.loads, lines)}
+
+    def get(self, key: str) -> dict | None:
+        return self._known.get(key)
+
+    def put(self, key: str, facts: dict) -> dict:
+        line = {"key": key, **facts}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._known[key] = line
+        return line
+
+
+def train_once(
+    results: Results, trainer: Path, task: tasks.Task, preset: tasks.Preset, amount: float, seed: int
+) -> dict:
+    budget = Budget("cpu_seconds", amount, 10 * amount)
+    trainer_hash, data_hash = content_hash(trainer)[:12], content_hash(task.folder / "data.py")[:12]
+    docs = (preset.train_docs, preset.select_docs)
+    key = f"{task.name} {trainer_hash} {data_hash} docs {docs} {amount:g} cpu_seconds seed {seed}"
+    known = results.get(key)
+    if known is not None:
+        return known
+    train, test = (tasks.make(task, split, SECRET, n) for split, n in zip(("train", "select"), docs, strict=True))
+    outcome = run_trial(trainer, task, train, test, Seeds(1000 + seed, 2000 + seed), budget)
+    facts = {name: value for name, value in asdict(outcome).items() if name not in ("weights", "metrics")}
+    return results.put(key, {**facts, "weights_mb": len(outcome.weights) / 1e6})
+
+
+def compressors(task: tasks.Task, docs: int) -> Iterator[tuple[str, float]]:
+    """Bits per target of general compressors over the train split, as one text of one byte a token."""
+    made = tasks.make(task, "train", SECRET, docs)
+    text = made.tokens[made.tokens > 0].astype("u1").tobytes()
+    yield "gzip", 8 * len(gzip.compress(text, 9)) / made.target.sum()
+    yield "xz", 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / made.target.sum()
+
+
+def measure(task: tasks.Task, trainer: Path, presets: list[str], seeds: int, longer: bool, results: Results) -> dict:
+    found: dict[str, object] = {}
+    if task.floor == "exact":
+        made = tasks.make(task, "final", SECRET, 1000)
+        found["floor"] = float(made.floor_bits.sum(dtype=float) / made.target.sum())
+        found.update(compressors(task, task.presets["cpu"].train_docs))
+    amounts = [(name, task.presets[name], task.presets[name].budget.amount) for name in presets]
+    if longer:
+        amounts.append((f"{LONGER:g}s", task.presets["cpu"], LONGER))
+    for name, preset, amount in amounts:
+        runs = [train_once(results, trainer, task, preset, amount, seed) for seed in range(1 if amount > 30 else seeds)]
+        scores = [line["score"] for line in runs]
+        found[f"starter_{name}"] = statistics.mean(scores)
+        found[f"steps_{name}"] = round(statistics.mean(line["asked"] for line in runs))
+        found[f"judge_cpu_seconds_{name}"] = statistics.mean(line["predict_seconds"] for line in runs)
+        if len(scores) > 1:
+            found[f"noise_{name}"] = statistics.stdev(scores)
+    return found
+
+
+def machine() -> str:
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def write(task: tasks.Task, found: dict) -> None:
+    """Replace the lines of [measured] that were measured now; the others stay."""
+    path = task.folder / "task.toml"
+    kept, _, _ = path.read_text().partition("[measured]")
+    merged = {**task.measured, **found}
+    lines = [f"{name} = {json.dumps(round(v, 4) if isinstance(v, float) else v)}" for name, v in merged.items()]
+    path.write_text(
+        kept.rstrip() + "\n\n[measured] # bits as in `unit`, above the floor; gzip, xz and floor itself: raw\n"
+    )
+    with path.open("a") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=tasks.names())
+    parser.add_argument("--presets", default="tiny,cpu")
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--longer", action="store_true", help=f"also one training of {LONGER:g} CPU-seconds")
+    parser.add_argument("--trainer", type=Path, help="another trainer folder; its figures are named reference_…")
+    parser.add_argument("--out", type=Path, default=Path(".cache") / "benchmarks" / "tasks.jsonl")
+    parser.add_argument("--write", action="store_true", help="put the figures into task.toml")
+    asked = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    task = tasks.load(asked.task)
+    trainer = (asked.trainer or content_root() / "trainer_seed").resolve()
+    found = measure(task, trainer, asked.presets.split(","), asked.seeds, asked.longer, Results(asked.out.resolve()))
+    if asked.trainer:
+        found = {k.replace("starter", "reference"): v for k, v in found.items() if k.startswith("starter")}
+    else:
+        found |= {"machine": machine(), "command": "python " + " ".join(["benchmarks/tasks.py", *sys.argv[1:]])}
+    print(json.dumps(found, indent=2))
+    if asked.write:
+        write(task, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -105,7 +105,9 @@ def test_there_is_no_network_not_even_to_this_host(opened):
 
 @pytest.mark.behaviour("no_network")
 def test_there_is_no_interface_but_loopback(opened):
-    assert told(opened, "import socket; print([name for _, name in socket.if_nameindex()])") == "['lo']"
+    # From a file: where even asking takes a socket, none is to be had.
+    code = "print([line.split(':')[0].strip() for line in open('/proc/net/dev') if ':' in line])"
+    assert told(opened, code) == "['lo']"
 
 
 @pytest.mark.behaviour("no_host_files")

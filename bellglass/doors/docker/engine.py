@@ -222,10 +222,12 @@ class Engine:
                 decode=True,
                 network_mode="none" if offline else None,
             )
+            last = ""
             for part in parts:
                 if "error" in part:
-                    raise _build_failed(thing, str(part["error"]))
+                    raise _build_failed(thing, f"{part['error']}; last words: {last[-300:]}")
                 if text := str(part.get("stream", "")).rstrip():
+                    last = f"{last} {text}" if not text.startswith("Step ") else ""
                     yield text
 
     def _translated(self, thing: str) -> contextlib.AbstractContextManager[None]:
@@ -367,12 +369,11 @@ _ANSWERS = (
 
 
 def _build_failed(thing: str, text: str) -> Exception:
-    ours = _ours(thing, "", RuntimeError(text))
-    if any(word in text.lower() for word in ("no space left",)):
-        return ours
+    if "no space left" in text.lower():
+        return _ours(thing, "", RuntimeError(text))
     return SetupError(
         thing,
-        _short(text),
+        " ".join(text.split())[-600:],
         "a base image that can be had (--base) and wheels that can be reached (--wheels)",
         "bellglass image build --help",
     )

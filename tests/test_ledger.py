@@ -254,6 +254,7 @@ def test_a_creation_that_was_cut_off_can_be_repeated(folder: Path) -> None:
     folder.mkdir()
     (folder / "loop.db.new").write_bytes(b"half")
     filled(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["loop.db", "loop.lock"]
 
 
 # Ownership

@@ -27,12 +27,14 @@ from bellglass.cli_options import (
 )
 from bellglass.errors import Interrupted
 
+DEMO = {"task": "stories", "preset": "tiny", "pairs": 3, "trials_per_generation": 3}  # about 300 CPU-seconds
+
 
 def demo(
     seed: Seed = None, generations: Generations = 3, glass: GlassName = "auto", loops: Loops = None, json: Json = False
 ) -> None:
     """A real loop of three generations with the offline improver: about three minutes, no key, no GPU."""
-    chosen = {"task": "stories", "preset": "tiny", "seed": seed, "generations": generations, "glass": glass}
+    chosen = {**DEMO, "seed": seed, "generations": generations, "glass": glass}
     folder = _start(None, chosen, loops, json)
     print(
         f"\nNext:\n  bellglass status {folder.name}\n  bellglass diff {folder.name} 1\n  bellglass verify {folder.name}"

@@ -1,0 +1,49 @@
+"""Writes docs/cli.md from the commands themselves: `python docs/make_cli.py`. A test compares the two."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import typer  # noqa: E402
+
+from bellglass.cli import app  # noqa: E402
+
+
+def page() -> str:
+    group: Any = typer.main.get_command(app)
+    parts = ["# Commands\n\nMade by `python docs/make_cli.py`; don't edit.\n"]
+    for name, command in sorted(group.commands.items()):
+        subcommands = getattr(command, "commands", None)
+        if subcommands:
+            parts += [describe(f"{name} {inner}", each) for inner, each in sorted(subcommands.items())]
+        else:
+            parts.append(describe(name, command))
+    return "\n".join(parts)
+
+
+def describe(name: str, command: Any) -> str:
+    words = [
+        f"{p.name.upper()}" if p.required else f"[{p.name.upper()}]"
+        for p in command.params
+        if not p.opts[0].startswith("-")
+    ]
+    lines = [
+        f"## bellglass {name}\n",
+        (command.help or "").strip() + "\n",
+        f"    bellglass {' '.join([name, *words])} [options]\n",
+    ]
+    for parameter in command.params:
+        if not parameter.opts[0].startswith("-"):
+            lines.append(f"- `{parameter.name.upper()}`: {parameter.help}")
+        else:
+            lines.append(f"- `{parameter.opts[0]}`: {parameter.help}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    (HERE / "cli.md").write_text(page())

@@ -164,17 +164,7 @@ def test_a_diff_has_a_size_cap_and_says_so(lineage: Lineage) -> None:
 # The person's git
 
 
-def test_hostile_git_config_has_no_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home, ran = tmp_path / "home", tmp_path / "ran"
-    (home / "template" / "hooks").mkdir(parents=True)
-    hook = home / "hook"
-    hook.write_text(f"#!/bin/sh\ntouch {ran}\nexit 1\n")
-    hook.chmod(0o755)
-    for name in ("reference-transaction", "post-update", "pre-auto-gc"):
-        (home / "template" / "hooks" / name).symlink_to(hook)
-    (home / "attributes").write_text("* -diff filter=evil diff=evil\n")
-    (home / ".gitconfig").write_text(
-        f"""
+HOSTILE_CONFIG = """
 [init]
     templateDir = {home}/template
     defaultBranch = evil
@@ -206,7 +196,18 @@ def test_hostile_git_config_has_no_effect(tmp_path: Path, monkeypatch: pytest.Mo
 [commit]
     gpgSign = true
 """
-    )
+
+
+def test_hostile_git_config_has_no_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, ran = tmp_path / "home", tmp_path / "ran"
+    (home / "template" / "hooks").mkdir(parents=True)
+    hook = home / "hook"
+    hook.write_text(f"#!/bin/sh\ntouch {ran}\nexit 1\n")
+    hook.chmod(0o755)
+    for name in ("reference-transaction", "post-update", "pre-auto-gc"):
+        (home / "template" / "hooks" / name).symlink_to(hook)
+    (home / "attributes").write_text("* -diff filter=evil diff=evil\n")
+    (home / ".gitconfig").write_text(HOSTILE_CONFIG.format(home=home, hook=hook))
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
     for name, value in {

@@ -1,92 +1,42 @@
-"""The litellm door over real HTTP, against the shipped double: good days, bad days, and no key anywhere.
+"""The litellm door over real HTTP, against the shipped double: good days and bad days, each honestly charged.
 
 One import of litellm serves the whole module; it takes seconds.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import logging
-import os
-import subprocess
-import sys
 import time
-import traceback
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support import MemoryBook
-
-from bellglass.doors.litellm_model import LitellmModel, library
-from bellglass.doors.litellm_model.exchange import NOTHING_SENT
-from bellglass.doors.litellm_model.provider import Endpoint, is_loopback, resolve
-from bellglass.doors.model_server import Answer, Fault, ModelServer, Script, scripts
-from bellglass.errors import ModelFault, SetupError, UsageError
-from bellglass.forecast import Price
-from bellglass.gateway import Gateway
-from bellglass.records import CallKey, ChatMessage, ChatReply, ChatRequest, Cost, Json, ToolCall, ToolSpec
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("litellm") is None, reason="needs the litellm extra: pip install 'bellglass[litellm]'"
+from litellm_bench import (
+    CLOUD,
+    EVERY,
+    KEY,
+    OPAQUE,
+    PRICE,
+    PROMPT,
+    REQUEST,
+    TOOLS,
+    ask,
+    door,
+    environ,
+    fault_of,
+    needs_litellm,
 )
 
-KEY = "sk-RECOGNISABLE-0123456789abcdef"
-PROMPT = "the-word-that-no-log-may-hold"
-PRICE = Price(1.0, 2.0)
-TOOLS = (ToolSpec("write_file", "Write a file.", {"type": "object", "properties": {"path": {"type": "string"}}}),)
-REQUEST = ChatRequest("main", (ChatMessage("system", "Be brief."), ChatMessage("user", PROMPT)), TOOLS, 100)
-THOUGHT = {"type": "thinking", "thinking": "hmm", "signature": "s1g"}
-REASONING = {
-    "type": "reasoning",
-    "id": "rs_1",
-    "encrypted_content": "x",
-    "summary": [{"type": "summary_text", "text": "h"}],
-}
-OPAQUE: dict[str, Json] = {
-    "openai/foo": {"type": "reasoning_content", "reasoning_content": "hmm"},
-    "openai/responses/foo": {"type": "reasoning_items", "reasoning_items": [REASONING]},
-    "anthropic/claude-sonnet-4-5": THOUGHT,
-    "ollama/llama3": {"type": "reasoning_content", "reasoning_content": "hmm"},
-}
-EVERY = list(OPAQUE)
-CLOUD = "anthropic/claude-sonnet-4-5"
+from bellglass.doors.litellm_model import LitellmModel, library
+from bellglass.doors.model_server import Answer, ModelServer, Script, scripts
+from bellglass.errors import ModelFault, SetupError, UsageError
+from bellglass.records import ChatMessage, ChatReply, ChatRequest, Cost, ToolCall
+
+pytestmark = needs_litellm
 
 
 @pytest.fixture(scope="module", autouse=True)
 def litellm() -> Any:
     return library.load()
-
-
-def environ(server: ModelServer) -> dict[str, str]:
-    return {
-        "OPENAI_BASE_URL": server.openai_base,
-        "OPENAI_API_KEY": KEY,
-        "ANTHROPIC_BASE_URL": server.url,
-        "ANTHROPIC_API_KEY": KEY,
-        "OLLAMA_HOST": server.url.removeprefix("http://"),
-    }
-
-
-def door(server: ModelServer, name: str = "openai/foo", **options: Any) -> LitellmModel:
-    options = {"price": PRICE, "attempt_seconds": 20.0, "backoff_seconds": 0.01, **options}
-    return LitellmModel(name, environ=environ(server), **options)
-
-
-def ask(script: Script, name: str = "openai/foo", request: ChatRequest = REQUEST, **options: Any) -> ChatReply:
-    with ModelServer(script) as server:
-        reply = door(server, name, **options).chat(request)
-        assert not server.faults
-        return reply
-
-
-def fault_of(script: Script, name: str = "openai/foo", **options: Any) -> tuple[ModelFault, int]:
-    """The fault, and how many attempts reached the server."""
-    with ModelServer(script) as server:
-        with pytest.raises(ModelFault) as caught:
-            door(server, name, **options).chat(REQUEST)
-        return caught.value, len(server.asked)
 
 
 # Good days
@@ -346,164 +296,6 @@ def test_what_ollama_would_silently_truncate_is_refused_before_it_is_sent() -> N
             door(server, "ollama/llama3").chat(long)
         assert (caught.value.code, caught.value.billed) == ("context_overflow", False)
         assert not server.asked
-
-
-# Start-up
-
-
-def test_a_missing_key_names_its_variable() -> None:
-    for name, variable in ((CLOUD, "ANTHROPIC_API_KEY"), ("openai/gpt-4o", "OPENAI_API_KEY")):
-        with pytest.raises(SetupError) as caught:
-            LitellmModel(name, environ={})
-        assert variable in str(caught.value)
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "127.9.9.9"])
-def test_a_server_on_this_machine_needs_no_key(host: str) -> None:
-    LitellmModel("openai/foo", environ={"OPENAI_BASE_URL": f"http://{host}:8000/v1"})
-
-
-@pytest.mark.parametrize("host", ["10.0.0.5", "localhost.evil.com", "127.0.0.1.evil.com"])
-def test_a_server_elsewhere_needs_one(host: str) -> None:
-    with pytest.raises(SetupError):
-        LitellmModel("openai/foo", environ={"OPENAI_BASE_URL": f"http://{host}:8000/v1"})
-
-
-@pytest.mark.parametrize("name", ["", "gpt-4", "openai/", "nobody/x"])
-def test_an_unknown_provider_is_a_usage_error(name: str) -> None:
-    with pytest.raises(UsageError):
-        LitellmModel(name, environ={"OPENAI_API_KEY": KEY})
-
-
-def test_an_address_that_is_none_is_a_setup_error_that_does_not_repeat_it() -> None:
-    with pytest.raises(SetupError) as caught:
-        LitellmModel("openai/foo", environ={"OPENAI_BASE_URL": KEY, "OPENAI_API_KEY": KEY})
-    assert KEY not in str(caught.value)
-
-
-def test_ollamas_address_may_be_written_as_ollama_writes_it() -> None:
-    for given, base in {
-        "0.0.0.0": "http://127.0.0.1:11434",
-        "box:1234": "http://box:1234",
-        "https://box.example": "https://box.example",
-        "": "http://127.0.0.1:11434",
-    }.items():
-        assert resolve("ollama/x", {"OLLAMA_HOST": given}).base == base
-    assert not is_loopback("http://box:1234")
-
-
-@pytest.mark.parametrize("version", ["1.82.7", "1.82.8", "1.106.0", "1.107.3", "1.108.1.dev2", "2.0.0", "2.1"])
-def test_a_bad_release_of_litellm_is_refused(version: str) -> None:
-    with pytest.raises(SetupError) as caught:
-        library.refuse_bad_version(version)
-    assert version in str(caught.value)
-
-
-@pytest.mark.parametrize("version", ["1.82.6", "1.82.9", "1.105.3", "1.109.0"])
-def test_a_good_release_is_not(version: str) -> None:
-    library.refuse_bad_version(version)
-
-
-def test_a_reachable_server_is_found_without_a_key_or_a_prompt() -> None:
-    with ModelServer(scripts.refuses_key()) as server:
-        for name in EVERY:
-            door(server, name).reachable()
-        assert not server.asked
-
-
-def test_making_a_model_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from bellglass.doors.litellm_model import LitellmModel;"
-        "LitellmModel('openai/x', environ={'OPENAI_API_KEY': 'k'});"
-        "print([m for m in ('litellm', 'openai', 'httpx') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
-    assert done.stdout.strip() == "[]"
-
-
-# Nothing leaks
-
-
-def echoes(status: int) -> Script:
-    """A server that repeats everything it was told, as debugging proxies do."""
-    return lambda request, index: Fault(status, "error", f"you sent Authorization: Bearer {KEY} and {KEY[3:15]}")
-
-
-LEAKS: dict[str, Script] = {
-    **{str(status): echoes(status) for status in (302, 400, 401, 404, 413, 429, 500)},
-    "slow": scripts.slow(30),
-    "dead": scripts.dead(),
-    "garbage": scripts.bills_garbage(),
-    "not json": lambda request, index: Answer(200, f"<html>{KEY}</html>".encode()),
-    "error page": lambda request, index: Answer(502, f"<html>{KEY}</html>".encode()),
-    "fine": scripts.says("fine"),
-}
-
-
-@pytest.fixture
-def everything_logged() -> Iterator[list[str]]:
-    lines: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage() + str(record.__dict__))
-
-    root, keep = logging.getLogger(), Keep()
-    level = root.level
-    root.addHandler(keep)
-    root.setLevel(1)
-    yield lines
-    root.removeHandler(keep)
-    root.setLevel(level)
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_the_key_is_in_no_error_record_log_or_output(
-    name: str, everything_logged: list[str], capfd: pytest.CaptureFixture[str]
-) -> None:
-    texts: list[str] = []
-    hangers_on: list[BaseException | None] = []
-    for what, script in LEAKS.items():
-        book = MemoryBook()
-        with ModelServer(script) as server:
-            model = door(server, name, attempt_seconds=0.2, total_seconds=1.0)
-            texts.append(repr(model) + repr(vars(model)))
-            try:
-                Gateway({"main": model}, book).chat(wire_body(), CallKey(1, "improve", 0))
-                assert what == "fine"
-            except ModelFault as fault:
-                texts += [repr(fault), str(fault), repr(vars(fault)), "".join(traceback.format_exception(fault))]
-                hangers_on += [fault.__cause__, fault.__context__]
-        texts.append(repr(book))
-    assert not any(hangers_on)
-    printed = capfd.readouterr()
-    logged = "".join(everything_logged)
-    for text in [*texts, printed.out, printed.err, logged]:
-        assert KEY not in text
-        assert KEY[3:15] not in text
-    assert PROMPT not in printed.out + printed.err + logged
-    assert "Give Feedback" not in printed.out
-
-
-def wire_body() -> bytes:
-    return json.dumps({"model": "main", "messages": [{"role": "user", "text": PROMPT}]}).encode()
-
-
-def test_a_providers_message_is_shown_unless_it_holds_a_piece_of_the_key() -> None:
-    endpoint = Endpoint("openai/x", "openai", "x", "http://user:pa55word@h:1", KEY, False, (KEY,))
-    assert endpoint.clean("too many messages in org-abc123\n") == "too many messages in org-…"
-    for leak in (KEY, KEY[:6], f"it ends in {KEY[-6:]}.", "pa55word"):
-        assert "withheld" in endpoint.clean(f"bad key {leak}")
-    assert "pa55word" not in endpoint.address
-    assert KEY not in repr(endpoint)
-
-
-def test_the_environments_loud_switches_are_overruled(litellm: Any) -> None:
-    assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
-    assert os.environ["LITELLM_MODE"] == "PRODUCTION"
-    assert litellm.suppress_debug_info
-    assert not litellm.callbacks
-    assert "ConnectError" in NOTHING_SENT
 
 
 # A model behind HTTP

@@ -48,9 +48,7 @@ class Books:
         if passed >= at_least:
             self._clock_from += passed
             self.record("loop.clock", wall_seconds=round(passed, 3))
-        limit = self.bounds.wall_seconds
-        if limit is not None and self.state.wall_seconds >= limit:
-            raise BoundReached("wall time", f"{self.state.wall_seconds:.0f} s used", f"at most {limit:.0f} s")
+        bounds_.admit_count(self.bounds, "wall_seconds", self.state.wall_seconds, 0)
 
     def tick_quietly(self) -> None:
         """Book the rest of the wall time as the loop ends, whatever the bound says."""

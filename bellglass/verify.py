@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bellglass import tasks
 from bellglass.blobs import Blobs
-from bellglass.config import LoopConfig
+from bellglass.config import restore
 from bellglass.errors import BellglassError, GuestFault
 from bellglass.ledger import Ledger
 from bellglass.lineage import Lineage
@@ -108,7 +108,7 @@ def rejudge(folder: Path, ledger: Ledger, glass: Glass) -> list[Finding]:
     secret = _secret(folder, state)
     if secret is None:
         return [Finding("rejudge", False, "the secret is not revealed")]
-    config = LoopConfig.model_validate(state.config)
+    config = restore(state.config)
     task = tasks.load(config.task)
     bench = Workbench(task, config.preset_of(task), secret, config.device, side_by_side=1)
     lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")

@@ -111,6 +111,7 @@ def open_loop(
         config = restore(books.state.config, overrides)
         books.bounds = config.bounds
         books.settle_orphans()
+        books.blobs.sweep()
         if books.state.final is not None and overrides:
             found = "finished: `final` was opened and the secret is revealed"
             raise UsageError(f"loop {folder.name}", found, "a new loop", "bellglass run --help")

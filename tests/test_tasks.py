@@ -54,7 +54,7 @@ def test_a_name_that_climbs_out_is_an_unknown_task() -> None:
     [
         ('title = "', "title = ", "broken TOML"),
         ("vocab = 60", 'vocab = "60"', "vocab; found: '60'; needed: a whole number"),
-        ("vocab = 60", "vocab = true", "vocab; found: True"),
+        ("context = 256", "context = true", "context; found: True"),
         ("vocab = 60", "vocab = 1", "needed: 2 to"),
         ("vocab = 60\n", "", "vocab; found: nothing"),
         ('floor = "exact"', 'floor = "about"', "one of exact, unknown"),

@@ -36,8 +36,16 @@ class _Waiting:
 class WarmGlass:
     """The same port as the glass inside."""
 
-    def __init__(self, glass: Glass, ready: Mapping[Role, int], *, idle_seconds: float = IDLE_SECONDS) -> None:
-        self._glass, self._ready, self._idle_seconds = glass, dict(ready), idle_seconds
+    def __init__(
+        self,
+        glass: Glass,
+        ready: Mapping[Role, int],
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._glass, self._ready = glass, dict(ready)
+        self._idle_seconds, self._patience_seconds = idle_seconds, patience_seconds
         self.name, self.sealed = glass.name, glass.sealed
         self._waiting: list[_Waiting] = []
         self._wanted: dict[Role, GuestSpec] = {}
@@ -104,7 +112,7 @@ class WarmGlass:
                 if self._closed:
                     return
             assert spec is not None
-            _wait_for_a_core(PATIENCE_SECONDS)
+            _wait_for_a_core(self._patience_seconds)
             spec = replace(
                 spec,
                 deadline_seconds=spec.deadline_seconds + self._idle_seconds,

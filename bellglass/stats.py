@@ -1,6 +1,6 @@
 """The few statistics that decisions rest on: Student's t, the normal distribution, and intervals of means.
 
-Pure Python and `math` only, so that importing costs nothing. Values agree with tables and with scipy to about ten
+Pure Python and `math` only, so that importing costs nothing. Values agree with tables and with scipy to at least seven
 digits (tests/test_stats.py); the gate needs three.
 """
 

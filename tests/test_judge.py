@@ -16,7 +16,7 @@ from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import BellglassError, GuestFault
 from bellglass.records import Budget, Verdict
 from bellglass.steps import proof as proofs
-from bellglass.steps.judge import Judged, code_lengths, judge
+from bellglass.steps.judge import Judged, _Proved, _verdict, code_lengths, judge
 from bellglass.tasks import Documents, Preset, Task
 
 VOCAB = 16
@@ -200,12 +200,17 @@ def test_verdicts_are_given_per_skill_and_above_the_floor(glass: ProcessGlass) -
 @pytest.mark.parametrize("model", [PEEKING, REMEMBERING, CAUTIOUS], ids=["peeking", "remembering", "cautious"])
 def test_a_model_that_looks_behind_the_position_is_caught_and_gains_nothing(glass: ProcessGlass, model: str) -> None:
     docs = documents()
-    verdict, proof = proven(ask(glass, model, docs))
+    judged = ask(glass, model, docs)
+    verdict, proof = proven(judged)
     honest = honest_bits(docs).mean()
     assert not proof.agrees
     assert proof.mean_gap_bits > 0.5
     assert proof.gap_z > 3.0
-    assert verdict.score > honest - 3 * verdict.sampling_se, "what it looked up is taken off again"
+    looked_up = judged.bits.sum() / verdict.targets
+    assert looked_up < 0.5 * honest
+    assert verdict.raw_bits == pytest.approx(looked_up + proof.mean_gap_bits, abs=1e-5)
+    assert verdict.score > honest - 0.2, "what it looked up is taken off again"
+    assert verdict.sampling_se > 0.05, "and the correction's own error is counted"
 
 
 def test_a_leak_at_the_worst_position_in_a_thousand_is_caught(glass: ProcessGlass) -> None:
@@ -386,3 +391,12 @@ def test_the_hosts_own_model_knows_habits_and_pays_for_surprises() -> None:
     assert expected.mean() < bits[:, 1:].mean() < expected.mean() + 0.6
     assert bits[docs.tokens == RARE].mean() > 5.0
     assert not bits[:, 0].any()
+
+
+def test_a_score_that_the_proof_finds_too_bad_is_not_improved_by_it() -> None:
+    docs = documents(8)
+    bits = np.where(docs.target, 2.0, 0.0)
+    better = _Proved(proofs.Proof(8, -0.01, -1.0, 0.0, 0.0, agrees=True), gap_se=0.5)
+    verdict = _verdict(task(), docs, bits, better)
+    assert verdict.raw_bits == pytest.approx(2.0)
+    assert verdict.sampling_se == pytest.approx(0.5)

@@ -103,6 +103,7 @@ def header(text: str) -> tuple[str, dict, int]:
         '{"t":"request","id":1,"op":"next","args":{"a":[[[[[[[]]]]]]]}}',
         '{"t":"request","id":1,"op":"next","args":{"a":"\\ud800"}}',
         '{"t":"request","id":1,"op":"next","args":{"a":1,"a":2}}',
+        '{"t":"request","id":1,"op":"next","args":{"a":1e999}}',
         '{"t":"done","code":-1,"why":"ok"}',
         '{"t":"done","code":256,"why":"ok"}',
         '{"t":"done","code":0,"why":"my own words"}',
@@ -215,6 +216,7 @@ def test_a_predict_guest_may_send_nothing_textual():
     with pytest.raises(GuestFault) as caught:
         taken(ready(Role.PREDICT), "request", id=1, op="next", args={"text": "x"})
     assert caught.value.code == "refused"
+    assert taken(ready(Role.PREDICT), "done", code=77, why="crashed") == Done(1, "crashed")
 
 
 def test_nothing_but_logs_and_beats_may_come_before_ready_and_nothing_after_done():
@@ -265,7 +267,7 @@ def test_at_most_eight_requests_may_be_open():
 def test_frames_per_second_are_limited_beats_included():
     now = [0.0]
     intake = Intake(policy(small_frames_per_second=10.0), clock=lambda: now[0])
-    for _ in range(30):
+    for _ in range(50):
         taken(intake, "beat", cpu_s=0)
     with pytest.raises(GuestFault) as caught:
         taken(intake, "beat", cpu_s=0)

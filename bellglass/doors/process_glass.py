@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from bellglass import processes
-from bellglass.errors import BellglassError, SetupError
+from bellglass.errors import SetupError
 from bellglass.paths import content_root
 from bellglass.ports import GuestExit, GuestSpec
 from bellglass.records import Json
@@ -95,6 +95,10 @@ class ProcessGuest:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        return self._exit is not None
+
     def send(self, frame_type: str, body: bytes | memoryview = b"", **fields: Json) -> None:
         self.line.send(frame_type, body, **fields)
 
@@ -149,10 +153,10 @@ class ProcessGlass:
             found = f"it does not start: {error}"
             raise SetupError("a guest process", found, f"a runnable {self._python}", "bellglass doctor") from None
         with self._lock:
-            self._guests.append(guest)
+            self._guests = [each for each in self._guests if not each.ended] + [guest]
         try:
             greet(guest.line, spec, READY_SECONDS)
-        except BellglassError:
+        except BaseException:  # an interrupt from the keyboard too
             guest.end()
             raise
         return guest
@@ -167,7 +171,8 @@ class ProcessGlass:
         """Ends and removes the guests of drivers that are gone. Other drivers of this user keep theirs."""
         count = 0
         for folder in self._home.glob("new-*"):  # its driver died before it had marked the folder as a guest's
-            if processes.start_time(int(folder.name.split("-")[1])) is None:
+            driver = folder.name.split("-")[1]
+            if not driver.isdigit() or processes.start_time(int(driver)) is None:
                 remove_tree(folder)
         for folder in sorted(self._home.glob("guest-*")):
             try:

@@ -91,7 +91,7 @@ print(got)
 
 @pytest.mark.behaviour("supervisor_untouchable")
 def test_a_child_of_the_same_user_cannot_reach_into_its_supervisor(opened):
-    assert told(opened, REACH_FOR_PARENT, seconds=5) == "[]"
+    assert told(opened, REACH_FOR_PARENT, seconds=4) == "[]"
 
 
 @pytest.mark.behaviour("no_network")

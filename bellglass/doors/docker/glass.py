@@ -149,6 +149,7 @@ class DockerGlass:
         For tests: `warm=False` makes guests that don't import torch ahead; `prove=False` leaves out the self-check,
         by which the first `open` refuses a daemon whose limits don't hold.
         """
+        self._owns_engine = engine is None
         self._engine = engine or Engine.connect()
         self._runtime = runtime or ""
         self._extra = () if warm else ("--cold",)
@@ -193,6 +194,8 @@ class DockerGlass:
         with self._lock:
             guests, self._guests = self._guests, []
         reaper.side_by_side(DockerGuest.end, guests)
+        if self._owns_engine:
+            self._engine.close()
 
     def _prove(self) -> None:
         with self._proving:

@@ -157,10 +157,10 @@ def _refers_outside(schema: Json) -> bool:
 
 def _parse(body: bytes) -> Json:
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_pairs, parse_constant=_constant)
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_pairs)
         if _depth_over(value, MAX_DEPTH):
             _refuse(f"JSON nested deeper than {MAX_DEPTH}")
-        _json(value)  # a lone surrogate passes the parser and would break the canonical form
+        _json(value)  # a lone surrogate, NaN and Infinity pass the parser and have no canonical form
     except (ValueError, RecursionError):
         _refuse("a body that is not strict JSON")
     return value
@@ -171,10 +171,6 @@ def _pairs(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     if len(fields) < len(pairs):
         raise ValueError("a key twice")
     return fields
-
-
-def _constant(name: str) -> NoReturn:
-    raise ValueError(name)
 
 
 def _depth_over(value: Json, limit: int) -> bool:

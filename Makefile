@@ -26,6 +26,7 @@ fix:
 	@$(BOOTSTRAP) --with dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python docs/make_cli.py
 
 venv:
 	@$(BOOTSTRAP) --with dev

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ def commands_typed(text: str) -> Iterator[str]:
     lines = [line for block in FENCE.findall(text) for line in block.splitlines()]
     lines += re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
     for line in lines:
-        typed = re.sub(r"^(\$ |[A-Z_]+=\S+ |\.venv/bin/)+", "", line.strip()).split("  #")[0]
+        typed = re.sub(r"^(\$ |[A-Z_]+=\S+ |\.venv/bin/)+", "", re.sub(r"\s+# .*", "", line.strip()))
         if re.match(r"(make|bellglass) [a-z]", typed):
             yield typed
 
@@ -89,6 +90,23 @@ def test_links_in_documents_lead_somewhere(path: Path) -> None:
             if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
                 wrong.append(link)
     assert wrong == []
+
+
+def test_the_page_of_commands_is_fresh() -> None:
+    spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
+    assert spec is not None
+    assert spec.loader is not None
+    make_cli = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_cli)
+    assert (ROOT / "docs" / "cli.md").read_text() == make_cli.page(), "next: make fix"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_parts_that_scripts_make_were_made(path: Path) -> None:
+    text = path.read_text()
+    made = dict(re.findall(r"(?s)<!-- begin ([\w-]+) -->(.*?)<!-- end \1 -->", text))
+    assert set(made) == set(re.findall(r"<!-- (?:begin|end) ([\w-]+) -->", text))
+    assert [part for part, inside in made.items() if not inside.strip()] == []
 
 
 def test_the_readme_names_the_two_commands() -> None:

@@ -43,6 +43,7 @@ def load(folder):
     return predict
 """
 HONEST = "def predict(tokens): return honest(tokens)"
+CONSTANT = "def predict(tokens): return np.full((*tokens.shape, V), 7, 'f4')"
 PEEKING = """
 def predict(tokens):
     out = honest(tokens)
@@ -83,7 +84,7 @@ def task(separable: bool = False, context: int = 64) -> Task:
     return Task(
         name="rule",
         title="a rule with exceptions",
-        unit="bits per token",
+        unit="bits",
         vocab=VOCAB,
         context=context,
         separable=separable,
@@ -109,11 +110,9 @@ def documents(count: int = 48, context: int = 64, seed: int = 1) -> Documents:
         free = rng.integers(1, RARE, count)
         tokens[:, j] = np.where(rng.random(count) < RULE, rule, free)
         tokens[rng.random(count) < 0.001, j] = RARE
-    target = np.ones(tokens.shape, dtype=bool)
-    target[:, 0] = False
-    expected = (5 * tokens[:, :-1].astype(np.int64) + 1) % (VOCAB - 1)
+    target = np.broadcast_to(np.arange(context + 1) > 0, tokens.shape)
     skill = np.zeros(tokens.shape, dtype=np.uint8)
-    skill[:, 1:] = expected != tokens[:, 1:]
+    skill[:, 1:] = (5 * tokens[:, :-1].astype(np.int64) + 1) % (VOCAB - 1) != tokens[:, 1:]
     return Documents(tokens, target, skill, np.zeros(tokens.shape, dtype=np.float32))
 
 
@@ -130,19 +129,19 @@ def ask(
     prove: bool = True,
     seconds: float = 10.0,
     separable: bool = False,
-    key: bytes = KEY,
 ) -> Judged:
     docs = documents() if docs is None else docs
+    bundle = {"trainer/model.py": (COMMON + model).encode(), "scaffold/improve.py": b"never sent"}
     return judge(
         glass,
-        {"trainer/model.py": (COMMON + model).encode(), "scaffold/improve.py": b"never sent"},
+        bundle,
         b"weights",
         task(separable, docs.tokens.shape[1] - 1),
         docs,
         preset=preset(seconds),
         labels={"loop": "test"},
         prove=prove,
-        proof_key=key,
+        proof_key=KEY,
         against=None,
     )
 
@@ -180,8 +179,8 @@ def test_an_honest_model_gets_its_code_length_and_a_proof_that_agrees(glass: Pro
     assert judged.bits.dtype == np.float32
     assert not judged.bits[:, 0].any()
     assert proof.agrees
+    assert proof.mean_gap_bits == pytest.approx(0.0, abs=1e-5)
     assert proof.positions == pytest.approx(len(docs), abs=2)
-    assert abs(proof.mean_gap_bits) < 1e-5
     assert list(glass._home.glob("guest-*")) == [], "a guest is left behind"
 
 
@@ -276,12 +275,12 @@ def test_logits_of_the_wrong_shape_or_not_finite_are_refused(glass: ProcessGlass
 
 def test_float64_logits_count_as_the_float32_they_are_sent_as(glass: ProcessGlass) -> None:
     docs = documents()
-    verdict = ask(glass, "def predict(tokens): return honest(tokens).astype('f8')", docs, prove=False).verdict
-    assert verdict.score == pytest.approx(honest_bits(docs).mean(), abs=1e-5)
+    judged = ask(glass, "def predict(tokens): return honest(tokens).astype('f8')", docs, prove=False)
+    assert judged.verdict.score == pytest.approx(honest_bits(docs).mean(), abs=1e-5)
 
 
 def test_one_value_for_all_is_an_answer_and_scores_as_one(glass: ProcessGlass) -> None:
-    verdict, proof = proven(ask(glass, "def predict(tokens): return np.full((*tokens.shape, V), 7, 'f4')"))
+    verdict, proof = proven(ask(glass, CONSTANT))
     assert verdict.score == pytest.approx(math.log2(VOCAB))
     assert proof.agrees
 
@@ -357,7 +356,7 @@ def predict(tokens):
     verdict, proof = proven(ask(glass, model, separable_documents(), separable=True))
     saw = [np.load(path) for path in tmp_path.glob("saw-*.npy")]
     assert len(saw) == 4  # two lengths, two guests
-    assert sorted({array.shape[1] for array in saw}) == [4, 7]
+    assert {array.shape[1] for array in saw} == {4, 7}
     assert all(array.min() > 0 and array.max() < 8 for array in saw)
     assert verdict.score == pytest.approx(math.log2(VOCAB))
     assert verdict.targets == 40

@@ -254,6 +254,14 @@ def test_caps_on_logs_metrics_requests_files_and_totals_hold():
         assert code in GUEST_FAULTS
 
 
+def test_the_bytes_of_all_files_together_are_capped():
+    intake = ready(Role.TRAIN, file_bytes=5)
+    taken(intake, "file", b"123", name="out/a.json", last=True)
+    with pytest.raises(GuestFault) as caught:
+        taken(intake, "file", b"456", name="out/b.json", last=True)
+    assert caught.value.code == "refused"
+
+
 def test_at_most_eight_requests_may_be_open():
     intake = ready(Role.TRAIN)
     for number in range(1, 9):

@@ -172,8 +172,7 @@ def test_an_honest_model_gets_its_code_length_and_a_proof_that_agrees(glass: Pro
     verdict, proof = proven(judged)
     expected = honest_bits(docs)
     assert verdict.score == pytest.approx(expected.mean(), abs=1e-5)
-    assert verdict.raw_bits == verdict.score + verdict.floor_bits
-    assert verdict.targets == docs.target.sum()
+    assert (verdict.raw_bits, verdict.targets) == (verdict.score + verdict.floor_bits, docs.target.sum())
     assert verdict.sampling_se == pytest.approx(expected.mean(axis=1).std(ddof=1) / math.sqrt(len(docs)), rel=1e-3)
     np.testing.assert_allclose(judged.bits[:, 1:], expected, atol=1e-4)
     assert judged.bits.dtype == np.float32
@@ -181,7 +180,7 @@ def test_an_honest_model_gets_its_code_length_and_a_proof_that_agrees(glass: Pro
     assert proof.agrees
     assert proof.mean_gap_bits == pytest.approx(0.0, abs=1e-5)
     assert proof.positions == pytest.approx(len(docs), abs=2)
-    assert list(glass._home.glob("guest-*")) == [], "a guest is left behind"
+    assert not list(glass._home.glob("guest-*")), "a guest is left behind"
 
 
 def test_verdicts_are_given_per_skill_and_above_the_floor(glass: ProcessGlass) -> None:

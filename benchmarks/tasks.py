@@ -1,6 +1,6 @@
 """Measures the tasks: floor, compressors, the starter after each budget, the noise of its seeds.
 
-    python benchmarks/tasks.py stories [--presets tiny,cpu] [--seeds 4] [--out FILE] [--write]
+    python benchmarks/tasks.py stories [--presets tiny,cpu] [--seeds 4] [--longer] [--reference] [--out FILE] [--write]
 
 Each training is one line of the results file, keyed by what made it (trainer, data, budget, seed), so a run that was
 cut off goes on where it stopped, and only what changed is measured again. `--write` puts the figures, with machine and
@@ -18,6 +18,7 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: one t
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import reference  # noqa: E402
 from bare_trial import run as run_trial  # noqa: E402
 
 from bellglass import tasks  # noqa: E402
@@ -129,7 +131,7 @@ def main() -> None:
     parser.add_argument("--presets", default="tiny,cpu")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--longer", action="store_true", help=f"also one training of {LONGER:g} CPU-seconds")
-    parser.add_argument("--trainer", type=Path, help="another trainer folder; its figures are named reference_…")
+    parser.add_argument("--reference", action="store_true", help="measure reference.py's trainer, not the starter")
     parser.add_argument("--out", type=Path, default=Path(".cache") / "benchmarks" / "tasks.jsonl")
     parser.add_argument("--write", action="store_true", help="put the figures into task.toml")
     asked = parser.parse_args()
@@ -137,11 +139,15 @@ def main() -> None:
 
     torch.set_num_threads(1)
     task = tasks.load(asked.task)
-    trainer = (asked.trainer or content_root() / "trainer_seed").resolve()
-    found = measure(task, trainer, asked.presets.split(","), asked.seeds, asked.longer, Results(asked.out.resolve()))
-    if asked.trainer:
+    results, presets = Results(asked.out.resolve()), asked.presets.split(",")
+    starter = content_root() / "trainer_seed"
+    if asked.reference:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = reference.make(starter, Path(folder))
+            found = measure(task, trainer, presets, asked.seeds, asked.longer, results)
         found = {k.replace("starter", "reference"): v for k, v in found.items() if k.startswith("starter")}
     else:
+        found = measure(task, starter, presets, asked.seeds, asked.longer, results)
         found |= {"machine": machine(), "command": "python " + " ".join(["benchmarks/tasks.py", *sys.argv[1:]])}
     print(json.dumps(found, indent=2))
     if asked.write:

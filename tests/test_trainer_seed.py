@@ -146,3 +146,9 @@ def test_the_starter_is_four_files_and_fits_in_a_head() -> None:
     files = sorted(path for path in TRAINER.iterdir() if path.name != "__pycache__")
     assert [path.name for path in files] == ["data.py", "model.py", "objective.py", "train.py"]
     assert sum(len(path.read_text().splitlines()) for path in files) <= 350
+
+
+def test_every_edit_of_the_reference_still_fits_the_starter(tmp_path: Path) -> None:
+    reference = load_file("reference", Path(__file__).parent.parent / "benchmarks" / "reference.py")
+    made = reference.make(TRAINER, tmp_path)
+    assert all((made / name).read_bytes() != (TRAINER / name).read_bytes() for name in ("data.py", "model.py"))

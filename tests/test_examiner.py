@@ -10,7 +10,7 @@ from bellglass.doors.process_glass import ProcessGlass
 from bellglass.examiner import MARK, ExamFacts, Examiner, passed
 from bellglass.records import ChatMessage, ChatRequest, ToolCall, ToolSpec
 
-TEXT = "import glass\n\n\ndef main():\n    glass.submit()\n"
+TEXT = "import json\nimport json\nimport glass\n\n\ndef main():\n    glass.submit()\n"
 
 
 def spec(name: str, **properties: str) -> ToolSpec:

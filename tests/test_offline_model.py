@@ -33,6 +33,7 @@ class Bench:
         self.judge, self.left, self.tools = judge, trials, tools
         self.tried: list[str] = []
         self.submitted: str | None = None
+        self.refused = 0
 
     def answer(self, name: str, args: Mapping[str, object]) -> str:
         if name == "trial":
@@ -52,6 +53,7 @@ class Bench:
 
     def _trial(self, note: str, fraction: float) -> str:
         if fraction > self.left + 1e-9:
+            self.refused += 1
             return "error: refused: none left"
         self.left -= fraction
         self.tried.append(note)
@@ -215,7 +217,7 @@ def test_it_submits_within_its_turns_and_never_overdraws(trials: float, turns: i
     replies = bench.converse(first=opening(trials=trials, turns=turns))
     assert bench.submitted is not None
     assert len(replies) <= turns
-    assert bench.left >= 0
+    assert not bench.refused
     assert bench.left < max(0.5, 0.2 * trials) or turns == 12
 
 
@@ -304,6 +306,18 @@ def test_the_race_keeps_winners_together_when_they_are_better_together() -> None
 def test_the_race_leaves_the_files_alone_when_nothing_wins() -> None:
     first, second = generations(2, lambda files, fraction: 3.0)
     assert trainer_texts(second.bundle) == trainer_texts(first.bundle) == BASE
+
+
+def test_a_winner_of_the_heat_that_loses_the_final_is_not_kept() -> None:
+    def judge(files: Mapping[str, str], fraction: float) -> float:
+        if files == BASE:
+            return 3.0
+        return 2.9 if "self.before" in files["trainer/model.py"] and fraction < 0.45 else 3.1
+
+    _, second = generations(2, judge)
+    assert ("race: previous-token", 0.25, 2.9) in second.runs, "it won the heat"
+    assert "kept: nothing" in second.notes[-1]
+    assert trainer_texts(second.bundle) == BASE
 
 
 def test_lessons_stay_few() -> None:

@@ -15,7 +15,7 @@ from bellglass.config import load as load_config
 from bellglass.records import Bundle, ChatReply, ChatRequest, Cost, ToolCall
 
 TRAINER = {
-    "trainer/data.py": '''
+    "trainer/data.py": """
 import json, os
 import numpy as np
 
@@ -24,9 +24,9 @@ def load(folder):
     tokens = np.load(os.path.join(folder, "tokens.npy"))
     meta = json.load(open(os.path.join(folder, "meta.json")))
     return tokens.astype(np.int64), meta
-''',
+""",
     "trainer/objective.py": "SMOOTHING = 100000.0\n",
-    "trainer/model.py": '''
+    "trainer/model.py": """
 import os
 import numpy as np
 from safetensors.numpy import load_file
@@ -39,8 +39,8 @@ def load(folder):
         return table[tokens]
 
     return predict
-''',
-    "trainer/train.py": '''
+""",
+    "trainer/train.py": """
 import numpy as np
 import glass
 from safetensors.numpy import save_file
@@ -59,7 +59,7 @@ real = held[:, 1:] != 0
 bits = -table[held[:, :-1], held[:, 1:]][real].mean() / np.log(2)
 glass.metric("claim_bits", float(bits))
 save_file({"table": table}, "out/weights.safetensors")
-''',
+""",
 }
 
 

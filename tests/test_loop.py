@@ -250,5 +250,3 @@ def test_the_same_seed_gives_the_same_champion(tmp_path: Path) -> None:
     one, other = run(tmp_path / "one", Tuner()), run(tmp_path / "other", Tuner())
     assert one.champion == other.champion
     assert one.final == other.final
-
-

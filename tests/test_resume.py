@@ -24,7 +24,8 @@ GUESTS_GONE_SECONDS = 5.0
 
 
 def start(folder: Path, guests: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, str(DRIVER), str(folder), str(guests)], stderr=subprocess.PIPE)
+    env = {**os.environ, "PYTHONPATH": f"{DRIVER.parent.parent}{os.pathsep}{DRIVER.parent}"}
+    return subprocess.Popen([sys.executable, str(DRIVER), str(folder), str(guests)], stderr=subprocess.PIPE, env=env)
 
 
 def state_of(folder: Path) -> State:

@@ -63,7 +63,8 @@ def train_once(
     results: Results, trainer: Path, task: tasks.Task, preset: tasks.Preset, amount: float, seed: int
 ) -> dict:
     budget = Budget("cpu_seconds", amount, 10 * amount)
-    trainer_hash, data_hash = content_hash(trainer)[:12], content_hash(task.folder / "data.py")[:12]
+    data_hash = hashlib.sha256((task.folder / "data.py").read_bytes()).hexdigest()[:12]
+    trainer_hash = content_hash(trainer)[:12]
     docs = (preset.train_docs, preset.select_docs)
     key = f"{task.name} {trainer_hash} {data_hash} docs {docs} {amount:g} cpu_seconds seed {seed}"
     known = results.get(key)
@@ -112,6 +113,12 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
+def command(asked: argparse.Namespace) -> str:
+    """What makes these figures again; where the results lie doesn't matter."""
+    longer = " --longer" if asked.longer else ""
+    return f"python benchmarks/tasks.py {asked.task} --presets {asked.presets} --seeds {asked.seeds}{longer} --write"
+
+
 def write(task: tasks.Task, found: dict) -> None:
     """Replace the lines of [measured] that were measured now; the others stay."""
     path = task.folder / "task.toml"
@@ -148,7 +155,7 @@ def main() -> None:
         found = {k.replace("starter", "reference"): v for k, v in found.items() if k.startswith("starter")}
     else:
         found = measure(task, starter, presets, asked.seeds, asked.longer, results)
-        found |= {"machine": machine(), "command": "python " + " ".join(["benchmarks/tasks.py", *sys.argv[1:]])}
+        found |= {"machine": machine(), "command": command(asked)}
     print(json.dumps(found, indent=2))
     if asked.write:
         write(task, found)

@@ -103,6 +103,18 @@ def test_guests_of_a_frozen_driver_end_by_their_lease_even_while_they_flood(driv
     victim.process.send_signal(signal.SIGCONT)
 
 
+def test_a_guest_that_is_frozen_when_its_driver_dies_is_ended_by_the_reaper(driver, home):
+    victim = driver("running")
+    (first,) = victim.first_processes()
+    os.kill(first, signal.SIGSTOP)
+    victim.kill()
+    time.sleep(0.2)
+    assert len(victim.guests()) == 1
+    start = processes.start_time(first)
+    assert open_glass("process", victim.home).reap() == 1
+    assert not processes.is_same(first, start)
+
+
 def test_a_reaper_ends_nothing_of_a_frozen_driver_that_lives(driver, any_glass):
     victim = driver("ready")
     victim.process.send_signal(signal.SIGSTOP)

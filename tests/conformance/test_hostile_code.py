@@ -108,6 +108,16 @@ def test_a_guest_whose_supervisor_was_killed_is_lost_and_leaves_nothing(glass, h
     assert not (home / guest.id).exists()
 
 
+def test_a_guest_that_froze_its_supervisor_is_ended_all_the_same(glass, home):
+    guest = glass.open(spec())
+    begin(guest, "import os, signal, time; os.kill(os.getppid(), signal.SIGSTOP); time.sleep(300)")
+    time.sleep(0.5)
+    began = time.monotonic()
+    guest.end()
+    assert time.monotonic() - began < 4.5
+    assert not process_guest_runs(home / guest.id)
+
+
 def test_many_processes_are_ended(opened):
     guest = opened()
     begin(

@@ -185,10 +185,10 @@ def rows(name: str, lengths: list[float]) -> Iterator[list[str]]:
             time.sleep(15.0)
             found = trial(warm, seconds)
             yield [f"outside training, {seconds:.0f} s trial, cores idle", f"{found['outside']:.2f} s", "≤ 1 s"]
-            share = 100 * found["judge"] / seconds
+            share = f"{100 * found['judge'] / seconds:.1f}%"
             yield [
                 f"judge of a {seconds:.0f} s trial (two guests)",
-                f"{found['judge']:.2f} s, {share:.1f}%",
+                f"{found['judge']:.2f} s, {share}",
                 "≤ 5% of 60 s",
             ]
     yield ["`bellglass --help`", f"{command_seconds('--help'):.2f} s", "≤ 0.3 s"]

@@ -157,7 +157,7 @@ def test_network_file_systems_are_refused_and_local_ones_are_not(
         with pytest.raises(LoopFault, match="network") as caught:
             paths.refuse_network_filesystem(Path(place))
         assert "BELLGLASS_HOME" in caught.value.next_command
-    paths.refuse_network_filesystem(Path("/work/loops"))
+    paths.refuse_network_filesystem(Path("/srv/loops"))
 
 
 def test_too_little_disk_is_said_before_anything_starts(tmp_path: Path) -> None:

@@ -391,6 +391,8 @@ def test_files_that_nobody_takes_end_the_guest_before_they_fill_the_memory(peer)
     peer.say("ready", v=1)
     peer.say("file", bytes(900), name="out/a.json", last=True)
     peer.say("file", bytes(900), name="out/b.json", last=True)
+    peer.end.settimeout(5)
+    assert peer.end.recv(100) == b""  # the line gave up before anybody had taken anything
     assert fault_of(peer.line).code == "flood"
 
 

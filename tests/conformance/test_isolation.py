@@ -89,7 +89,7 @@ print(got)
 """
 
 
-@pytest.mark.behaviour("supervisor_untouchable")
+@pytest.mark.behaviour("supervisor_untouchable", safe=False)  # a supervisor that is traced stands still
 def test_a_child_of_the_same_user_cannot_reach_into_its_supervisor(opened):
     assert told(opened, REACH_FOR_PARENT, seconds=4) == "[]"
 

@@ -238,7 +238,7 @@ def test_the_forecast_is_never_under_what_a_tokenizer_counts(litellm: Any) -> No
         "plain words " * 50,
         "def f(x):\n    return x ** 2\n" * 30,
         "数字は十二" * 40,
-        "\x00\x01ÿ🌍" * 40,
+        "\x00\x01ÿ🌍" * 1000,
         '"\\' * 100,
     ]
     with ModelServer(scripts.says()) as server:

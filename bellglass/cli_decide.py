@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,6 +71,7 @@ def _show(folder: Path) -> None:
 
 
 def _decide(folder: Path, decision: str, evidence: str | None, reason: str) -> None:
+    from bellglass.paths import user_name
     from bellglass.review import Answer, decision_event
 
     state, waiting = _waiting(folder)
@@ -83,13 +83,15 @@ def _decide(folder: Path, decision: str, evidence: str | None, reason: str) -> N
         raise UsageError(
             "the decision", "no --evidence", "the hash that you were shown", f"bellglass review {folder.name}"
         )
-    answer = Answer(decision, reason, getpass.getuser())  # type: ignore[arg-type]  # decision_event checks the word
+    answer = Answer(decision, reason, user_name())  # type: ignore[arg-type]  # decision_event checks the word
     body = decision_event(state, waiting.generation, answer, evidence)
     _deliver(folder, "review", "review.decided", body)
     typer.echo(f"recorded: {decision} for generation {waiting.generation}")
 
 
 def _rearm(folder: Path, name: str, reason: str) -> None:
+    from bellglass.paths import user_name
+
     state, _ = _waiting(folder)
     if name not in {wire["name"] for wire in state.tripwires}:
         found = ", ".join(sorted({wire["name"] for wire in state.tripwires})) or "none"
@@ -97,8 +99,8 @@ def _rearm(folder: Path, name: str, reason: str) -> None:
             f"tripwire {name!r}", f"latched: {found}", "a latched tripwire", f"bellglass review {folder.name}"
         )
     if not reason.strip():
-        raise UsageError("re-arming", "no --reason", "why it is safe to go on", "")
-    body = {"name": name, "who": getpass.getuser(), "reason": reason.strip()}
+        raise UsageError("re-arming", "no --reason", "why it is safe to go on", "the same with --reason '...'")
+    body = {"name": name, "who": user_name(), "reason": reason.strip()}
     _deliver(folder, "rearm", "tripwire.rearmed", body)
     typer.echo(f"re-armed {name}; bellglass resume {folder.name} goes on")
 

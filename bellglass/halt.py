@@ -8,7 +8,6 @@ Not covered: a driver on another machine.
 
 from __future__ import annotations
 
-import getpass
 import os
 import signal
 import time
@@ -18,7 +17,8 @@ from pathlib import Path
 from bellglass.errors import BellglassError
 from bellglass.ledger import Ledger
 from bellglass.owner import owner_of
-from bellglass.paths import Process, is_running
+from bellglass.paths import user_name
+from bellglass.processes import Process, is_running
 
 POLL_SECONDS = 0.05
 LOCK_SECONDS = 5.0
@@ -32,7 +32,7 @@ def stop(folder: Path, kill_guests: Killer, *, polite_seconds: float, reason: st
     owner = owner_of(folder)
     if owner is not None and polite_seconds > 0:
         with Ledger.open(folder) as ledger:
-            ledger.post("stop", {"who": getpass.getuser(), "reason": reason})
+            ledger.post("stop", {"who": user_name(), "reason": reason})
         if _gone(owner, polite_seconds):
             _require_none_left(kill_guests)
             return f"stopped politely in {time.monotonic() - began:.1f} s; bellglass resume {folder.name} goes on"
@@ -42,7 +42,7 @@ def stop(folder: Path, kill_guests: Killer, *, polite_seconds: float, reason: st
     with Ledger.open(folder, write=True, wait_seconds=LOCK_SECONDS) as ledger:
         if owner is None:
             return "it was not running; no guest of it is left"
-        ledger.append("loop.ended", {"why": "stopped", "detail": f"killed by {getpass.getuser()}: {reason}"})
+        ledger.append("loop.ended", {"why": "stopped", "detail": f"killed by {user_name()}: {reason}"})
     return f"killed in {time.monotonic() - began:.1f} s; bellglass resume {folder.name} goes on"
 
 

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 from bellglass.errors import LoopFault
-from bellglass.paths import LOCK_NAME, Process, is_running, this_process
+from bellglass.paths import LOCK_NAME
+from bellglass.processes import Process, is_running, named
 
 POLL_SECONDS = 0.02
 
@@ -40,7 +41,7 @@ def take_lock(folder: Path, wait_seconds: float = 0.0) -> int:
             if time.monotonic() >= deadline:
                 raise _owned(folder)
             time.sleep(POLL_SECONDS)
-        me = this_process()
+        me = named(os.getpid())
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps({"pid": me.pid, "start": me.start}).encode(), 0)
     except BaseException:

@@ -1,9 +1,8 @@
-"""Where things are: shipped content, loops on disk, and who this process is.
+"""Where things are: shipped content, loops on disk; and who asks: user and host.
 
 Reads the machine; makes nothing. Loops are folders that hold a `loop.db`; the newest is the one last taken by an owner.
 
 Not covered: a network file system that Linux or `mount` shows under a local type's name (some container shares do).
-Identity of a process holds on one host and in one pid namespace; the ledger's file lock is what decides ownership.
 """
 
 from __future__ import annotations
@@ -17,10 +16,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from bellglass import processes
 from bellglass.errors import LoopFault, SetupError, UsageError
 
 LEDGER_NAME = "loop.db"
@@ -108,7 +105,7 @@ def find_loop(wanted: str | None, home: Path | None = None) -> Path:
     if wanted is None:
         if loops:
             return loops[0]
-        raise UsageError("no loop yet", f"no loop in {home}", "a loop, or --home / BELLGLASS_HOME", "bellglass demo")
+        raise UsageError("no loop yet", f"no loop in {home}", "a loop, or --loops / BELLGLASS_HOME", "bellglass demo")
     if (Path(wanted).expanduser() / LEDGER_NAME).is_file():
         return Path(wanted).expanduser()
     exact = [folder for folder in loops if folder.name == wanted]
@@ -143,7 +140,7 @@ def refuse_network_filesystem(path: Path) -> None:
             f"loop folder {path}",
             f"a network or shared file system ({kind})",
             "a local disk, because file locks and memory maps must hold",
-            f"set {HOME_VARIABLE} or --home to a folder on a local disk",
+            f"set {HOME_VARIABLE} or --loops to a folder on a local disk",
         )
 
 
@@ -194,7 +191,7 @@ def require_free_disk(path: Path, needed_bytes: int, purpose: str) -> None:
             f"disk space for {purpose} at {path}",
             f"{free / 1e6:.0f} MB free",
             f"{needed_bytes / 1e6:.0f} MB",
-            "free some space, or use another disk with --home",
+            "free some space, or use another disk with --loops",
         )
 
 
@@ -203,32 +200,19 @@ def require_free_disk(path: Path, needed_bytes: int, purpose: str) -> None:
 
 def user_host() -> dict[str, str]:
     """Labels that keep people apart who share a machine, and machines apart that share a disk."""
+    return {"user": _label(user_name()), "host": _label(socket.gethostname())}
+
+
+def user_name() -> str:
+    """Whom the ledger names when a person decides."""
     try:
-        user = getpass.getuser()
+        return getpass.getuser()
     except (KeyError, OSError):  # a uid without a name, usual in containers
-        user = f"uid-{os.getuid()}"
-    return {"user": _label(user), "host": _label(socket.gethostname())}
+        return f"uid-{os.getuid()}"
 
 
 def _label(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:63] or "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """A process named so that a reused pid is not mistaken for it."""
-
-    pid: int
-    start: str
-
-
-def this_process() -> Process:
-    return Process(os.getpid(), processes.start_time(os.getpid()) or "")
-
-
-def is_running(process: Process) -> bool:
-    """A zombie does not run: whoever waits for an owner's end need not wait for its parent."""
-    return process.start != "" and processes.is_same(process.pid, process.start)
 
 
 def _output(command: list[str]) -> str:

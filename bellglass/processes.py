@@ -3,7 +3,7 @@
 A pid alone names nothing, since pids are used again; a pid with its start time does. Linux reads /proc; elsewhere
 `ps` is asked.
 
-Not covered: a process that left both its session and its parent's tree.
+Not covered: a process that left both its session and its parent's tree; another host or pid namespace.
 """
 
 from __future__ import annotations
@@ -36,10 +36,22 @@ def start_time(pid: int) -> str | None:
     return found.start if found is not None else None
 
 
-def is_same(pid: int, start: str | None) -> bool:
-    """Whether the process of this pid runs and is the one that started then."""
-    found = _stat(pid)
-    return found is not None and found.alive and found.start == start
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process named so that a reused pid is not mistaken for it."""
+
+    pid: int
+    start: str
+
+
+def named(pid: int) -> Process:
+    return Process(pid, start_time(pid) or "")
+
+
+def is_running(process: Process) -> bool:
+    """Whether it is still that one. A zombie does not run: whoever waits for an end need not wait for the parent."""
+    found = _stat(process.pid)
+    return found is not None and found.alive and process.start != "" and found.start == process.start
 
 
 def family(pid: int) -> list[int]:

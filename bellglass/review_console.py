@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Callable
 
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.text import Text
 
+from bellglass.console import interval_text
+from bellglass.paths import user_name
 from bellglass.records import Interval, Json
 from bellglass.review import DECISIONS, Answer, Evidence
 
@@ -32,7 +33,7 @@ class TerminalReviewer:
             return None
         if not reason:
             return None
-        return Answer(choice, reason, getpass.getuser())  # type: ignore[arg-type]  # checked against DECISIONS above
+        return Answer(choice, reason, user_name())  # type: ignore[arg-type]  # checked against DECISIONS above
 
 
 def show(evidence: Evidence, console: Console) -> None:
@@ -46,12 +47,16 @@ def show(evidence: Evidence, console: Console) -> None:
     if len(lines) > MAX_DIFF_LINES:
         console.print(Text(f"… {len(lines) - MAX_DIFF_LINES} more lines: bellglass diff"))
     for trial in evidence.verdicts:
-        said = f"claim {trial['claim_bits']}, verdict {trial['verdict_bits']} {trial['fault'] or ''}"
-        console.print(Text(f"{trial['trial']}: {said}"))
+        claim, verdict = _bits(trial["claim_bits"]), _bits(trial["verdict_bits"])
+        console.print(Text(f"{trial['trial']}: claim {claim}, verdict {verdict} {trial['fault'] or ''}".rstrip()))
     if gate is not None:
-        gain = "" if gate["gain"] is None else f"; gain over pairs: {Interval(**gate['gain'])}"
+        gain = "" if gate["gain"] is None else f"; gain {interval_text(Interval(**gate['gain']), sign='+')}"
         console.print(Text(f"gate: {gate['decision']}: {gate['why']}{gain}"))
     if evidence.boot is not None:
         console.print(Text(f"boot check: {'passed' if evidence.boot['ok'] else 'FAILED'}: {evidence.boot['why']}"))
     console.print(Text(f"the improver's own words (testimony): {evidence.testimony!r}", style="dim"))
     console.print(Text(f"evidence {evidence.hash}"))
+
+
+def _bits(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f} bits"

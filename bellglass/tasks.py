@@ -33,8 +33,6 @@ PAD = 0
 TRAIN_SHARE = 0.9  # of the train split that one data seed shows to a trainer
 LIST = "bellglass tasks"
 
-Number: TypeAlias = int | float
-
 
 @dataclass(frozen=True, slots=True)
 class Preset:

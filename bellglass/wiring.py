@@ -78,14 +78,11 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None) -> Pat
                 "secret_commitment": hashlib.sha256(secret).hexdigest(),
                 "glass": glass_name,
                 "sealed": glass_name == "docker",
-                "content": {part: paths.content_hash(paths.content_root() / part) for part in CONTENT},
+                "content": {part: paths.content_hash(paths.content_root() / part) for part in paths.CONTENT},
                 **paths.user_host(),
             },
         )
     return folder
-
-
-CONTENT = ("agent", "sandbox", "tasks", "trainer_seed")
 
 
 def seeded_secret(seed: int) -> bytes:

@@ -106,11 +106,7 @@ def process_guest_runs(folder: Path) -> bool:
         marked = json.loads((folder / "guest.json").read_text())
     except (OSError, ValueError):
         return False
-    return any(processes.start_time(pid) and _alive(pid) for pid in processes.family(marked["pid"]))
-
-
-def _alive(pid: int) -> bool:
-    return processes.is_same(pid, processes.start_time(pid))
+    return any(processes.is_running(processes.named(pid)) for pid in processes.family(marked["pid"]))
 
 
 def open_glass(kind: str, home: Path, *, warm: bool = False) -> Glass:

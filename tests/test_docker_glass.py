@@ -23,8 +23,7 @@ import pytest
 from guests import begin, listen, spec, wait_until
 
 from bellglass.errors import GuestFault, SetupError
-from bellglass.paths import Process
-from bellglass.processes import start_time
+from bellglass.processes import Process, named
 from bellglass.records import Role
 
 pytestmark = pytest.mark.docker
@@ -60,7 +59,7 @@ def running(engine: Any, loop: str) -> list[str]:
 def dead_process() -> Process:
     """A process that was, with its start time."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    was = Process(child.pid, start_time(child.pid) or "")
+    was = named(child.pid)
     child.communicate(b"\n")
     return was
 

@@ -12,7 +12,7 @@ import pytest
 
 from bellglass import paths
 from bellglass.errors import LoopFault, SetupError, UsageError
-from bellglass.paths import Process, content_hash, filesystem_of, find_loop, parse_mount_output, parse_mountinfo
+from bellglass.paths import content_hash, filesystem_of, find_loop, parse_mount_output, parse_mountinfo
 
 # Content
 
@@ -180,21 +180,3 @@ def test_a_user_without_a_name_has_a_label(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 987654)
     assert paths.user_host()["user"] == "uid-987654"
-
-
-def test_a_process_is_told_from_another_with_the_same_pid() -> None:
-    me = paths.this_process()
-    assert paths.is_running(me)
-    assert not paths.is_running(Process(me.pid, "another time"))
-    assert not paths.is_running(Process(me.pid, ""))
-
-
-def test_a_zombie_is_not_running() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    process = Process(child.pid, paths.processes.start_time(child.pid) or "")
-    assert paths.is_running(process)
-    child.kill()
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert not paths.is_running(process)
-    child.communicate()
-    assert not paths.is_running(process)

@@ -12,6 +12,7 @@ from guests import wait_until
 
 from bellglass import processes
 from bellglass.doors.process_glass import remove_tree
+from bellglass.processes import Process, is_running, named
 
 FOREST = """
 import os, sys, time
@@ -34,17 +35,24 @@ def forest():
 
 
 def test_a_process_is_named_by_its_pid_and_start(forest):
-    start = processes.start_time(forest.pid)
-    assert processes.is_same(forest.pid, start)
-    assert not processes.is_same(forest.pid, "another")
-    assert not processes.is_same(forest.pid, None)
+    process = named(forest.pid)
+    assert is_running(process)
+    assert not is_running(Process(forest.pid, "another time"))
+    assert not is_running(Process(forest.pid, ""))
+
+
+def test_a_zombie_is_not_running(forest):
+    process = named(forest.pid)
     forest.kill()
-    assert wait_until(lambda: not processes.is_same(forest.pid, start))  # a zombie no longer counts
+    os.waitid(os.P_PID, forest.pid, os.WEXITED | os.WNOWAIT)
+    assert not is_running(process)
+    forest.wait()
+    assert not is_running(process)
 
 
 def test_a_pid_that_nobody_has_is_nobody():
     assert processes.start_time(2**22 + 1) is None
-    assert not processes.is_same(2**22 + 1, None)
+    assert not is_running(named(2**22 + 1))
 
 
 def test_a_family_includes_what_left_the_session(forest):
@@ -53,9 +61,9 @@ def test_a_family_includes_what_left_the_session(forest):
 
 def test_a_family_is_ended_to_the_last(forest):
     assert wait_until(lambda: len(processes.family(forest.pid)) == 3)
-    members = [(pid, processes.start_time(pid)) for pid in processes.family(forest.pid)]
+    members = [named(pid) for pid in processes.family(forest.pid)]
     assert processes.kill_family(forest.pid)
-    assert not any(processes.is_same(*member) for member in members)
+    assert not any(is_running(member) for member in members)
 
 
 def test_cpu_time_counts_the_dead_and_the_living():

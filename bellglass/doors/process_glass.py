@@ -177,10 +177,10 @@ class ProcessGlass:
         for folder in sorted(self._home.glob("guest-*")):
             try:
                 owner = json.loads((folder / MARKER).read_text())
-                if processes.is_same(owner["pid"], owner["start"]):
+                if processes.is_running(processes.Process(owner["pid"], owner["start"])):
                     continue
             except (OSError, ValueError, KeyError, TypeError):
-                owner = {}  # a driver died between making the folder and marking it
+                pass  # a driver died between making the folder and marking it
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 guest = json.loads((folder / "guest.json").read_text())
                 if processes.start_time(guest["pid"]) == guest["start"]:

@@ -95,10 +95,10 @@ def test_a_driver_killed_while_it_opens_a_guest_leaves_nothing_that_runs(driver,
 def test_guests_of_a_frozen_driver_end_by_their_lease_even_while_they_flood(driver):
     victim = driver("flooding")
     # Asked before the freeze: an engine that can't get rid of the flood says nothing about that container any more.
-    first = [(pid, processes.start_time(pid)) for pid in victim.first_processes()]
-    assert [processes.is_same(*each) for each in first] == [True]
+    first = [processes.named(pid) for pid in victim.first_processes()]
+    assert [processes.is_running(each) for each in first] == [True]
     victim.process.send_signal(signal.SIGSTOP)
-    assert wait_until(lambda: not processes.is_same(*first[0]), 4 + NOISE_SECONDS)  # the lease is 2 s
+    assert wait_until(lambda: not processes.is_running(first[0]), 4 + NOISE_SECONDS)  # the lease is 2 s
     assert victim.process.poll() is None
     victim.process.send_signal(signal.SIGCONT)
 
@@ -110,9 +110,9 @@ def test_a_guest_that_is_frozen_when_its_driver_dies_is_ended_by_the_reaper(driv
     victim.kill()
     time.sleep(0.2)
     assert len(victim.guests()) == 1
-    start = processes.start_time(first)
+    was = processes.named(first)
     assert open_glass("process", victim.home).reap() == 1
-    assert not processes.is_same(first, start)
+    assert not processes.is_running(was)
 
 
 def test_a_reaper_ends_nothing_of_a_frozen_driver_that_lives(driver, any_glass):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,9 @@ from typing import TypeVar
 from bellglass.doors.docker.engine import Engine, Listed
 from bellglass.doors.docker.profile import LABEL
 from bellglass.errors import BellglassError
-from bellglass.paths import Process, is_running, this_process, user_host
+from bellglass.paths import user_host
 from bellglass.ports import GuestSpec
+from bellglass.processes import Process, is_running, named
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,7 +37,7 @@ def labels_of(spec: GuestSpec) -> dict[str, str]:
 
 @functools.cache
 def _me() -> Process:
-    return this_process()
+    return named(os.getpid())
 
 
 def reap(engine: Engine) -> int:

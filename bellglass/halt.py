@@ -35,15 +35,26 @@ def stop(folder: Path, kill_guests: Killer, *, polite_seconds: float, reason: st
             ledger.post("stop", {"who": user_name(), "reason": reason})
         if _gone(owner, polite_seconds):
             _require_none_left(kill_guests)
+            _withdraw_stops(folder)
             return f"stopped politely in {time.monotonic() - began:.1f} s; bellglass resume {folder.name} goes on"
     if owner is not None:
         _kill(owner)
     _require_none_left(kill_guests)
+    _withdraw_stops(folder)
+    if owner is None:
+        return "it was not running; no guest of it is left"
     with Ledger.open(folder, write=True, wait_seconds=LOCK_SECONDS) as ledger:
-        if owner is None:
-            return "it was not running; no guest of it is left"
         ledger.append("loop.ended", {"why": "stopped", "detail": f"killed by {user_name()}: {reason}"})
     return f"killed in {time.monotonic() - began:.1f} s; bellglass resume {folder.name} goes on"
+
+
+def _withdraw_stops(folder: Path) -> None:
+    """A stop that no driver took would end the next `resume` as it begins."""
+    with Ledger.open(folder, write=True, wait_seconds=LOCK_SECONDS) as ledger:
+        for request in ledger.take():
+            if request.kind == "stop":
+                why = "the driver was gone before it took this"
+                ledger.append("request.refused", {"request": request.body, "why": why}, answers=request.id)
 
 
 def _gone(owner: Process, seconds: float) -> bool:

@@ -250,3 +250,56 @@ def test_the_same_seed_gives_the_same_champion(tmp_path: Path) -> None:
     one, other = run(tmp_path / "one", Tuner()), run(tmp_path / "other", Tuner())
     assert one.champion == other.champion
     assert one.final == other.final
+
+
+@pytest.mark.parametrize(
+    "body", ["b'[' * 400_000", "b'[{}' + b',{}' * 40 + b']'", "b'[{\"fraction\": NaN}]'", "b'{}'", "b'[1]'"]
+)
+def test_candidates_that_no_parser_likes_are_refused_and_the_improver_goes_on(tmp_path: Path, body: str) -> None:
+    improve = f"""
+import glass
+try:
+    glass._link.ask("trials", {{}}, {body})
+except glass.Refused as refused:
+    glass.note(refused.code)
+"""
+    folder = small_world.create(tmp_path / "loops", improve, generations=1)
+    with opened(folder, Tuner()) as crew:
+        state = run_loop(crew)
+        notes = [event.body["text"] for event in crew.place.books.ledger.events() if event.kind == "session.note"]
+    assert "refused" in notes
+    assert state.generations[1].proposal_fault == "no_submit"
+
+
+LOUD = "import sys\nprint(chr(0x1f600) * 4000, flush=True)\nraise RuntimeError('boom')\n"
+
+
+def test_the_logs_of_many_failed_candidates_fit_into_one_reply(tmp_path: Path) -> None:
+    improve = f"""
+import glass
+found = glass.trials([{{"files": {{"trainer/train.py": {LOUD!r} + "#" * i}}, "fraction": 0.1}} for i in range(12)])
+glass.note(repr([(one["fault"], len(one["log"]) > 100) for one in found]))
+"""
+    folder = small_world.create(tmp_path / "loops", improve, generations=1)
+    with opened(folder, Tuner()) as crew:
+        run_loop(crew)
+        notes = [event.body["text"] for event in crew.place.books.ledger.events() if event.kind == "session.note"]
+    assert repr([("crashed", True)] * 12) in notes
+
+
+def test_a_refused_list_of_candidates_leaves_nothing_in_the_lineage(tmp_path: Path) -> None:
+    improve = """
+import glass
+good = {"files": {"trainer/objective.py": "SMOOTHING = 3.0"}}
+try:
+    glass._link.ask("trials", {}, __import__("json").dumps([good, {"files": {"trainer/extra.py": ""}}]).encode(),
+        {f"trial/trainer/{n}": c for n, c in glass._trainer().items()})
+except glass.Refused as refused:
+    glass.note(refused.code)
+"""
+    folder = small_world.create(tmp_path / "loops", improve, generations=1)
+    with opened(folder, Tuner()) as crew:
+        run_loop(crew)
+        notes = [event.body["text"] for event in crew.place.books.ledger.events() if event.kind == "session.note"]
+    assert "bad_submit" in notes
+    assert len(list((folder / "lineage.git" / "refs" / "bundles").iterdir())) == 1  # the starter

@@ -8,6 +8,7 @@ Not covered: whether the successor is better. Exploration verdicts steer the imp
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from bellglass.steps.trial import Lab, Order
 
 MEMORY_MB = 512
 MIN_FRACTION = 0.1
+LOG_CHARS = 2000  # of a failed trial's log
+REPLY_LOG_BYTES = 40_000  # of all logs in one reply, as JSON: its header line carries them
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +113,17 @@ class ImproverDesk:
         asked = sum(fraction for _, fraction in wanted)
         if asked > self._left() + 1e-9:
             raise GuestFault("refused", f"asked for {asked:g} trials, {self._left():g} are left in this session")
-        orders = [self._order(files, fraction) for files, fraction in wanted]
+        # All are checked before one is stored: a refused list must cost neither trials nor disk.
+        bundles = [self._candidate(files) for files, _ in wanted]
         self._used += asked
+        orders = [
+            self._order(self._stored(bundle), fraction) for bundle, (_, fraction) in zip(bundles, wanted, strict=True)
+        ]
         trials = self._place.lab.run(orders)
         pairs = zip(trials, wanted, strict=True)
-        return [self._result(trial, fraction) for trial, (_, fraction) in pairs]
+        return [self._result(trial, fraction, REPLY_LOG_BYTES // len(wanted)) for trial, (_, fraction) in pairs]
 
-    def _order(self, files: Mapping[str, bytes], fraction: float) -> Order:
-        commit = self._candidate(files)
+    def _order(self, commit: str, fraction: float) -> Order:
         budget = self._place.lab.bench.preset.budget
         index = self._trials
         self._trials += 1
@@ -130,14 +136,16 @@ class ImproverDesk:
             budget=replace(budget, amount=scaled(budget.kind, budget.amount, fraction)),
         )
 
-    def _candidate(self, files: Mapping[str, bytes]) -> str:
+    def _candidate(self, files: Mapping[str, bytes]) -> Bundle:
         scaffold = {path: data for path, data in self._parent_bundle.items() if path.startswith("scaffold/")}
-        bundle = check_bundle(self._parent_bundle, {**scaffold, **files}, self._place.may_edit)
+        return check_bundle(self._parent_bundle, {**scaffold, **files}, self._place.may_edit)
+
+    def _stored(self, bundle: Bundle) -> str:
         if bundle == dict(self._parent_bundle):  # a trial of the unchanged parent is a fair question
             return self._parent
         return self._place.lineage.commit(bundle, self._parent, f"generation {self._generation}: candidate")
 
-    def _result(self, trial: Trial, fraction: float) -> Json:
+    def _result(self, trial: Trial, fraction: float, log_bytes: int) -> Json:
         verdict = trial.verdict
         return {
             "ok": verdict is not None,
@@ -145,7 +153,7 @@ class ImproverDesk:
             "by_skill": {} if verdict is None else {k: round(v, 4) for k, v in verdict.by_skill.items()},
             "claim": None if trial.claim is None else trial.claim.bits,
             "fault": trial.fault,
-            "log": self._place.lab.log_tail(trial)[-2000:] if trial.fault else "",
+            "log": _tail(self._place.lab.log_tail(trial), log_bytes) if trial.fault else "",
             "seconds": trial.train_seconds,
             "fraction": fraction,
             "left": {"trials": self._left()},
@@ -187,6 +195,14 @@ def _judge_submission(
 
 def scaled(kind: str, amount: float, fraction: float) -> float:
     return float(max(1, math.ceil(amount * fraction))) if kind == "steps" else amount * fraction
+
+
+def _tail(log: str, most_bytes: int) -> str:
+    """The end of a log. What its trainer printed may grow six times as JSON, and a reply has a largest size."""
+    log = log[-LOG_CHARS:]
+    while len(json.dumps(log)) > most_bytes:
+        log = log[len(log) // 4 + 1 :]
+    return log
 
 
 def _fraction(args: Json) -> float:

@@ -150,7 +150,7 @@ def _text(args: Json, key: str) -> str:
 def _candidates(body: bytes) -> list[Json]:
     try:
         value = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise GuestFault("refused", "candidates that are no JSON") from error
     if not isinstance(value, list) or not 1 <= len(value) <= 32:
         raise GuestFault("refused", "candidates: a list of 1 to 32 objects")

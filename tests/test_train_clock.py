@@ -1,0 +1,56 @@
+"""What a trial's clock counts: a trainer gains nothing by working before it asks for the data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import small_world
+
+from bellglass import tasks
+from bellglass.doors.process_glass import ProcessGlass
+from bellglass.records import Budget, Seeds
+from bellglass.steps.train import Training, train
+
+TASK = tasks.load("stories")
+BUDGET = Budget("cpu_seconds", 3.0, 60.0)
+ASK = """
+import json, time, glass
+{before}
+glass.data()
+print(json.dumps(glass.time_left()), flush=True)
+"""
+
+
+def run(tmp_path: Path, before: str) -> Training:
+    bundle = {**small_world.starter(), "trainer/train.py": ASK.format(before=before).encode()}
+    docs = tasks.make(TASK, "train", bytes(32), 20)
+    glass = ProcessGlass(warm=False, home=tmp_path)
+    labels = {"loop": "l", "generation": "1", "trial": "t"}
+    return train(glass, bundle, docs, task=TASK, seeds=Seeds(1, 2), budget=BUDGET, labels=labels)
+
+
+def test_an_ordinary_set_up_is_free(tmp_path: Path) -> None:
+    result = run(tmp_path, "import numpy")
+    left, total = json.loads(result.log)
+    assert (result.fault, total) == ("no_weights", 3.0)
+    assert left > 2.5
+
+
+HERE = "while time.process_time() < 2.5: pass"
+IN_A_CHILD = f"import os, sys\nif os.fork() == 0:\n    {HERE}\n    os._exit(0)\nos.wait()"
+
+
+@pytest.mark.parametrize("before", [HERE, IN_A_CHILD])
+def test_work_before_the_data_counts_against_the_budget(tmp_path: Path, before: str) -> None:
+    result = run(tmp_path, before)
+    left, _ = json.loads(result.log)
+    assert left < 2.0
+    assert result.train_seconds > 1.0
+
+
+def test_a_trainer_that_never_asks_for_data_is_ended_by_its_budget(tmp_path: Path) -> None:
+    result = run(tmp_path, "while True: pass")
+    assert result.fault == "overran"
+    assert 3.0 < result.train_seconds < 5.0

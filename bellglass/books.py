@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 from bellglass import bounds as bounds_
 from bellglass.blobs import Blobs
-from bellglass.bounds import Bounds
+from bellglass.bounds import Bounds, Left
 from bellglass.errors import BoundReached
 from bellglass.ledger import Event, Ledger
 from bellglass.records import CallKey, Cost, Json, Trial
@@ -48,7 +48,7 @@ class Books:
         if passed >= at_least:
             self._clock_from += passed
             self.record("loop.clock", wall_seconds=round(passed, 3))
-        bounds_.admit_count(self.bounds, "wall_seconds", self.state.wall_seconds, 0)
+        bounds_.admit_wall(self.bounds, self.state.wall_seconds)
 
     def tick_quietly(self) -> None:
         """Book the rest of the wall time as the loop ends, whatever the bound says."""
@@ -57,6 +57,11 @@ class Books:
 
     def _admit(self, ask: Cost) -> None:
         bounds_.admit(self.bounds, self.state.spent + self.state.burnt, self.state.reserved, ask)
+
+    def left(self) -> Left:
+        """What the next ask may take at most."""
+        with self._lock:
+            return bounds_.left(self.bounds, self.state.spent + self.state.burnt, self.state.reserved)
 
     # Trials
 

@@ -1,7 +1,7 @@
 """The hard limits of a loop, as pure arithmetic: nothing may start that could end beyond them.
 
 Everything is admitted before it is spent: what is spent, plus what is reserved for effects under way, plus what is
-asked must fit. An unknown price never fits under a money bound, unless the person declared the model free.
+asked must fit. An unknown price never fits under a money bound; the door of a model that a person declared free says 0.
 
 Not covered: a provider that bills more than it was asked for; that shows as spent beyond the bound, and then nothing
 more is admitted. Who keeps the sums, and under which lock, is the books' affair.
@@ -9,17 +9,12 @@ more is admitted. Who keeps the sums, and under which lock, is the books' affair
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 from bellglass.errors import BoundReached
 from bellglass.records import Cost
 
-Counted = Literal["generations", "trials_per_session", "wall_seconds"]
-
 LABEL = {
-    "generations": ("generations", "", "--generations"),
-    "trials_per_session": ("trials of this improver session", "", "trials_per_generation in the config"),
     "train_seconds": ("training time", " s", "--train-seconds"),
     "wall_seconds": ("wall time", " s", "--wall-seconds"),
     "calls": ("model calls", "", "--calls"),
@@ -30,10 +25,8 @@ LABEL = {
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """None is no bound of that kind."""
+    """None is no bound of that kind. Generations and trials are counted where they are made: by loop and propose."""
 
-    generations: int | None = None
-    trials_per_session: int | None = None
     train_seconds: float | None = None
     wall_seconds: float | None = None
     calls: int | None = None
@@ -51,25 +44,20 @@ class Left:
     usd: float | None
 
 
-def admit(bounds: Bounds, spent: Cost, reserved: Cost, ask: Cost, *, free: bool = False) -> None:
-    """Raises BoundReached when `ask` could end beyond a bound. `free`: declared by the person to cost nothing."""
+def admit(bounds: Bounds, spent: Cost, reserved: Cost, ask: Cost) -> None:
+    """Raises BoundReached when `ask` could end beyond a bound."""
     if ask.train_seconds < 0 or ask.calls < 0 or _tokens(ask) < 0 or (ask.usd is not None and ask.usd < 0):
         raise ValueError(f"a negative ask would make room for others: {ask}")
     _fit("train_seconds", bounds.train_seconds, spent.train_seconds, reserved.train_seconds, ask.train_seconds)
     _fit("calls", bounds.calls, spent.calls, reserved.calls, ask.calls)
     _fit("tokens", bounds.tokens, _tokens(spent), _tokens(reserved), _tokens(ask))
     if bounds.usd is not None:
-        _fit_money(bounds.usd, spent.usd, reserved.usd, priced(ask, free=free).usd)
+        _fit_money(bounds.usd, spent.usd, reserved.usd, ask.usd)
 
 
-def admit_count(bounds: Bounds, what: Counted, used: float, ask: float = 1) -> None:
-    """The same for what is counted elsewhere: generations, trials of one improver session, seconds of wall time."""
-    _fit(what, getattr(bounds, what), used, 0, ask)
-
-
-def priced(cost: Cost, *, free: bool) -> Cost:
-    """An unknown price stays unknown, except where the person said that there is none."""
-    return replace(cost, usd=0.0) if free and cost.usd is None else cost
+def admit_wall(bounds: Bounds, passed: float) -> None:
+    """The same for wall time, which passes without being asked for."""
+    _fit("wall_seconds", bounds.wall_seconds, passed, 0, 0)
 
 
 def left(bounds: Bounds, spent: Cost, reserved: Cost) -> Left:

@@ -78,8 +78,6 @@ class LoopConfig(BaseModel):
     @property
     def bounds(self) -> Bounds:
         return Bounds(
-            generations=self.generations,
-            trials_per_session=self.trials_per_generation,
             train_seconds=self.train_seconds,
             wall_seconds=self.wall_seconds,
             calls=self.calls,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bellglass.bounds import Bounds, admit, admit_count, left, priced
+from bellglass.bounds import Bounds, admit, admit_wall, left
 from bellglass.errors import BoundReached
 from bellglass.records import Cost
 
@@ -101,14 +101,6 @@ def test_an_unknown_price_never_fits_under_a_money_bound(place: int) -> None:
     admit(Bounds(calls=10), *costs)
 
 
-def test_a_model_declared_free_needs_no_price() -> None:
-    admit(BOUNDS, Cost(usd=1.0), NOTHING, Cost(calls=1, usd=None), free=True)
-    assert priced(Cost(usd=None), free=True).usd == 0.0
-    assert priced(Cost(usd=None), free=False).usd is None
-    with pytest.raises(BoundReached):
-        admit(BOUNDS, Cost(usd=1.0), NOTHING, Cost(calls=1, usd=0.5), free=True)
-
-
 def test_a_nan_is_refused_not_admitted() -> None:
     for ask in (Cost(train_seconds=math.nan), Cost(usd=math.nan), Cost(train_seconds=math.inf)):
         with pytest.raises(BoundReached):
@@ -129,11 +121,9 @@ def test_spending_beyond_a_bound_leaves_nothing_and_admits_nothing() -> None:
     assert left(BOUNDS, Cost(usd=None), NOTHING).usd == 0.0
 
 
-def test_what_is_counted_elsewhere_has_bounds_too() -> None:
-    bounds = Bounds(generations=2, trials_per_session=3, wall_seconds=60.0)
-    admit_count(bounds, "generations", 1)
-    admit_count(bounds, "wall_seconds", 50, 10)
-    for what, used in (("generations", 2), ("trials_per_session", 3), ("wall_seconds", 59.5)):
-        with pytest.raises(BoundReached):
-            admit_count(bounds, what, used)  # type: ignore[arg-type]
-    admit_count(Bounds(), "generations", 10**9)
+def test_wall_time_that_has_passed_has_a_bound_too() -> None:
+    bounds = Bounds(wall_seconds=60.0)
+    admit_wall(bounds, 60.0)
+    with pytest.raises(BoundReached):
+        admit_wall(bounds, 60.5)
+    admit_wall(Bounds(), 10.0**9)

@@ -48,9 +48,7 @@ cheap = "openai/small"
     config = load(path, {"generations": 7, "model": "openai/two", "seed": None})
     assert config.models == {"cheap": "openai/small", "main": "openai/two"}
     assert config.may_edit == (Kind.ARCHITECTURE, Kind.SCAFFOLD)
-    assert config.bounds == Bounds(
-        generations=7, trials_per_session=12, train_seconds=90.0, wall_seconds=None, calls=None, tokens=None, usd=2.5
-    )
+    assert config.bounds == Bounds(train_seconds=90.0, wall_seconds=None, calls=None, tokens=None, usd=2.5)
 
 
 def test_a_hosted_model_is_reviewed_unless_the_person_says_otherwise() -> None:
@@ -96,6 +94,7 @@ def test_a_config_cannot_be_changed() -> None:
         ("may_edit = ['data', 'data']", "may_edit = ['data', 'data']", "none twice"),
         ("device = 'gpu'", "device = 'gpu'", "cpu, cuda"),
         ("review = 'always'", "review = 'always'", "'every'"),
+        ("scaffold_rule = 'assay'", "scaffold_rule = 'assay'", "'ride'"),
         ("virtual_clock = 1", "virtual_clock = 1", "boolean"),
         ("seed = -1", "seed = -1", "0"),
         ("model = 3", "models.main = 3", "string"),

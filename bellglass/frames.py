@@ -9,12 +9,11 @@ Not covered: what a role may send (intake.py), and whether the numbers mean anyt
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NoReturn
 
+from bellglass import strict_json
 from bellglass.errors import MalformedFrame
 from bellglass.records import Json
 
@@ -118,12 +117,8 @@ def parse_header(line: bytes, shapes: Mapping[str, Shape]) -> tuple[str, dict[st
     if line.count(b"{") + line.count(b"[") > MAX_DEPTH and _depth(line) > MAX_DEPTH:
         raise MalformedFrame("nested too deep")
     try:
-        header = json.loads(
-            line.decode("utf-8"), object_pairs_hook=_pairs, parse_constant=_no_constant, parse_float=_finite
-        )
-        if b"\\u" in line:  # an escaped lone surrogate is a str that no one can write out again
-            json.dumps(header, ensure_ascii=False).encode("utf-8")
-    except (ValueError, RecursionError):
+        header = strict_json.loads(line)
+    except ValueError:
         raise MalformedFrame("header is not strict JSON") from None
     if not isinstance(header, dict):
         raise MalformedFrame("header is not an object")
@@ -151,24 +146,6 @@ def _depth(line: bytes) -> int:
         elif first in b"]}":
             depth -= 1
     return deepest
-
-
-def _pairs(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("duplicate key")
-    return found
-
-
-def _no_constant(word: str) -> NoReturn:
-    raise ValueError(word)
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        raise ValueError(digits)
-    return value
 
 
 class FrameParser:

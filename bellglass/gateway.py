@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
+from bellglass import strict_json
 from bellglass.errors import GuestFault, ModelFault
 from bellglass.ports import CallBook, Model
 from bellglass.records import CallKey, ChatMessage, ChatReply, ChatRequest, Cost, Json, ToolCall, ToolSpec
@@ -157,20 +158,12 @@ def _refers_outside(schema: Json) -> bool:
 
 def _parse(body: bytes) -> Json:
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_pairs)
-        if _depth_over(value, MAX_DEPTH):
-            _refuse(f"JSON nested deeper than {MAX_DEPTH}")
-        _json(value)  # a lone surrogate, NaN and Infinity pass the parser and have no canonical form
-    except (ValueError, RecursionError):
+        value = strict_json.loads(body)
+    except ValueError:
         _refuse("a body that is not strict JSON")
+    if _depth_over(value, MAX_DEPTH):
+        _refuse(f"JSON nested deeper than {MAX_DEPTH}")
     return value
-
-
-def _pairs(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise ValueError("a key twice")
-    return fields
 
 
 def _depth_over(value: Json, limit: int) -> bool:

@@ -28,7 +28,7 @@ from source_tree import (
 # A module may import its own layer and those below, without cycles. Two rules more: doors never import each other, and
 # only `wiring` imports doors.
 LAYERS = {
-    0: "errors records stats picture bootstrap",  # vocabulary; pure
+    0: "errors records stats strict_json picture bootstrap",  # vocabulary; pure
     1: "paths config tasks ledger blobs lineage bounds state books "  # state on disk, and folds over it
     "bundles owner processes weights history summary lineage_picture forecast",
     2: "ports wire frames intake gateway examiner probe warm doors",  # protocols, frames, and what implements them

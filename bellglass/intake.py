@@ -34,6 +34,21 @@ class Log:
     body: bytes  # the guest's own words, at most 64 KiB, usually but not surely UTF-8
 
 
+class LogTail:
+    """The end of what a guest printed, in bounded memory."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most, self._kept = most_bytes, bytearray()
+
+    def take(self, log: Log) -> None:
+        self._kept += log.body
+        if len(self._kept) > 4 * self._most:
+            del self._kept[: -self._most]
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._kept[-self._most :])
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     name: str

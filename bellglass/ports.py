@@ -24,6 +24,9 @@ class Stream(Protocol):
     def close(self) -> None: ...
 
 
+MEMORY_MB = {Role.IMPROVE: 512, Role.TRAIN: 2048, Role.PREDICT: 2048}  # the working set of a role
+
+
 @dataclass(frozen=True, slots=True)
 class GuestSpec:
     """What a glass must give a guest. Everything else about it is fixed by the role's profile."""

@@ -141,7 +141,7 @@ class Trial:
 
     trial_id: str
     bundle: str  # commit in the lineage
-    purpose: str  # "explore", "gate", "final", "boot"
+    purpose: str  # "explore", "gate", "final"
     seeds: Seeds
     budget: Budget
     claim: Claim | None

@@ -19,7 +19,6 @@ from bellglass.records import Budget, Claim, Cost, Json, Proof, Seeds, Trial, Ve
 class Generation:
     number: int
     parent: str
-    session: int = 0  # how often its improver was started
     successor: str | None = None
     proposal_fault: str | None = None
     note: str = ""  # the improver's own words: testimony, shown apart
@@ -31,6 +30,8 @@ class Generation:
     result: Json = None  # {"champion", "trainer", "scaffold", "why"}
     proposed: bool = False
     watched: bool = False  # the tripwires have looked
+    alarms: int = 0  # how many of them fired
+    logs: list[str] = field(default_factory=list)  # sha256 of what its improver sessions printed
 
 
 @dataclass(slots=True)
@@ -129,7 +130,7 @@ def _generation_started(state: State, body: Json) -> None:
 
 
 def _session_started(state: State, body: Json) -> None:
-    state.generation(body["generation"]).session += 1
+    """For people: a second one in a generation means that a crash cut the first off."""
 
 
 def _proposal_made(state: State, body: Json) -> None:
@@ -140,7 +141,9 @@ def _proposal_made(state: State, body: Json) -> None:
 
 
 def _note(state: State, body: Json) -> None:
-    """An improver's remark during a session: kept in the ledger for people; no decision reads it."""
+    """An improver's remark, or what a session printed: kept for people; no decision reads it."""
+    if body.get("log"):
+        state.generation(body["generation"]).logs.append(body["log"])
 
 
 def _trial_intended(state: State, body: Json) -> None:
@@ -182,7 +185,8 @@ def _gate_decided(state: State, body: Json) -> None:
 
 
 def _watched(state: State, body: Json) -> None:
-    state.generation(body["generation"]).watched = True
+    gen = state.generation(body["generation"])
+    gen.watched, gen.alarms = True, body["alarms"]
 
 
 def _tripwire_fired(state: State, body: Json) -> None:
@@ -225,7 +229,7 @@ def _ended(state: State, body: Json) -> None:
     state.ended = body
 
 
-RESUMABLE_ENDS = ("stopped", "interrupted", "bound", "waiting")
+RESUMABLE_ENDS = ("stopped", "bound", "waiting")
 
 HANDLERS: dict[str, Callable[[State, Json], None]] = {
     "loop.created": _created,

@@ -37,7 +37,6 @@ class Evidence:
 @dataclass(frozen=True, slots=True)
 class Alarm:
     name: str
-    level: Literal["note", "pause", "kill"]
     sentence: str
     evidence: tuple[str, ...]  # ids of the trials that set it off
 
@@ -56,7 +55,7 @@ def proof_disagrees(evidence: Evidence) -> Alarm | None:
         f"gap {proof.mean_gap_bits:+.3f} bits at random positions (z {proof.gap_z:.1f}), "
         f"{proof.targeted_gap_bits:+.3f} where the gain was largest (z {proof.targeted_z:.1f})"
     )
-    return Alarm("proof_disagrees", "pause", sentence, tuple(trial_id for trial_id, _ in caught))
+    return Alarm("proof_disagrees", sentence, tuple(trial_id for trial_id, _ in caught))
 
 
 def below_floor(evidence: Evidence) -> Alarm | None:
@@ -72,7 +71,7 @@ def below_floor(evidence: Evidence) -> Alarm | None:
         return None
     worst = min(caught, key=lambda trial_id: caught[trial_id])
     sentence = f"{len(caught)} trial(s) beat the source, which is impossible: {caught[worst]:+.4f} bits in {worst}"
-    return Alarm("below_floor", "pause", sentence, tuple(caught))
+    return Alarm("below_floor", sentence, tuple(caught))
 
 
 def claim_mismatch(evidence: Evidence) -> Alarm | None:
@@ -88,7 +87,7 @@ def claim_mismatch(evidence: Evidence) -> Alarm | None:
     worst = max(caught, key=lambda trial_id: caught[trial_id][1] - caught[trial_id][0])
     claim, found = caught[worst]
     sentence = f"{len(caught)} trial(s) claim too much: {worst} claims {claim:.3f} bits, judged {found:.3f}"
-    return Alarm("claim_mismatch", "pause", sentence, tuple(caught))
+    return Alarm("claim_mismatch", sentence, tuple(caught))
 
 
 def seeds_ignored(evidence: Evidence) -> Alarm | None:
@@ -100,7 +99,7 @@ def seeds_ignored(evidence: Evidence) -> Alarm | None:
         first = seen.setdefault(trial.weights, trial)
         if first.seeds != trial.seeds:
             sentence = f"trials {first.trial_id} and {trial.trial_id} have different seeds and identical weights"
-            return Alarm("seeds_ignored", "pause", sentence, (first.trial_id, trial.trial_id))
+            return Alarm("seeds_ignored", sentence, (first.trial_id, trial.trial_id))
     return None
 
 
@@ -112,7 +111,7 @@ def broke_the_wire(evidence: Evidence) -> Alarm | None:
     if not words:
         return None
     sentence = f"{len(caught) + len(sessions)} guest(s) broke the wire: {', '.join(words)}"
-    return Alarm("broke_the_wire", "pause", sentence, tuple(trial_id for trial_id, _ in caught))
+    return Alarm("broke_the_wire", sentence, tuple(trial_id for trial_id, _ in caught))
 
 
 TRIPWIRES: tuple[Tripwire, ...] = (proof_disagrees, below_floor, claim_mismatch, seeds_ignored, broke_the_wire)

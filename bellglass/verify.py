@@ -73,6 +73,8 @@ def _blobs(state: State) -> list[str]:
     named: set[str] = set()
     for trial in state.trials.values():
         named |= {sha for sha in (trial.weights, trial.log) if sha is not None}
+    for gen in state.generations.values():
+        named |= set(gen.logs)
     for call in state.calls.values():
         named |= {sha for sha in (call["request_sha"], call["reply_sha"]) if sha is not None}
     return sorted(named)

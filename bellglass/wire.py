@@ -16,7 +16,20 @@ from typing import Final
 
 from bellglass.errors import GuestFault, SetupError
 from bellglass.frames import DONE_WORDS, MAX_BODY, WIRE_VERSION, FrameParser, encode
-from bellglass.intake import POLICIES, Done, Event, FileReceived, FileRule, Intake, Log, Metric, Policy, Ready, Request
+from bellglass.intake import (
+    POLICIES,
+    Done,
+    Event,
+    FileReceived,
+    FileRule,
+    Intake,
+    Log,
+    LogTail,
+    Metric,
+    Policy,
+    Ready,
+    Request,
+)
 from bellglass.ports import GuestSpec, Stream
 from bellglass.records import GUEST_FAULTS, Json
 
@@ -30,6 +43,7 @@ __all__ = [
     "FrameParser",
     "Line",
     "Log",
+    "LogTail",
     "Metric",
     "Policy",
     "Ready",

@@ -49,7 +49,7 @@ def test_an_honest_generation_sets_off_nothing() -> None:
 def test_a_proof_that_disagrees_is_an_alarm() -> None:
     lying = judged(proof=replace(AGREES, targeted_gap_bits=3.5, targeted_z=9.0, agrees=False))
     (alarm,) = tripwires.look(evidence(OTHER, lying))
-    assert (alarm.name, alarm.level, alarm.evidence) == ("proof_disagrees", "pause", ("g1-c0",))
+    assert (alarm.name, alarm.evidence) == ("proof_disagrees", ("g1-c0",))
     assert "+3.500" in alarm.sentence
     assert tripwires.proof_disagrees(evidence(judged(proof=None))) is None
 

@@ -38,7 +38,10 @@ class Adoption:
 
 def decide_adoption(facts: Facts) -> Adoption:
     trainer, why = _trainer(facts)
-    return Adoption(trainer, _scaffold(facts, trainer), why)
+    scaffold = _scaffold(facts, trainer)
+    if scaffold == "failed boot check":
+        why += f"; its scaffold failed the boot check: {facts.boot_why}"
+    return Adoption(trainer, scaffold, why)
 
 
 def _trainer(facts: Facts) -> tuple[Trainer, str]:

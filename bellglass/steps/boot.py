@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from bellglass.examiner import ExamFacts, Examiner, passed
 from bellglass.gateway import Gateway
-from bellglass.ports import GuestSpec
+from bellglass.ports import MEMORY_MB, GuestSpec
 from bellglass.records import CallKey, Cost, Json, Role
-from bellglass.steps.propose import MEMORY_MB, Workplace
+from bellglass.steps.propose import Workplace
 from bellglass.steps.session import SessionEnd, serve
 
 WALL_SECONDS = 30.0
@@ -98,7 +98,7 @@ def boot_check(place: Workplace, generation: int, successor: str, *, brief: str,
         "session": "boot",
     }
     desk = ExamDesk(place.check)
-    spec = GuestSpec(Role.IMPROVE, labels, MEMORY_MB, WALL_SECONDS + 30.0)
+    spec = GuestSpec(Role.IMPROVE, labels, MEMORY_MB[Role.IMPROVE], WALL_SECONDS + 30.0)
     end = serve(place.glass, spec, bundle, brief, args, desk, wall_seconds=WALL_SECONDS)
     why = _why_not(desk, end)
     return Boot(ok=why is None, why=why or "it chatted, edited, ran a trial and submitted", fault=end.fault)

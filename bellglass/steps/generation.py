@@ -132,9 +132,8 @@ def _watch(crew: Crew, gen: Generation) -> None:
 
 
 def refuse_if_tripped(state: State) -> None:
-    halting = [wire for wire in state.tripwires if wire["level"] != "note"]
-    if halting:
-        first = halting[0]
+    if state.tripwires:
+        first = state.tripwires[0]
         raise TripwireFired(
             f"tripwire {first['name']} in generation {first['generation']}",
             first["sentence"],
@@ -143,12 +142,13 @@ def refuse_if_tripped(state: State) -> None:
         )
 
 
-def needs_review(crew: Crew) -> bool:
-    return bool(crew.config.review == "every")
+def _needs_review(crew: Crew, gen: Generation) -> bool:
+    """Under `tripwire`, re-arming says that the loop may go on; the successor that set it off is decided on apart."""
+    return crew.config.review == "every" or (crew.config.review == "tripwire" and gen.alarms > 0)
 
 
 def _review(crew: Crew, gen: Generation) -> None:
-    if _answered(gen) or not needs_review(crew):
+    if _answered(gen) or not _needs_review(crew, gen):
         return
     assert gen.successor is not None
     evidence = review.gather(crew.state, gen.number, crew.place.lineage.diff(gen.parent, gen.successor))

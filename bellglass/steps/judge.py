@@ -24,18 +24,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bellglass.errors import BellglassError, GuestFault
-from bellglass.ports import Glass, Guest, GuestSpec
+from bellglass.ports import MEMORY_MB, Glass, Guest, GuestSpec
 from bellglass.records import GUEST_FAULTS, Bundle, Proof, Role, Verdict
 from bellglass.steps import proof as proofs
 from bellglass.steps.proof import Bits, Draw, Ints, Question
 from bellglass.tasks import Documents, Preset, Task
+from bellglass.weights import WEIGHTS_FILE
 from bellglass.wire import Done, FileReceived, Request
 
 MAX_QUESTION_BYTES = 1 << 20  # one reply's body
 MAX_ANSWER_BYTES = 16 << 20  # bounds the memory of guest and host alike
 MAX_ROWS = 64
 LARGEST_LOGIT = 1e9  # beyond, differences of logits lose their meaning
-MEMORY_MB = 2048
 GRACE_SECONDS = 60.0  # the guest's own deadline, for when the host is gone
 
 
@@ -59,12 +59,11 @@ def judge(
     proof_key: bytes,
     against: NDArray[np.floating] | None,
     device: str = "cpu",
-    proof_rows: int | None = None,
 ) -> Judged:
     """Raises GuestFault for whatever the bundle does. `weights` were checked before (weights.py).
 
     `against`: bits per position of the parent or the source, [N, L], to aim the proof at the child's largest gains.
-    `proof_rows`: how many positions to prove; by default one per document, so that proof costs as much as score.
+    One position per document is proved, so that the proof costs as much as the score.
     """
     began = time.monotonic()
     _check_documents(task, docs, prove)
@@ -77,8 +76,7 @@ def judge(
         bits = _answers(desk, "score", _score_questions(task, docs, draw), docs)
         found: _Proved | None = None
         if prove:
-            rows = len(docs.tokens) if proof_rows is None else proof_rows
-            found = _prove(desk, task, docs, bits, _rival(task, docs, against), draw, rows)
+            found = _prove(desk, task, docs, bits, _rival(task, docs, against), draw, len(docs.tokens))
     verdict = _verdict(task, docs, bits, found)
     return Judged(verdict, bits.astype(np.float32), round(time.monotonic() - began, 4))
 
@@ -113,7 +111,7 @@ class _Desk:
     ) -> None:
         self._glass, self._labels, self._device = glass, labels, device
         self._files = {path: data for path, data in sorted(bundle.items()) if path.startswith("trainer/")}
-        self._files["out/weights.safetensors"] = weights
+        self._files[WEIGHTS_FILE] = weights
         self._seconds, self._vocab = preset.predict_seconds, task.vocab
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="judge")
         self._opening: dict[str, Future[Guest]] = {}
@@ -143,7 +141,7 @@ class _Desk:
         spec = GuestSpec(
             role=Role.PREDICT,
             labels={**self._labels, "purpose": name},
-            memory_mb=MEMORY_MB,
+            memory_mb=MEMORY_MB[Role.PREDICT],
             deadline_seconds=2.0 * self._seconds + GRACE_SECONDS,
             gpu=self._device.startswith("cuda"),
         )

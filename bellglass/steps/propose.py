@@ -19,12 +19,11 @@ from bellglass.errors import GuestFault
 from bellglass.gateway import Gateway
 from bellglass.history import digest
 from bellglass.lineage import Lineage
-from bellglass.ports import Glass, GuestSpec
+from bellglass.ports import MEMORY_MB, Glass, GuestSpec
 from bellglass.records import Bundle, CallKey, Json, Kind, Role, Trial
 from bellglass.steps.session import SessionEnd, serve
 from bellglass.steps.trial import Lab, Order
 
-MEMORY_MB = 512
 MIN_FRACTION = 0.1
 LOG_CHARS = 2000  # of a failed trial's log
 REPLY_LOG_BYTES = 40_000  # of all logs in one reply, as JSON: its header line carries them
@@ -94,13 +93,13 @@ class ImproverDesk:
         return digest(self._place.books.state, self._generation)
 
     def budget(self) -> Json:
-        bounds, spent = self._place.books.bounds, self._place.books.state.spent
+        left, calls = self._place.books.left(), self._place.limits.calls - self._calls
         return {
             "trials": self._left(),
-            "train_seconds": None if bounds.train_seconds is None else bounds.train_seconds - spent.train_seconds,
-            "calls": self._place.limits.calls - self._calls,
-            "tokens": None if bounds.tokens is None else bounds.tokens - spent.tokens_in - spent.tokens_out,
-            "usd": None if bounds.usd is None or spent.usd is None else bounds.usd - spent.usd,
+            "train_seconds": left.train_seconds,
+            "calls": calls if left.calls is None else min(calls, left.calls),
+            "tokens": left.tokens,
+            "usd": left.usd,
         }
 
     def note(self, text: str) -> None:
@@ -165,7 +164,7 @@ def propose(place: Workplace, generation: int, parent: str, *, brief: str, seed:
     desk = ImproverDesk(place, generation, parent)
     parent_bundle = place.lineage.read(parent)
     labels = {"loop": place.books.state.loop_id, "generation": str(generation), "trial": "improve"}
-    spec = GuestSpec(Role.IMPROVE, labels, MEMORY_MB, place.limits.wall_seconds + 60.0)
+    spec = GuestSpec(Role.IMPROVE, labels, MEMORY_MB[Role.IMPROVE], place.limits.wall_seconds + 60.0)
     args = {
         "may_edit": sorted(place.may_edit),
         "limits": {"trials": place.limits.trials, "calls": place.limits.calls},

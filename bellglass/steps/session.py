@@ -17,7 +17,7 @@ from typing import Protocol
 from bellglass.errors import BoundReached, GuestFault, ModelFault
 from bellglass.ports import Glass, Guest, GuestSpec
 from bellglass.records import Bundle, Json
-from bellglass.wire import Done, FileReceived, Log, Request
+from bellglass.wire import Done, FileReceived, Log, LogTail, Request
 
 LOG_TAIL_BYTES = 8000
 
@@ -59,7 +59,7 @@ def serve(
     glass: Glass, spec: GuestSpec, bundle: Bundle, brief: str, args: Json, desk: Desk, *, wall_seconds: float
 ) -> SessionEnd:
     """Open a guest, give it the bundle twice (to run and to edit), answer until it submits or fails."""
-    log = bytearray()
+    log = LogTail(LOG_TAIL_BYTES)
     try:
         guest = glass.open(spec)
     except GuestFault as error:
@@ -68,9 +68,9 @@ def serve(
         _send_workspace(guest, bundle, brief)
         guest.send("start", args=args)
         submission = _converse(guest, desk, log, time.monotonic() + wall_seconds)
-        return SessionEnd(submission, None, "", bytes(log[-LOG_TAIL_BYTES:]))
+        return SessionEnd(submission, None, "", bytes(log))
     except GuestFault as error:
-        return SessionEnd(None, error.code, error.detail, bytes(log[-LOG_TAIL_BYTES:]))
+        return SessionEnd(None, error.code, error.detail, bytes(log))
     finally:
         guest.end()
 
@@ -82,7 +82,7 @@ def _send_workspace(guest: Guest, bundle: Bundle, brief: str) -> None:
         guest.send_file(f"work/{path}", bundle[path])
 
 
-def _converse(guest: Guest, desk: Desk, log: bytearray, deadline: float) -> Submission:
+def _converse(guest: Guest, desk: Desk, log: LogTail, deadline: float) -> Submission:
     received: dict[str, bytes] = {}
     while True:
         desk.tick()
@@ -92,9 +92,7 @@ def _converse(guest: Guest, desk: Desk, log: bytearray, deadline: float) -> Subm
         if isinstance(event, Done):
             raise GuestFault("no_submit" if event.why == "ok" else "crashed", event.why)
         if isinstance(event, Log):
-            log += event.body
-            if len(log) > 4 * LOG_TAIL_BYTES:
-                del log[:-LOG_TAIL_BYTES]
+            log.take(event)
         elif isinstance(event, FileReceived):
             received[event.name] = event.data
         elif isinstance(event, Request) and event.op == "submit":

@@ -18,24 +18,23 @@ import numpy as np
 
 from bellglass import tasks
 from bellglass.errors import GuestFault
-from bellglass.ports import Glass, Guest, GuestSpec
+from bellglass.ports import MEMORY_MB, Glass, Guest, GuestSpec
 from bellglass.records import Budget, Bundle, Claim, Role, Seeds
 from bellglass.tasks import Documents, Task
-from bellglass.wire import Done, Event, FileReceived, Log, Metric, Request
+from bellglass.weights import WEIGHTS_FILE
+from bellglass.wire import Done, Event, FileReceived, Log, LogTail, Metric, Request
 
 SETUP_SECONDS = 120.0  # wall time for importing and building, without data
 SETUP_CPU_SECONDS = 1.0  # of it free; the starter takes 0.02. More is learning from what the bundle carries, and counts
 OVERRUN_FACTOR, OVERRUN_SECONDS = 1.10, 0.5  # what a trainer may use beyond its budget before it is ended
 LOG_TAIL_BYTES = 4000
-WEIGHTS_FILE = "out/weights.safetensors"
-MEMORY_MB = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
     fault: str | None
     claim: Claim
-    files: Mapping[str, bytes]  # what `predict` needs beside the code: weights and small JSON
+    files: Mapping[str, bytes]  # what it left; only WEIGHTS_FILE goes any further (docs/decisions/007)
     log: bytes
     train_seconds: float
     wall_seconds: float
@@ -96,12 +95,7 @@ class _Heard:
     bits: float | None = None
     metrics: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
-    log: bytearray = field(default_factory=bytearray)
-
-    def take_log(self, text: bytes) -> None:
-        self.log += text
-        if len(self.log) > 4 * LOG_TAIL_BYTES:
-            del self.log[:-LOG_TAIL_BYTES]
+    log: LogTail = field(default_factory=lambda: LogTail(LOG_TAIL_BYTES))
 
 
 def train(
@@ -123,7 +117,11 @@ def train(
     clock: Clock | None = None
     used = 0.0
     spec = GuestSpec(
-        Role.TRAIN, labels, MEMORY_MB, SETUP_SECONDS + budget.wall_seconds + 60.0, gpu=device.startswith("cuda")
+        Role.TRAIN,
+        labels,
+        MEMORY_MB[Role.TRAIN],
+        SETUP_SECONDS + budget.wall_seconds + 60.0,
+        gpu=device.startswith("cuda"),
     )
     try:
         guest = glass.open(spec)
@@ -144,7 +142,7 @@ def train(
 
 
 def _result(fault: GuestFault | None, heard: _Heard, steps: int, used: float, wall_seconds: float) -> Training:
-    log = bytes(heard.log[-LOG_TAIL_BYTES:])
+    log = bytes(heard.log)
     if fault is not None and not log:
         log = fault.detail.encode()
     return Training(
@@ -218,6 +216,6 @@ def _hear(heard: _Heard, event: Event) -> None:
         if event.name == "claim_bits":
             heard.bits = event.value
     elif isinstance(event, Log):
-        heard.take_log(event.body)
+        heard.log.take(event)
     elif isinstance(event, FileReceived):
         heard.files[event.name] = event.data

@@ -22,8 +22,9 @@ from bellglass.ports import Glass
 from bellglass.records import Budget, Bundle, Cost, Json, Seeds, Trial
 from bellglass.state import to_json
 from bellglass.steps.judge import Judged, judge
-from bellglass.steps.train import OVERRUN_FACTOR, OVERRUN_SECONDS, WEIGHTS_FILE, Training, train
+from bellglass.steps.train import OVERRUN_FACTOR, OVERRUN_SECONDS, Training, train
 from bellglass.tasks import Documents, Preset, Split, Task
+from bellglass.weights import WEIGHTS_FILE
 
 PROVED = ("gate", "final")  # trials that decide something; the others only steer an improver
 
@@ -226,8 +227,6 @@ def _intent(order: Order) -> dict[str, Json]:
 
 def worst_case(budget: Budget) -> Cost:
     """What a trial may use before the host ends it: this is what is reserved."""
-    if budget.kind == "steps":
-        return Cost(train_seconds=budget.amount * OVERRUN_FACTOR + OVERRUN_SECONDS)
     return Cost(train_seconds=round(budget.amount * OVERRUN_FACTOR + OVERRUN_SECONDS, 4))
 
 

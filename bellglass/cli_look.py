@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import sys
 import time
 from contextlib import closing
 from typing import Annotated
@@ -86,7 +87,7 @@ def diff(
         )
     gen = state.generation(made[-1] if generation is None else generation)
     assert gen.successor is not None
-    typer.echo(Lineage.open(folder / "lineage.git").diff(gen.parent, gen.successor))
+    typer.echo(Lineage.open(folder / "lineage.git").diff(gen.parent, gen.successor, sys.maxsize))  # all of it
 
 
 def tasks(json: Json = False) -> None:

@@ -77,14 +77,28 @@ def content_hash(folder: Path) -> str:
 
 def loops_home(flag: str | Path | None = None) -> Path:
     """Where loops live: the flag, else BELLGLASS_HOME, else ./loops. Not created here."""
-    return Path(flag or os.environ.get(HOME_VARIABLE) or "loops").expanduser()
+    return _expanded(flag or os.environ.get(HOME_VARIABLE) or "loops")
+
+
+def _expanded(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~nobody
+        raise UsageError(f"folder {str(path)!r}", "no such user", "~ alone, or a user of this machine") from None
+
+
+def _is_loop(folder: Path) -> bool:
+    try:
+        return (folder / LEDGER_NAME).is_file()
+    except OSError:  # another's folder, or a name that no file can have
+        return False
 
 
 def list_loops(home: Path) -> list[Path]:
     """Every loop's folder, the last taken first."""
     if not home.is_dir():
         return []
-    found = [folder for folder in home.iterdir() if (folder / LEDGER_NAME).is_file()]
+    found = [folder for folder in home.iterdir() if _is_loop(folder)]
     return sorted(found, key=lambda folder: (-_last_taken(folder), folder.name))
 
 
@@ -106,8 +120,8 @@ def find_loop(wanted: str | None, home: Path | None = None) -> Path:
         if loops:
             return loops[0]
         raise UsageError("no loop yet", f"no loop in {home}", "a loop, or --loops / BELLGLASS_HOME", "bellglass demo")
-    if (Path(wanted).expanduser() / LEDGER_NAME).is_file():
-        return Path(wanted).expanduser()
+    if _is_loop(_expanded(wanted)):
+        return _expanded(wanted)
     exact = [folder for folder in loops if folder.name == wanted]
     matching = exact or [folder for folder in loops if wanted and _named(folder.name, wanted)]
     if len(matching) == 1:

@@ -19,7 +19,7 @@ from bellglass.blobs import Blobs
 from bellglass.books import Books, Listener
 from bellglass.bounds import Bounds
 from bellglass.config import LoopConfig, is_hosted, restore
-from bellglass.errors import SetupError, UsageError
+from bellglass.errors import LoopFault, SetupError, UsageError
 from bellglass.forecast import Plan, Price, forecast
 from bellglass.gateway import Gateway
 from bellglass.halt import Killer
@@ -56,12 +56,17 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None) -> Pat
     `starter` replaces the bundle of generation 0, for labs and tests.
     """
     task = tasks.load(config.task)
+    _refuse_told_documents(config)
     glass_name = choose_glass(config)
     paths.refuse_network_filesystem(home)
     paths.require_free_disk(home, 500_000_000, "a loop's folder")
     loop_id = secrets.token_hex(4)
     folder = home / f"{task.name}-{loop_id}"
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        found, needed = str(error.strerror), "a folder this user may write"
+        raise SetupError(f"loop folder {folder}", found, needed, "bellglass run --loops FOLDER") from error
     secret = secrets.token_bytes(32) if config.seed is None else seeded_secret(config.seed)
     _write_secret(folder, secret)
     lineage = Lineage.create(folder / "lineage.git")
@@ -139,7 +144,8 @@ def _crew(
         books.tick()
 
     preset = config.preset_of(task)
-    bench = Workbench(task, preset, (folder / "secret").read_bytes(), config.device, side_by_side(config))
+    secret = _read_secret(folder, books.state.created["secret_commitment"])
+    bench = Workbench(task, preset, secret, config.device, side_by_side(config))
     lab = Lab(books, lineage, glass, bench, progress=surface.progress, check=check)
     place = Workplace(
         glass=glass,
@@ -236,6 +242,26 @@ def _refuse_unsealed_strangers(books: Books, models: Mapping[str, Model]) -> Non
         raise SetupError("the process glass", "a hosted model", "a built-in improver", "bellglass run --glass docker")
 
 
+def _refuse_told_documents(config: LoopConfig) -> None:
+    """From a seed anyone can make every document that decides; an improver is told it, and could guess a short one."""
+    if config.seed is not None and wants_hosted(config):
+        needed = "no seed, because who knows it can make the documents that decide"
+        raise UsageError("the seed", f"{config.seed}, with a hosted model", needed, "bellglass run without --seed")
+
+
+def _read_secret(folder: Path, commitment: str) -> bytes:
+    """With another secret the rest of the loop would be judged on another world, and nobody would notice."""
+    try:
+        secret = (folder / "secret").read_bytes()
+    except OSError as error:
+        found = f"its secret file: {error.strerror}"
+        raise LoopFault(f"loop {folder.name}", found, "a readable one", "restore the folder from a copy") from error
+    if hashlib.sha256(secret).hexdigest() != commitment:
+        found, needed = "another secret than it began with", "the one that its first event commits to"
+        raise LoopFault(f"loop {folder.name}", found, needed, f"bellglass verify {folder.name}")
+    return secret
+
+
 def _write_secret(folder: Path, secret: bytes) -> None:
     descriptor = os.open(folder / "secret", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -249,6 +275,7 @@ def _write_secret(folder: Path, secret: bytes) -> None:
 
 def forecast_lines(config: LoopConfig) -> list[str]:
     """What the loop is about to use; money only where a model costs some."""
+    _refuse_told_documents(config)
     task = tasks.load(config.task)
     preset = config.preset_of(task)
     model = open_model(config.models["main"], config)

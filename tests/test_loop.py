@@ -11,7 +11,7 @@ from small_world import Tuner
 
 from bellglass import wiring
 from bellglass.doors.process_glass import ProcessGlass
-from bellglass.errors import BoundReached, Interrupted, ReviewPending, TripwireFired, UsageError
+from bellglass.errors import BoundReached, Interrupted, LoopFault, ReviewPending, SetupError, TripwireFired, UsageError
 from bellglass.loop import run_loop
 from bellglass.ports import Model
 from bellglass.records import ChatReply, ChatRequest, ToolCall
@@ -303,3 +303,23 @@ except glass.Refused as refused:
         notes = [event.body["text"] for event in crew.place.books.ledger.events() if event.kind == "session.note"]
     assert "bad_submit" in notes
     assert len(list((folder / "lineage.git" / "refs" / "bundles").iterdir())) == 1  # the starter
+
+
+def test_a_hosted_model_never_plays_on_documents_that_a_seed_tells(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="seed"):
+        small_world.create(tmp_path / "loops", model="ollama/any", glass="auto", seed=7)
+    assert list((tmp_path / "loops").iterdir()) == []
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda secret: secret.write_bytes(bytes(32))])
+def test_a_loop_without_its_own_secret_does_not_go_on(tmp_path: Path, spoil: object) -> None:
+    folder = small_world.create(tmp_path / "loops")
+    spoil(folder / "secret")
+    with pytest.raises(LoopFault, match="secret"), opened(folder, Tuner()):
+        pass
+
+
+def test_a_loops_folder_that_is_a_file_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "loops").write_text("a file")
+    with pytest.raises(SetupError, match="a folder this user may write"):
+        wiring.create(small_world.config(), tmp_path / "loops")

@@ -12,7 +12,7 @@ import pytest
 
 from bellglass import paths
 from bellglass.errors import LoopFault, SetupError, UsageError
-from bellglass.paths import content_hash, filesystem_of, find_loop, parse_mount_output, parse_mountinfo
+from bellglass.paths import content_hash, filesystem_of, find_loop, loops_home, parse_mount_output, parse_mountinfo
 
 # Content
 
@@ -102,6 +102,14 @@ def test_an_unknown_loop_is_an_error_that_lists_those_that_exist(home: Path, wan
 def test_an_ambiguous_beginning_is_an_error_that_lists_the_candidates(home: Path) -> None:
     with pytest.raises(UsageError, match="several: stories-1a2b, stories-1c3d;"):
         find_loop("1", home)
+
+
+@pytest.mark.parametrize("wanted", ["~nobody-of-this-name", "x" * 5000, "a\0b"])
+def test_a_name_that_no_folder_can_have_is_a_usage_error(home: Path, wanted: str) -> None:
+    with pytest.raises(UsageError):
+        find_loop(wanted, home)
+    with pytest.raises(UsageError):
+        find_loop(None, loops_home("~nobody-of-this-name"))
 
 
 def test_no_loops_at_all_is_a_usage_error(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def hosted(monkeypatch: pytest.MonkeyPatch, server: ModelServer, **chosen: objec
     monkeypatch.setenv("OPENAI_BASE_URL", server.openai_base)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-a-key-of-no-worth")
     name = "openai/tuner"
-    return {"model": name, "free_models": [name], "generations": 3, **chosen}
+    return {"model": name, "free_models": [name], "generations": 3, "seed": None, **chosen}
 
 
 @pytest.mark.docker

@@ -43,8 +43,7 @@ CREATE TABLE events (
     prev TEXT NOT NULL, hash TEXT NOT NULL
 );
 CREATE TABLE inbox (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,
-    evidence TEXT NOT NULL
+    id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL
 );
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
@@ -64,13 +63,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What another process asks of the owner. `evidence` is the hash of what its person was shown."""
+    """What another process asks of the owner. A decision's body names the hash of what its person was shown."""
 
     id: int
     time: float
     kind: str
     body: Json
-    evidence: str
 
 
 def canonical(body: Mapping[str, Json]) -> str:
@@ -186,10 +184,10 @@ class Ledger:
 
     # The inbox
 
-    def post(self, kind: str, body: Mapping[str, Json], evidence: str = "") -> int:
+    def post(self, kind: str, body: Mapping[str, Json]) -> int:
         """Anyone's request to the owner; returns its id. It waits there until an owner answers it."""
-        row = (time.time(), kind, canonical(body), evidence)
-        insert = "INSERT INTO inbox (time, kind, body, evidence) VALUES (?, ?, ?, ?)"
+        row = (time.time(), kind, canonical(body))
+        insert = "INSERT INTO inbox (time, kind, body) VALUES (?, ?, ?)"
         with self._guard, _translated(self.folder):
             if self.owned:
                 return int(self._db.execute(insert, row).lastrowid or 0)
@@ -203,9 +201,9 @@ class Ledger:
     def pending(self) -> list[Request]:
         """Requests that no event has answered yet; for anyone."""
         with self._guard, _translated(self.folder):
-            rows = self._db.execute("SELECT id, time, kind, body, evidence FROM inbox ORDER BY id").fetchall()
+            rows = self._db.execute("SELECT id, time, kind, body FROM inbox ORDER BY id").fetchall()
         try:
-            return [Request(id_, when, kind, json.loads(body), evidence) for id_, when, kind, body, evidence in rows]
+            return [Request(id_, when, kind, json.loads(body)) for id_, when, kind, body in rows]
         except (TypeError, ValueError) as error:
             raise _damaged(self.folder, f"an unreadable request ({error})") from error
 

@@ -82,16 +82,16 @@ class MalformedFrame(GuestFault):
         super().__init__("malformed", detail)
 
 
-MODEL_FAULTS = (
-    "refused_key",
-    "unknown_model",
-    "context_overflow",
-    "bad_request",  # the provider (or its client library) will not take this conversation
-    "rate_limited",
-    "unreachable",
-    "server",
-    "unparsable",
-)
+MODEL_FAULTS = {  # code -> what is needed
+    "refused_key": "a key that the provider accepts",
+    "unknown_model": "a model that this provider serves",
+    "context_overflow": "a shorter conversation, or a model with a longer context",
+    "bad_request": "a conversation that the provider and its client library take",
+    "rate_limited": "patience, or a larger quota",
+    "unreachable": "a server that answers",
+    "server": "a provider in good health",
+    "unparsable": "a reply that can be read",
+}
 
 
 class ModelFault(BellglassError):
@@ -101,4 +101,4 @@ class ModelFault(BellglassError):
     def __init__(self, code: str, detail: str = "", *, billed: bool = False, cost: Cost | None = None) -> None:
         assert code in MODEL_FAULTS, code
         self.code, self.detail, self.billed, self.cost = code, detail, billed, cost
-        super().__init__(f"model call failed ({code})", found=detail)
+        super().__init__(f"model call failed ({code})", found=detail, needed=MODEL_FAULTS[code])

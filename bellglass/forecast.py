@@ -38,7 +38,6 @@ class Plan:
 
     generations: int
     trials_per_session: int  # explored by the improver
-    calibration_trainings: int
     gate_trainings: int  # per generation, parent and child together
     final_trainings: int
     seconds_per_training: float  # the budget's amount; for `steps`, an estimate
@@ -81,8 +80,7 @@ class Forecast:
 
 def forecast(plan: Plan, price: Price | None) -> Forecast:
     """`price` None means unknown. A free local model has Price(0, 0)."""
-    trainings = plan.calibration_trainings + plan.final_trainings
-    trainings += plan.generations * (plan.trials_per_session + plan.gate_trainings)
+    trainings = plan.final_trainings + plan.generations * (plan.trials_per_session + plan.gate_trainings)
     train_seconds = trainings * plan.seconds_per_training
     calls = _at_most(plan.generations * plan.calls_per_session, plan.max_calls)
     per_call = plan.tokens_in_per_call + plan.tokens_out_per_call

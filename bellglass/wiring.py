@@ -2,6 +2,8 @@
 
 Refuses here, before anything is spent, what must not come together: a hosted model outside a sealed glass, or an
 unsealed glass for a lineage that was not made on this machine by a built-in improver.
+
+Not covered: a person who forges a ledger's first event, and the chain behind it, to make a loop look like their own.
 """
 
 from __future__ import annotations
@@ -282,7 +284,6 @@ def forecast_lines(config: LoopConfig) -> list[str]:
     plan = Plan(
         generations=config.generations,
         trials_per_session=config.trials_per_generation,
-        calibration_trainings=0,
         gate_trainings=2 * config.pairs,
         final_trainings=2 * config.pairs,
         seconds_per_training=preset.budget.amount,
@@ -306,6 +307,7 @@ def probe_lines(config: LoopConfig) -> list[str]:
         model = open_model(provider, config)
         if not model.hosted:
             continue
+        _require_server(model)
         report = probe(model)
         if not report.ok:
             raise SetupError(
@@ -313,6 +315,14 @@ def probe_lines(config: LoopConfig) -> list[str]:
             )
         lines.append(f"probe      {provider} sees a long prompt whole and calls tools")
     return lines
+
+
+def _require_server(model: Model) -> None:
+    """SetupError where nothing answers at its address: said before a prompt is sent."""
+    from bellglass.doors.litellm_model import LitellmModel
+
+    if isinstance(model, LitellmModel):
+        model.reachable()
 
 
 # For the commands that decide and check

@@ -11,7 +11,6 @@ from bellglass.forecast import LONG_PROMPT, Plan, Price, forecast
 PLAN = Plan(
     generations=5,
     trials_per_session=6,
-    calibration_trainings=4,
     gate_trainings=8,
     final_trainings=2,
     seconds_per_training=20.0,
@@ -26,9 +25,9 @@ PRICE = Price(3.0, 15.0)
 
 def test_the_sums_are_those_of_the_plan() -> None:
     said = forecast(PLAN, PRICE)
-    assert said.trainings == 4 + 5 * (6 + 8) + 2
-    assert said.train_seconds == 76 * 20
-    assert said.wall_seconds == 76 * 20 / 2
+    assert said.trainings == 5 * (6 + 8) + 2
+    assert said.train_seconds == 72 * 20
+    assert said.wall_seconds == 72 * 20 / 2
     assert (said.calls, said.tokens_in, said.tokens_out) == (200, 2_000_000, 200_000)
     assert said.usd == pytest.approx(2 * 3.0 + 0.2 * 15.0)
     assert said.decisions == 5

@@ -9,8 +9,10 @@ import pytest
 from support import FakeModel
 
 from bellglass import probe as probe_
+from bellglass import wiring
+from bellglass.config import load
 from bellglass.doors.model_server import Answer, Fault, ModelServer, Script, scripts
-from bellglass.errors import ModelFault
+from bellglass.errors import ModelFault, SetupError
 from bellglass.probe import probe, probe_request
 from bellglass.records import ChatReply, ChatRequest, Cost, ToolCall
 
@@ -28,6 +30,14 @@ def model(script: Script, name: str = "openai/local") -> FakeModel:
         return outcome
 
     return FakeModel(answer, name)
+
+
+def test_a_server_that_is_not_there_is_said_before_a_prompt_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("litellm")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    with pytest.raises(SetupError, match="no answer") as caught:
+        wiring.probe_lines(load(None, {"model": "openai/local"}))
+    assert caught.value.exit_code == 3
 
 
 def test_a_good_model_passes_with_one_call() -> None:

@@ -3,6 +3,8 @@
 litellm at its defaults reads `.env`, fetches a price list and other files at import, prints banners, and lets loggers
 and callbacks see what is said. All of that is off before the first call. An installed version that is known to be
 broken or malicious is refused before it is imported.
+
+Not covered: what a version does that nobody has found out about yet; the lock pins it by hash.
 """
 
 from __future__ import annotations

@@ -78,7 +78,6 @@ class LitellmModel:
 
     def reachable(self) -> None:
         """SetupError when nothing answers at the address. Sends no key and no prompt."""
-        library.load()
         endpoint = self._endpoint
         try:
             urllib.request.urlopen(endpoint.probe_url, timeout=10).close()

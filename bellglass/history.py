@@ -1,6 +1,9 @@
 """The digest that an improver gets of its loop: bounded, so that generation 100 reads as much as generation 5.
 
-Scores in it are exploration scores on `select`. Of `confirm` an improver learns adopt or reject, never a score.
+Scores in it are exploration scores on `select`. Of `confirm` an improver learns adopt or reject, and the noise of a
+parent's scores, never a score.
+
+Not covered: what many adopt-or-reject answers tell together; `confirm` is drawn afresh per generation for that reason.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The loop: generation after generation inside its bounds, then `final` is opened once.
 
-However it ends, the ledger says how, and `resume` goes on from there: bounds reached, a person's stop, a review that
-waits, a tripwire. Only a person moves a loop past the last two.
+The ledger says how it ended, and `resume` goes on from there: bounds reached, a person's stop, a review that waits, a
+tripwire. Only a person moves a loop past the last two. Whatever else ends it (a full disk, an engine that is gone, a
+power cut) leaves the ledger open, and `resume` goes on all the same.
 """
 
 from __future__ import annotations

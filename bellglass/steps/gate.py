@@ -5,6 +5,8 @@ gain. A pair is (parent's score, child's score) under the same seeds, trained at
 
 Repeated scores are not evidence. When a pair is bit-equal, or one side has the same score under two different seeds,
 then something was not run, not seeded or not changed; the decision says so and nothing is pooled.
+
+Not covered: gains whose distribution over seeds is far from normal. With few pairs a t bound is only as good as that.
 """
 
 from __future__ import annotations

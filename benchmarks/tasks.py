@@ -15,7 +15,6 @@ import hashlib
 import json
 import lzma
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -28,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: one t
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import page  # noqa: E402
 import reference  # noqa: E402
 from bare_trial import run as run_trial  # noqa: E402
 
@@ -104,15 +104,6 @@ def measure(task: tasks.Task, trainer: Path, presets: list[str], seeds: int, lon
     return found
 
 
-def machine() -> str:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
-
-
 def command(asked: argparse.Namespace) -> str:
     """What makes these figures again; where the results lie doesn't matter."""
     longer = " --longer" if asked.longer else ""
@@ -155,7 +146,7 @@ def main() -> None:
         found = {k.replace("starter", "reference"): v for k, v in found.items() if k.startswith("starter")}
     else:
         found = measure(task, starter, presets, asked.seeds, asked.longer, results)
-        found |= {"machine": machine(), "command": command(asked)}
+        found |= {"machine": page.machine(), "command": command(asked)}
     print(json.dumps(found, indent=2))
     if asked.write:
         write(task, found)

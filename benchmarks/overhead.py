@@ -186,11 +186,7 @@ def rows(name: str, lengths: list[float]) -> Iterator[list[str]]:
             found = trial(warm, seconds)
             yield [f"outside training, {seconds:.0f} s trial, cores idle", f"{found['outside']:.2f} s", "≤ 1 s"]
             share = f"{100 * found['judge'] / seconds:.1f}%"
-            yield [
-                f"judge of a {seconds:.0f} s trial (two guests)",
-                f"{found['judge']:.2f} s, {share}",
-                "≤ 5% of 60 s",
-            ]
+            yield [f"judge of a {seconds:.0f} s trial (two guests)", f"{found['judge']:.2f} s, {share}", "≤ 5% of 60 s"]
     yield ["`bellglass --help`", f"{command_seconds('--help'):.2f} s", "≤ 0.3 s"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024 * 1024)
     yield ["memory of this driver at its peak", f"{peak:.0f} MB", "–"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from litellm_bench import CLOUD, EVERY, KEY, PROMPT, door, needs_litellm
+from litellm_bench import CLOUD, EVERY, KEY, PROMPT, door, fault_of, needs_litellm
 from support import MemoryBook
 
 from bellglass.doors.litellm_model import LitellmModel, library
@@ -105,6 +105,15 @@ def test_making_a_model_imports_nothing_heavy() -> None:
 
 
 # Nothing leaks
+
+
+@pytest.mark.parametrize(("name", "path"), [("openai/foo", "/v1/chat/completions"), (CLOUD, "/v1/messages")])
+def test_a_redirect_does_not_carry_the_key_elsewhere(name: str, path: str) -> None:
+    with ModelServer(scripts.says()) as elsewhere:
+        away = scripts.fails(307, "moved", location=elsewhere.url + path)
+        fault, attempts = fault_of(away, name)
+        assert (fault.code, attempts) == ("server", 1)
+        assert not elsewhere.asked
 
 
 def echoes(status: int) -> Script:

@@ -87,6 +87,11 @@ class Books:
             return None
         return self.blobs.get(call["reply_sha"])
 
+    def cost_of(self, key: CallKey) -> Cost:
+        """Of a settled call; nothing for one that was not made."""
+        call = self.state.calls.get(name_of(key))
+        return Cost() if call is None else Cost(**call["cost"])
+
     def reserve(self, key: CallKey, model: str, ask: Cost, request: bytes) -> None:
         request_sha = self.blobs.put(request)
         with self._lock:

@@ -75,6 +75,17 @@ def left(bounds: Bounds, spent: Cost, reserved: Cost) -> Left:
     )
 
 
+def less(start: Left, used: Cost) -> Left:
+    """What of `start` is left after `used`, whatever else was spent meanwhile."""
+    usd = None if start.usd is None else 0.0 if used.usd is None else max(0.0, start.usd - used.usd)
+    return Left(
+        train_seconds=None if start.train_seconds is None else max(0.0, start.train_seconds - used.train_seconds),
+        calls=None if start.calls is None else max(0, start.calls - used.calls),
+        tokens=None if start.tokens is None else max(0, start.tokens - _tokens(used)),
+        usd=usd,
+    )
+
+
 def _tokens(cost: Cost) -> int:
     return cost.tokens_in + cost.tokens_out
 

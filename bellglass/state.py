@@ -19,6 +19,7 @@ from bellglass.records import Budget, Claim, Cost, Json, Proof, Seeds, Trial, Ve
 class Generation:
     number: int
     parent: str
+    left: Json = None  # of the bounds, when its improver first began
     successor: str | None = None
     proposal_fault: str | None = None
     note: str = ""  # the improver's own words: testimony, shown apart
@@ -130,7 +131,9 @@ def _generation_started(state: State, body: Json) -> None:
 
 
 def _session_started(state: State, body: Json) -> None:
-    """For people: a second one in a generation means that a crash cut the first off."""
+    """A second one in a generation means that a crash cut the first off; it goes on from what the first was told."""
+    gen = state.generation(body["generation"])
+    gen.left = body["left"] if gen.left is None else gen.left
 
 
 def _proposal_made(state: State, body: Json) -> None:

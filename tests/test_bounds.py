@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bellglass.bounds import Bounds, admit, admit_wall, left
+from bellglass.bounds import Bounds, Left, admit, admit_wall, left, less
 from bellglass.errors import BoundReached
 from bellglass.records import Cost
 
@@ -127,3 +127,11 @@ def test_wall_time_that_has_passed_has_a_bound_too() -> None:
     with pytest.raises(BoundReached):
         admit_wall(bounds, 60.5)
     admit_wall(Bounds(), 10.0**9)
+
+
+def test_what_a_session_is_told_depends_on_its_own_use_alone() -> None:
+    start = left(Bounds(train_seconds=10.0, calls=5, tokens=100, usd=1.0), NOTHING, NOTHING)
+    rest = less(start, Cost(train_seconds=4.0, calls=2, tokens_in=30, tokens_out=30, usd=0.25))
+    assert rest == Left(train_seconds=6.0, calls=3, tokens=40, usd=0.75)
+    assert less(start, Cost(train_seconds=11.0, calls=6, tokens_in=101, usd=None)) == Left(0.0, 0, 0, 0.0)
+    assert less(left(Bounds(), NOTHING, NOTHING), Cost(usd=None)) == Left(None, None, None, None)

@@ -59,7 +59,7 @@ def _start(crew: Crew, number: int) -> Generation:
 def _propose(crew: Crew, gen: Generation) -> None:
     if gen.proposed:
         return
-    crew.place.books.record("session.started", generation=gen.number)
+    crew.place.books.record("session.started", generation=gen.number, left=to_json(crew.place.books.left()))
     proposal = propose(crew.place, gen.number, gen.parent, brief=crew.brief, seed=crew.seed)
     crew.place.books.record("proposal.made", generation=gen.number, **to_json(proposal))
 

@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bellglass.books import Books
+from bellglass.bounds import Left, less
 from bellglass.bundles import check_bundle, check_submission
 from bellglass.errors import GuestFault
 from bellglass.gateway import Gateway
 from bellglass.history import digest
 from bellglass.lineage import Lineage
 from bellglass.ports import MEMORY_MB, Glass, GuestSpec
-from bellglass.records import Bundle, CallKey, Json, Kind, Role, Trial
+from bellglass.records import Bundle, CallKey, Cost, Json, Kind, Role, Trial
 from bellglass.steps.session import SessionEnd, serve
 from bellglass.steps.trial import Lab, Order
 
@@ -67,6 +68,9 @@ class ImproverDesk:
         self._calls = 0
         self._trials = 0
         self._used = 0.0
+        # Told from the session's own beginning, not from the books: a restarted session must hear the same again, or
+        # its recorded answers would not fit. What is admitted is decided by the books alone.
+        self._start, self._spent = Left(**place.books.state.generation(generation).left), Cost()
 
     def tick(self) -> None:
         self._place.check()
@@ -76,7 +80,10 @@ class ImproverDesk:
             raise GuestFault("refused", f"this session's {self._place.limits.calls} model calls are used up")
         key = CallKey(self._generation, "improve", self._calls)
         self._calls += 1
-        return self._place.gateway.chat(body, key)
+        try:
+            return self._place.gateway.chat(body, key)
+        finally:
+            self._spent += self._place.books.cost_of(key)
 
     def trial(self, files: Mapping[str, bytes], args: Json) -> Json:
         return self._explore([(files, _fraction(args))])[0]
@@ -93,7 +100,7 @@ class ImproverDesk:
         return digest(self._place.books.state, self._generation)
 
     def budget(self) -> Json:
-        left, calls = self._place.books.left(), self._place.limits.calls - self._calls
+        left, calls = less(self._start, self._spent), self._place.limits.calls - self._calls
         return {
             "trials": self._left(),
             "train_seconds": left.train_seconds,
@@ -119,6 +126,7 @@ class ImproverDesk:
             self._order(self._stored(bundle), fraction) for bundle, (_, fraction) in zip(bundles, wanted, strict=True)
         ]
         trials = self._place.lab.run(orders)
+        self._spent += sum((Cost(train_seconds=trial.train_seconds) for trial in trials), Cost())
         pairs = zip(trials, wanted, strict=True)
         return [self._result(trial, fraction, REPLY_LOG_BYTES // len(wanted)) for trial, (_, fraction) in pairs]
 

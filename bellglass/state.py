@@ -133,7 +133,7 @@ def _generation_started(state: State, body: Json) -> None:
 def _session_started(state: State, body: Json) -> None:
     """A second one in a generation means that a crash cut the first off; it goes on from what the first was told."""
     gen = state.generation(body["generation"])
-    gen.left = body["left"] if gen.left is None else gen.left
+    gen.left = body.get("left") if gen.left is None else gen.left
 
 
 def _proposal_made(state: State, body: Json) -> None:

@@ -21,6 +21,7 @@ FILES_MAX = 200
 FILE_BYTES_MAX = 256 * 1024
 BUNDLE_BYTES_MAX = 2 * 1024 * 1024
 SCAFFOLD_BYTES_MAX = 512 * 1024
+TRAINER_BYTES_MAX = 48 * 1024  # source, not weights in disguise; the starter has about 9 KB
 
 # One part of a path: it begins with a letter, digit or underscore, or with a dot that is no `.git…`, and does not end
 # in a dot or space (Windows drops those, which would make two names one).
@@ -65,6 +66,8 @@ def check_bundle(parent: Bundle, files: Mapping[str, bytes], may_edit: frozenset
         kind = kind_of(path)
         if kind not in may_edit:
             raise _bad(path, f"belongs to {kind}, which this loop does not let an improver edit")
+    if trainer_bytes(bundle) > TRAINER_BYTES_MAX:
+        raise _bad("trainer/", f"holds {trainer_bytes(bundle)} bytes, more than {TRAINER_BYTES_MAX}")
     if scaffold_bytes(bundle) > SCAFFOLD_BYTES_MAX:
         raise _bad("scaffold/", f"holds {scaffold_bytes(bundle)} bytes, more than {SCAFFOLD_BYTES_MAX}")
     return bundle
@@ -109,6 +112,10 @@ def is_leaving(path: str) -> bool:
 def changed_paths(parent: Bundle, child: Bundle) -> set[str]:
     """Added, removed and altered ones."""
     return {path for path in {*parent, *child} if parent.get(path) != child.get(path)}
+
+
+def trainer_bytes(bundle: Bundle) -> int:
+    return sum(len(data) for path, data in bundle.items() if path.startswith("trainer/"))
 
 
 def scaffold_bytes(bundle: Bundle) -> int:

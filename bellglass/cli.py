@@ -11,6 +11,7 @@ import typer
 
 from bellglass import __version__, cli_check, cli_decide, cli_look, cli_start
 from bellglass.errors import BellglassError
+from bellglass.lineage import visible
 
 app = typer.Typer(
     name="bellglass",
@@ -43,7 +44,7 @@ def explain(error: BellglassError) -> str:
     lines = [f"error: {error.thing}"]
     for label, text in (("found", error.found), ("needed", error.needed), ("next", error.next_command)):
         if text:
-            lines.append(f"  {label + ':':<8}{text}")
+            lines.append(f"  {label + ':':<8}{visible(text)}")
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,9 +48,7 @@ def _waiting(folder: Path) -> Any:
     number = pending(state)
     if number is None:
         return state, None
-    gen = state.generation(number)
-    assert gen.successor is not None
-    return state, gather(state, number, Lineage.open(folder / "lineage.git").diff(gen.parent, gen.successor))
+    return state, gather(state, number, Lineage.open(folder / "lineage.git"))
 
 
 def _show(folder: Path) -> None:
@@ -74,7 +73,7 @@ def _decide(folder: Path, decision: str, evidence: str | None, reason: str) -> N
     from bellglass.paths import user_name
     from bellglass.review import Answer, decision_event
 
-    state, waiting = _waiting(folder)
+    _, waiting = _waiting(folder)
     if waiting is None:
         raise UsageError(
             "the decision", "nothing waits for one", "a loop that waits", f"bellglass status {folder.name}"
@@ -84,39 +83,46 @@ def _decide(folder: Path, decision: str, evidence: str | None, reason: str) -> N
             "the decision", "no --evidence", "the hash that you were shown", f"bellglass review {folder.name}"
         )
     answer = Answer(decision, reason, user_name())  # type: ignore[arg-type]  # decision_event checks the word
-    body = decision_event(state, waiting.generation, answer, evidence)
-    _deliver(folder, "review", "review.decided", body)
+    number = waiting.generation
+    _deliver(folder, "review", "review.decided", lambda state: decision_event(state, number, answer, evidence))
     typer.echo(f"recorded: {decision} for generation {waiting.generation}")
 
 
 def _rearm(folder: Path, name: str, reason: str) -> None:
     from bellglass.paths import user_name
 
-    state, _ = _waiting(folder)
+    if not reason.strip():
+        raise UsageError("re-arming", "no --reason", "why it is safe to go on", "the same with --reason '...'")
+    body = {"name": name, "who": user_name(), "reason": reason.strip()}
+    _deliver(folder, "rearm", "tripwire.rearmed", lambda state: body if _latched(folder, state, name) else {})
+    typer.echo(f"re-armed {name}; bellglass resume {folder.name} goes on")
+
+
+def _latched(folder: Path, state: Any, name: str) -> bool:
     if name not in {wire["name"] for wire in state.tripwires}:
         found = ", ".join(sorted({wire["name"] for wire in state.tripwires})) or "none"
         raise UsageError(
             f"tripwire {name!r}", f"latched: {found}", "a latched tripwire", f"bellglass review {folder.name}"
         )
-    if not reason.strip():
-        raise UsageError("re-arming", "no --reason", "why it is safe to go on", "the same with --reason '...'")
-    body = {"name": name, "who": user_name(), "reason": reason.strip()}
-    _deliver(folder, "rearm", "tripwire.rearmed", body)
-    typer.echo(f"re-armed {name}; bellglass resume {folder.name} goes on")
+    return True
 
 
-def _deliver(folder: Path, request: str, kind: str, body: dict[str, Any]) -> None:
-    """With an owner at work, a request in its inbox; without one, this command takes the lock and writes the event."""
+def _deliver(folder: Path, request: str, kind: str, body_for: Callable[[Any], dict[str, Any]]) -> None:
+    """With an owner at work, a request in its inbox; without one, this command takes the lock and writes the event.
+
+    `body_for` checks against the state as it is then, so that of two people who decide at once the second is told.
+    """
     from bellglass.ledger import Ledger
+    from bellglass.state import fold
 
     try:
         owned = Ledger.open(folder, write=True)
     except LoopFault:
         with closing(Ledger.open(folder, write=False)) as ledger:
-            ledger.post(request, body)
+            ledger.post(request, body_for(fold(ledger.events())))
         return
     with closing(owned):
-        owned.append(kind, body)
+        owned.append(kind, body_for(fold(owned.events())))
 
 
 def stop(

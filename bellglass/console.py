@@ -202,7 +202,8 @@ def final_line(state: State) -> str:
         return f"final: {reason}"
     gain = Interval(**final["gain"])
     clear = "clear of zero" if gain.low > 0 else "NOT clear of zero"
-    return f"final (opened once): champion better than starter by {interval_text(gain, sign='+')} bits, {clear}"
+    alarms = "".join(f"; TRIPWIRE {alarm}" for alarm in final.get("alarms", []))
+    return f"final (opened once): champion better than starter by {interval_text(gain, sign='+')} bits, {clear}{alarms}"
 
 
 def print_summary(state: State, out: Console | None = None) -> None:

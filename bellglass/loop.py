@@ -7,6 +7,7 @@ power cut) leaves the ledger open, and `resume` goes on all the same.
 
 from __future__ import annotations
 
+from bellglass import tripwires
 from bellglass.books import Books
 from bellglass.errors import BellglassError, BoundReached, Interrupted, ReviewPending, TripwireFired, UsageError
 from bellglass.ledger import Request
@@ -62,7 +63,9 @@ def _open_final(crew: Crew) -> None:
     if state.final is not None:
         return
     if state.champion == state.starter:
-        crew.place.books.record("final.opened", starter=state.starter, champion=state.champion, gain=None, pairs=[])
+        crew.place.books.record(
+            "final.opened", starter=state.starter, champion=state.champion, gain=None, pairs=[], alarms=[]
+        )
         return
     pairs: list[tuple[float, float]] = []
     faults: list[str] = []
@@ -75,8 +78,16 @@ def _open_final(crew: Crew) -> None:
         else:
             pairs.append((starter.verdict.score, champion.verdict.score))
     gain = to_json(paired_interval(pairs, FINAL_CONFIDENCE)) if len(pairs) > 1 else None
+    trials = tuple(trial for trial in state.trials.values() if trial.purpose == "final")
+    alarms = tripwires.look(tripwires.Evidence(crew.config.generations, trials, crew.place.lab.bench.task.floor))
     crew.place.books.record(
-        "final.opened", starter=state.starter, champion=state.champion, gain=gain, pairs=pairs, faults=faults
+        "final.opened",
+        starter=state.starter,
+        champion=state.champion,
+        gain=gain,
+        pairs=pairs,
+        faults=faults,
+        alarms=[f"{alarm.name}: {alarm.sentence}" for alarm in alarms],
     )
 
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
 from bellglass.errors import UsageError
+from bellglass.lineage import Lineage
 from bellglass.records import Json
 from bellglass.state import State
 
+WHOLE_DIFF_BYTES = 8 << 20  # more than any two bundles can differ by
 DECISIONS = ("approve", "trainer", "reject")
 Choice = Literal["approve", "trainer", "reject"]
 
@@ -28,6 +31,7 @@ class Evidence:
     parent: str
     successor: str
     kinds: tuple[str, ...]
+    changed: tuple[str, ...]  # every path, with its lines added and removed
     diff: str
     gate: Json
     boot: Json
@@ -51,9 +55,11 @@ class Reviewer(Protocol):
         """None: nobody answered, which is no."""
 
 
-def gather(state: State, number: int, diff: str) -> Evidence:
+def gather(state: State, number: int, lineage: Lineage) -> Evidence:
+    """What a person must see to decide: the whole diff, the trainer's part first, so that no padding pushes it out."""
     gen = state.generation(number)
     assert gen.successor is not None
+    changed = lineage.changed(gen.parent, gen.successor)
     verdicts = [
         {
             "trial": trial.trial_id,
@@ -70,12 +76,19 @@ def gather(state: State, number: int, diff: str) -> Evidence:
         parent=gen.parent,
         successor=gen.successor,
         kinds=gen.kinds,
-        diff=diff,
+        changed=tuple(f"{path} +{added} -{removed}" for path, added, removed in changed),
+        diff=trainer_first(lineage.diff(gen.parent, gen.successor, most_bytes=WHOLE_DIFF_BYTES)),
         gate=gen.gate,
         boot=gen.boot,
         verdicts=tuple(verdicts),
         testimony=gen.note,
     )
+
+
+def trainer_first(diff: str) -> str:
+    """The same patch, the trainer's files in front. No line of a file begins with `diff`: a sign stands before it."""
+    parts = re.split(r"(?m)^(?=diff --git )", diff)
+    return "".join(sorted(parts, key=lambda part: not part.startswith("diff --git a/trainer/")))
 
 
 def pending(state: State) -> int | None:

@@ -42,10 +42,14 @@ def show(evidence: Evidence, console: Console) -> None:
     console.rule(f"review of generation {evidence.generation}")
     kinds = ", ".join(evidence.kinds)
     console.print(Text(f"parent {evidence.parent[:8]}, successor {evidence.successor[:8]}; {kinds}"))
+    for line in evidence.changed:
+        console.print(Text(f"  {line}"))
     lines = evidence.diff.splitlines()
     console.print(Syntax("\n".join(lines[:MAX_DIFF_LINES]), "diff", word_wrap=True))
     if len(lines) > MAX_DIFF_LINES:
-        console.print(Text(f"… {len(lines) - MAX_DIFF_LINES} more lines: bellglass diff"))
+        console.print(
+            Text(f"NOT SHOWN HERE: {len(lines) - MAX_DIFF_LINES} more lines; see bellglass diff", style="bold")
+        )
     for trial in evidence.verdicts:
         claim, verdict = _bits(trial["claim_bits"]), _bits(trial["verdict_bits"])
         console.print(Text(f"{trial['trial']}: claim {claim}, verdict {verdict} {trial['fault'] or ''}".rstrip()))

@@ -22,6 +22,7 @@ from bellglass.lineage import Lineage
 from bellglass.ports import Glass
 from bellglass.records import Trial
 from bellglass.state import State, fold
+from bellglass.steps import gate
 from bellglass.steps.trial import Workbench, derive_seeds, judge_weights, make_documents, seeds_label_of, split_of
 
 SCORE_TOLERANCE = 1e-4  # bits: other hardware rounds otherwise
@@ -48,7 +49,32 @@ def verify(folder: Path, ledger: Ledger) -> list[Finding]:
     findings.append(_secret_finding(state, secret))
     if secret is not None:
         findings.append(_seeds_finding(state, secret))
+    findings.append(_gates_finding(state))
     return findings
+
+
+def _gates_finding(state: State) -> Finding:
+    """Decide again from the recorded verdicts: an adoption that they don't bear out was written by someone else."""
+    alpha, decided = float(state.config["alpha"]), 0
+    for gen in state.generations.values():
+        if gen.gate is None:
+            continue
+        decided += 1
+        trials = {trial.trial_id: trial for trial in state.trials_of(gen.number, "gate")}
+        verdicts = [
+            (trials[f"g{gen.number}-pair-{k}-parent"].verdict, trials[f"g{gen.number}-pair-{k}-child"].verdict)
+            for k in range(len(trials) // 2)
+        ]
+        pairs = [(parent.score, child.score) for parent, child in verdicts if parent and child]
+        again = (
+            gate.decide(pairs, alpha=gate.spend(alpha, gen.number)).decision
+            if len(pairs) == len(verdicts)
+            else "reject"
+        )
+        adopted = bool(gen.result) and gen.result["trainer"] == "adopted"
+        if again != gen.gate["decision"] or (adopted and again != "adopt"):
+            return Finding("gates", False, f"generation {gen.number}: {gen.gate['decision']} recorded, {again} derived")
+    return Finding("gates", True, f"{decided} derived again from their verdicts")
 
 
 def _checked(what: str, check: Callable[[], str]) -> Finding:

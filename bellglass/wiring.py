@@ -246,6 +246,9 @@ def _refuse_unsealed_strangers(books: Books, models: Mapping[str, Model]) -> Non
 
 def _refuse_told_documents(config: LoopConfig) -> None:
     """From a seed anyone can make every document that decides; an improver is told it, and could guess a short one."""
+    if config.virtual_clock and wants_hosted(config):
+        needed = "a budget that the host measures: under the virtual clock a trainer that never asks trains on"
+        raise UsageError("the virtual clock", "a hosted model", needed, "bellglass run --help")
     if config.seed is not None and wants_hosted(config):
         needed = "no seed, because who knows it can make the documents that decide"
         raise UsageError("the seed", f"{config.seed}, with a hosted model", needed, "bellglass run without --seed")

@@ -328,6 +328,22 @@ def predict(tokens):
     assert len(list(turns.iterdir())) == 2
 
 
+def test_the_second_guest_runs_the_bundle_only_when_the_first_has_ended(glass: ProcessGlass, tmp_path: Path) -> None:
+    # Else the first, which sees the whole text, could signal to the second by how it loads the machine.
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    model = f"""
+others = os.listdir({str(seen)!r})
+if others and os.path.exists("/proc/" + others[0]) and ") Z " not in open("/proc/" + others[0] + "/stat").read():
+    raise ValueError("the other one still runs")
+open(os.path.join({str(seen)!r}, str(os.getpid())), "a").close()
+def predict(tokens):
+    return honest(tokens)
+"""
+    assert proven(ask(glass, model))[1].agrees
+    assert len(list(seen.iterdir())) == 2
+
+
 def separable_documents(count: int = 40) -> Documents:
     """A question of 4 or 7 tokens below 8, its label (8 to 14) as the target, padding behind."""
     rng = np.random.default_rng(2)

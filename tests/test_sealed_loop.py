@@ -12,7 +12,7 @@ from bellglass import wiring
 from bellglass.doors.docker.glass import DockerGlass
 from bellglass.doors.docker.reaper import kill_all
 from bellglass.doors.model_server import ModelServer
-from bellglass.errors import SetupError
+from bellglass.errors import SetupError, UsageError
 from bellglass.loop import run_loop
 
 
@@ -20,7 +20,7 @@ def hosted(monkeypatch: pytest.MonkeyPatch, server: ModelServer, **chosen: objec
     monkeypatch.setenv("OPENAI_BASE_URL", server.openai_base)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-a-key-of-no-worth")
     name = "openai/tuner"
-    return {"model": name, "free_models": [name], "generations": 3, "seed": None, **chosen}
+    return {"model": name, "free_models": [name], "generations": 3, "seed": None, "virtual_clock": False, **chosen}
 
 
 @pytest.mark.docker
@@ -41,6 +41,13 @@ def test_a_sealed_loop_over_http_completes_three_generations(tmp_path: Path, mon
     assert state.spent.calls == len(state.calls) >= 15
     assert kill_all({"loop": state.loop_id}) == 0
     assert b"sk-a-key-of-no-worth" not in (folder / "loop.db").read_bytes()
+
+
+def test_a_hosted_model_never_gets_the_virtual_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ModelServer(small_world.Tuner()) as server:
+        chosen = {**hosted(monkeypatch, server), "virtual_clock": True}
+        with pytest.raises(UsageError, match="virtual clock"):
+            small_world.create(tmp_path, **chosen)
 
 
 def test_a_hosted_model_never_gets_the_process_glass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

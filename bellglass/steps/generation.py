@@ -151,7 +151,7 @@ def _review(crew: Crew, gen: Generation) -> None:
     if _answered(gen) or not _needs_review(crew, gen):
         return
     assert gen.successor is not None
-    evidence = review.gather(crew.state, gen.number, crew.place.lineage.diff(gen.parent, gen.successor))
+    evidence = review.gather(crew.state, gen.number, crew.place.lineage)
     if gen.review_hash != evidence.hash:
         crew.place.books.record("review.requested", generation=gen.number, evidence_hash=evidence.hash)
     crew.place.check()  # an answer may already lie in the inbox

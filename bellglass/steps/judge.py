@@ -3,7 +3,8 @@
 A guest gets inputs and returns raw logits; this file holds the targets, normalises in float64 and adds up. Where
 targets can be separated from inputs (`task.separable`), only what stands before the target is sent. Where the text is
 its own target, whole windows are sent, and a second guest proves the score on rows whose text behind the position is
-replaced (proof.py). Both guests start at the same time, so that warming the second overlaps with asking the first.
+replaced (proof.py). Both guests are opened at the same time, so that warming the second overlaps with asking the first;
+but the second gets bundle code only when the first has ended.
 
 The words in a GuestFault raised here are the host's own; nothing that a guest says but its numbers gets out.
 
@@ -115,6 +116,7 @@ class _Desk:
         self._seconds, self._vocab = preset.predict_seconds, task.vocab
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="judge")
         self._opening: dict[str, Future[Guest]] = {}
+        self._current: Guest | None = None  # the only guest that holds bundle code
 
     def __enter__(self) -> _Desk:
         return self
@@ -124,12 +126,17 @@ class _Desk:
         self._pool.shutdown()
 
     def open(self, name: str) -> None:
-        """Start a guest, in the background; a failure is raised by whoever asks it."""
+        """Start a guest, in the background and still without bundle code; a failure is raised by whoever asks it."""
         self._opening[name] = self._pool.submit(self._start, name)
 
     def ask(self, name: str, questions: Iterable[Question]) -> Iterator[tuple[Question, NDArray[np.float32]]]:
         """Each question with its checked logits. The guest works on the next while the caller looks at an answer."""
-        guest = self._opening[name].result()
+        if self._current is not None:
+            self._current.end()  # two guests with bundle code at once could signal to each other by the machine's load
+        guest = self._current = self._opening[name].result()
+        for path, data in self._files.items():
+            guest.send_file(path, data)
+        guest.send("start", args={"device": self._device, "threads": 1})
         try:
             yield from _Conversation(guest, self._vocab, self._seconds).ask(questions)
         except GuestFault:
@@ -145,15 +152,7 @@ class _Desk:
             deadline_seconds=2.0 * self._seconds + GRACE_SECONDS,
             gpu=self._device.startswith("cuda"),
         )
-        guest = self._glass.open(spec)
-        try:
-            for path, data in self._files.items():
-                guest.send_file(path, data)
-            guest.send("start", args={"device": self._device, "threads": 1})
-        except BaseException:
-            guest.end()
-            raise
-        return guest
+        return self._glass.open(spec)
 
     def _end(self, opening: Future[Guest]) -> None:
         with contextlib.suppress(BellglassError):  # then there is no guest, and the one who asked was told

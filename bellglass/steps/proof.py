@@ -13,7 +13,8 @@ gains most over others (parent or source, and a plain one that the host makes), 
 that is too sparse for the uniform half must show, because that is where it pays. Telling the two guests apart does not
 help a model: it must answer the rows without having the answers, and that is what the gap measures.
 
-Not covered: a channel between the two guests (a sealed glass has none), and leaks worth less than the tolerances below.
+Not covered: a channel from the first guest to the second (they never run bundle code at the same time, but what one did
+to the machine's caches can be timed), and leaks worth less than the tolerances below.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from bellglass.steps.session import SessionEnd, serve
 from bellglass.steps.trial import Lab, Order
 
 MIN_FRACTION = 0.1
-LOG_CHARS = 2000  # of a failed trial's log
+LOG_CHARS = 600  # of a failed trial's log: a traceback's end, too little to carry weights out in
 REPLY_LOG_BYTES = 40_000  # of all logs in one reply, as JSON: its header line carries them
 
 

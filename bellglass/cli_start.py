@@ -113,14 +113,11 @@ def _start(config_file: Path | None, chosen: dict[str, Any], loops: Path | None,
 
 
 def _say_before_spending(loaded: Any) -> None:
-    """The forecast, and for a hosted model a probe: both before the first paid call of the loop."""
+    """The forecast comes before the first paid call, which is the probe's."""
     from bellglass import wiring
 
     for line in wiring.forecast_lines(loaded):
         print(line, file=sys.stderr)
-    if wiring.wants_hosted(loaded):
-        for line in wiring.probe_lines(loaded):
-            print(line, file=sys.stderr)
 
 
 def _run(folder: Path, overrides: dict[str, Any], json: bool) -> None:
@@ -139,6 +136,9 @@ def _run(folder: Path, overrides: dict[str, Any], json: bool) -> None:
             created = line_for(crew.place.books.ledger.events()[0])
             view.say(f"{created}\nfolder {folder}")
             try:
+                if not crew.state.generations:
+                    for line in wiring.probe_lines(crew.models, crew.place.books):
+                        view.say(line)
                 run_loop(crew)
             finally:
                 view.pause()

@@ -13,8 +13,8 @@ import secrets
 from dataclasses import dataclass
 
 from bellglass.errors import ModelFault
-from bellglass.ports import Model
-from bellglass.records import ChatMessage, ChatReply, ChatRequest, Cost, ToolSpec
+from bellglass.ports import CallBook, Model
+from bellglass.records import CallKey, ChatMessage, ChatReply, ChatRequest, Cost, ToolSpec
 
 PROBE_BYTES = 42_000  # about 10,000 tokens: over the 2,048 to 8,192 that local servers start with
 TOOL = "repeat_marker"
@@ -61,6 +61,31 @@ def probe_request(marker: str, prompt_bytes: int = PROBE_BYTES) -> ChatRequest:
         size += len(lines[-1]) + 1
     lines.append(f"Now call the tool {TOOL} once, with the marker from the first line. Say nothing else.")
     return ChatRequest("main", (ChatMessage("user", "\n".join(lines)),), _TOOLS, OUTPUT_TOKENS)
+
+
+class BookedModel:
+    """A model whose calls are reserved before and settled after, outside any session: a probe's cost is spent too."""
+
+    def __init__(self, model: Model, book: CallBook, *, first: int) -> None:
+        self.name, self.hosted = model.name, model.hosted
+        self._model, self._book, self._next = model, book, first
+
+    def forecast(self, request: ChatRequest) -> Cost:
+        return self._model.forecast(request)
+
+    def chat(self, request: ChatRequest) -> ChatReply:
+        key, self._next = CallKey(0, "probe", self._next), self._next + 1
+        ask = self.forecast(request)
+        prompt = "\n".join(message.text for message in request.messages)
+        self._book.reserve(key, self.name, ask, prompt.encode())
+        try:
+            reply = self._model.chat(request)
+        except ModelFault as fault:
+            cost = (ask if fault.cost is None else fault.cost) if fault.billed else Cost()
+            self._book.settle(key, cost, None, {"outcome": fault.code, "detail": fault.detail})
+            raise
+        self._book.settle(key, reply.cost, None, {"outcome": "ok", "provider_model": reply.provider_model})
+        return reply
 
 
 def probe(model: Model, *, prompt_bytes: int = PROBE_BYTES) -> ProbeReport:

@@ -29,7 +29,7 @@ from bellglass.ledger import Ledger
 from bellglass.lineage import Lineage
 from bellglass.loop import take_requests
 from bellglass.ports import Glass, Model
-from bellglass.probe import probe
+from bellglass.probe import BookedModel, probe
 from bellglass.records import Bundle, Kind, Role
 from bellglass.review import Reviewer
 from bellglass.steps.generation import Crew
@@ -160,7 +160,8 @@ def _crew(
         check=check,
     )
     seed = int.from_bytes(hashlib.sha256(bench.secret + b"improver").digest()[:4], "big")
-    return Crew(place, config, task.brief(), surface.reviewer, seed if config.seed is None else config.seed)
+    seed = seed if config.seed is None else config.seed
+    return Crew(place, config, task.brief(), surface.reviewer, seed, models)
 
 
 def side_by_side(config: LoopConfig) -> int:
@@ -303,15 +304,15 @@ def forecast_lines(config: LoopConfig) -> list[str]:
     return lines if model.hosted else [line for line in lines if line.startswith("trainings")]
 
 
-def probe_lines(config: LoopConfig) -> list[str]:
-    """Ask each hosted model once whether it sees a whole prompt and calls tools. Raises when it does not."""
+def probe_lines(models: Mapping[str, Model], books: Books) -> list[str]:
+    """Ask each hosted model once whether it sees a whole prompt and calls tools. Raises when it does not.
+
+    Nothing is spent outside the books: the probe's calls are reserved under the loop's bounds like any other.
+    """
     lines = []
-    for provider in dict.fromkeys(config.models.values()):
-        model = open_model(provider, config)
-        if not model.hosted:
-            continue
+    for provider, model in {model.name: model for model in models.values() if model.hosted}.items():
         _require_server(model)
-        report = probe(model)
+        report = probe(BookedModel(model, books, first=len(books.state.calls)))
         if not report.ok:
             raise SetupError(
                 f"model {provider}", "; ".join(report.advice), "a whole prompt and tool calls", "fix it, then run"

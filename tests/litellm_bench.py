@@ -66,4 +66,5 @@ def fault_of(script: Script, name: str = "openai/foo", **options: Any) -> tuple[
     with ModelServer(script) as server:
         with pytest.raises(ModelFault) as caught:
             door(server, name, **options).chat(REQUEST)
+        assert not server.faults
         return caught.value, len(server.asked)

@@ -26,7 +26,7 @@ from litellm_bench import (
     needs_litellm,
 )
 
-from bellglass.doors.litellm_model import LitellmModel, library
+from bellglass.doors.litellm_model import LitellmModel, library, messages
 from bellglass.doors.model_server import Answer, ModelServer, Script, scripts
 from bellglass.errors import ModelFault, SetupError, UsageError
 from bellglass.records import ChatMessage, ChatReply, ChatRequest, Cost, ToolCall
@@ -102,6 +102,9 @@ def test_the_records_of_a_request_are_not_changed_by_the_library() -> None:
     request = ChatRequest("main", (*REQUEST.messages, said, ChatMessage("tool", "ok", call_id="c1")), TOOLS, 100)
     before = repr(request)
     ask(scripts.says(), CLOUD, request)
+    assert repr(request) == before
+    said_json, tools_json = messages.outgoing(request, strict_args=True)
+    said_json[2]["thinking_blocks"][0]["thinking"] = tools_json[0]["function"]["parameters"]["type"] = "edited"
     assert repr(request) == before
 
 
@@ -228,6 +231,17 @@ def test_an_endless_reply_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "MAX_REPLY", 50_000)
     fault, _attempts = fault_of(lambda request, index: Answer(200, b" " * 10**6))
     assert fault.code == "unreachable"
+
+
+def test_what_breaks_inside_the_library_is_no_fault_of_the_server(
+    monkeypatch: pytest.MonkeyPatch, litellm: Any
+) -> None:
+    def breaks(**options: Any) -> None:
+        raise litellm.InternalServerError("a bug", "openai", "foo")
+
+    monkeypatch.setattr(litellm, "completion", breaks)
+    fault, attempts = fault_of(scripts.says())
+    assert (fault.code, fault.billed, attempts) == ("bad_request", False, 0)
 
 
 # Prices

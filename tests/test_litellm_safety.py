@@ -190,6 +190,18 @@ def test_a_providers_message_is_shown_unless_it_holds_a_piece_of_the_key() -> No
     assert KEY not in repr(endpoint)
 
 
+@pytest.mark.slow  # imports litellm once more
+def test_a_first_call_in_a_fresh_process_warns_of_nothing() -> None:
+    code = (
+        "from litellm_bench import ask; from bellglass.doors.model_server import scripts;"
+        "print(ask(scripts.says('quiet')).text)"
+    )
+    path = os.pathsep.join([os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert (done.stdout, done.stderr) == ("quiet\n", "")
+
+
 def test_the_environments_loud_switches_are_overruled(litellm: Any) -> None:
     assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
     assert os.environ["LITELLM_MODE"] == "PRODUCTION"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,14 @@ from support import FakeModel
 
 from bellglass import probe as probe_
 from bellglass import wiring
-from bellglass.config import load
+from bellglass.blobs import Blobs
+from bellglass.books import Books
+from bellglass.bounds import Bounds
+from bellglass.doors.litellm_model import LitellmModel
 from bellglass.doors.model_server import Answer, Fault, ModelServer, Script, scripts
-from bellglass.errors import ModelFault, SetupError
-from bellglass.probe import probe, probe_request
+from bellglass.errors import BoundReached, ModelFault, SetupError
+from bellglass.ledger import Ledger
+from bellglass.probe import BookedModel, probe, probe_request
 from bellglass.records import ChatReply, ChatRequest, Cost, ToolCall
 
 GOOD = scripts.repeats_first_line()
@@ -32,12 +37,34 @@ def model(script: Script, name: str = "openai/local") -> FakeModel:
     return FakeModel(answer, name)
 
 
-def test_a_server_that_is_not_there_is_said_before_a_prompt_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("litellm")
+def test_a_server_that_is_not_there_is_said_before_a_prompt_is_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if importlib.util.find_spec("litellm") is None:  # not importorskip: importing is the door's, with its safe settings
+        pytest.skip("litellm is not installed")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     with pytest.raises(SetupError, match="no answer") as caught:
-        wiring.probe_lines(load(None, {"model": "openai/local"}))
+        wiring.probe_lines({"main": LitellmModel("openai/local")}, books(tmp_path))
     assert caught.value.exit_code == 3
+    assert list(tmp_path.glob("blobs/*")) == []
+
+
+def books(folder: Path, usd: float | None = None) -> Books:
+    ledger = Ledger.create(folder)
+    return Books(ledger, Blobs(folder / "blobs"), Bounds(usd=usd))
+
+
+def test_what_a_probe_costs_is_booked_and_bounded_like_any_other_call(tmp_path: Path) -> None:
+    # Any `ports.Model` will do; that it is hosted is all that probe_lines asks.
+    good = model(GOOD)
+    booked = books(tmp_path / "rich", usd=10.0)
+    assert probe(BookedModel(good, booked, first=0)).ok
+    assert booked.state.spent.calls == 1
+    assert booked.state.spent.tokens_in == scripts.USED.tokens_in
+    poor = books(tmp_path / "poor", usd=0.4)
+    with pytest.raises(BoundReached):
+        probe(BookedModel(good, poor, first=0))
+    assert len(good.asked) == 1, "the call that does not fit was made"
 
 
 def test_a_good_model_passes_with_one_call() -> None:

@@ -6,11 +6,13 @@ Every stage first looks whether the ledger already holds its outcome, so a resum
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bellglass import review, tripwires
 from bellglass.config import LoopConfig
 from bellglass.errors import ReviewPending, TripwireFired
+from bellglass.ports import Model
 from bellglass.records import GateDecision, Trial
 from bellglass.state import Generation, State, to_json
 from bellglass.steps import adopt, gate
@@ -28,6 +30,7 @@ class Crew:
     brief: str
     reviewer: review.Reviewer | None
     seed: int
+    models: Mapping[str, Model]
 
     @property
     def state(self) -> State:

@@ -136,13 +136,14 @@ def failure_of(error: Exception, exchange: Exchange, endpoint: Endpoint) -> Fail
     status = exchange.status or _status_of(error)
     if status is None:
         kind = type(error).__name__
-        return Failure(ModelFault("bad_request", f"{where}: the client library refused ({kind})"), retry=False)
+        return Failure(ModelFault("bad_request", f"{where}: the client library failed ({kind})"), retry=False)
     return _by_status(status, error, exchange, endpoint)
 
 
 def _status_of(error: Exception) -> int | None:
+    """Of an error that no exchange explains. A made-up 500 is how litellm reports whatever broke in itself."""
     status = getattr(error, "status_code", None)
-    return status if type(status) is int else None
+    return status if type(status) is int and 400 <= status < 500 else None
 
 
 def _no_answer(error: Exception, where: str) -> Failure:

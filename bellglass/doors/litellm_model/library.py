@@ -14,6 +14,7 @@ import importlib.metadata
 import logging
 import os
 import re
+import warnings
 from typing import Any
 
 from bellglass.errors import SetupError
@@ -56,8 +57,11 @@ def load() -> Any:
     check_installed()
     os.environ.update(ENVIRONMENT)
     os.environ.pop("OPENAI_LOG", None)  # "debug" would print every message
-    import litellm
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own affairs with pydantic
+        import litellm
 
+        litellm.ModelResponse()  # built at first use, with more of them
     litellm.suppress_debug_info = True
     litellm.set_verbose = False
     litellm.turn_off_message_logging = True

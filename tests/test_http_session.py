@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
 from improver_desk import ToyDesk, session, starter
 from litellm_bench import needs_litellm
 
@@ -27,6 +28,7 @@ def run(glass: ProcessGlass, model: Model) -> tuple[ToyDesk, Mapping[str, bytes]
     return desk, end.submission.files
 
 
+@pytest.mark.slow
 def test_a_session_over_http_ends_as_the_same_session_without_it() -> None:
     glass = ProcessGlass(warm=False)
     try:

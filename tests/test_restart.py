@@ -27,6 +27,7 @@ class Counting(Tuner):
         return super().chat(request)
 
 
+@pytest.mark.slow
 def test_a_restarted_session_under_bounds_gets_its_recorded_answers(tmp_path: Path) -> None:
     bounds = {"train_seconds": 500.0, "budget_usd": 1.0, "tokens": 10_000, "calls": 50}
     folder = small_world.create(tmp_path / "loops", generations=1, **bounds)

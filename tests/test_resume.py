@@ -56,21 +56,32 @@ def finish(folder: Path, guests: Path) -> State:
     return state_of(folder)
 
 
+def last_seq(folder: Path) -> int:
+    with closing(Ledger.open(folder)) as ledger:
+        return ledger.last_seq
+
+
 def kill_until_done(folder: Path, guests: Path, chance: random.Random, most: int, seen: Counter[str]) -> int:
-    """Kill again and again at random moments; returns how often it hit a running driver."""
+    """Kill again and again, some random number of events and a random moment later; returns how often it hit.
+
+    By events, because by time nearly every kill would hit a training.
+    """
     kills = 0
     while kills < most:
         process = start(folder, guests)
-        try:
-            process.communicate(timeout=chance.uniform(0.4, 3.0))
-        except subprocess.TimeoutExpired:
+        target = last_seq(folder) + chance.randint(1, 14)
+        while process.poll() is None and last_seq(folder) < target:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0.0, 0.2))
+        if process.poll() is None:
             process.send_signal(signal.SIGKILL)
-            process.communicate()
             kills += 1
+            process.communicate()
             with closing(Ledger.open(folder)) as ledger:
                 seen[ledger.events()[-1].kind] += 1
         else:
-            assert process.returncode == 0
+            _, errors = process.communicate()
+            assert process.returncode == 0, errors.decode()
             break
     return kills
 
@@ -104,6 +115,7 @@ def check(undisturbed: dict[str, object], home: Path, chance: random.Random, mos
     return kills
 
 
+@pytest.mark.slow
 def test_a_loop_killed_a_few_times_ends_like_an_undisturbed_one(undisturbed: dict[str, object], tmp_path: Path) -> None:
     assert check(undisturbed, tmp_path, random.Random(1), most=3, seen=Counter()) > 0
 

@@ -27,6 +27,7 @@ fix:
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_config.py
 
 venv:
 	@$(BOOTSTRAP) --with dev

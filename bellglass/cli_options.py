@@ -15,9 +15,7 @@ Loops: TypeAlias = Annotated[
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 GlassName: TypeAlias = Annotated[str | None, typer.Option("--glass", help="auto, docker or process.")]
-Seed: TypeAlias = Annotated[
-    int | None, typer.Option("--seed", help="Draw everything from this number, to repeat a run.")
-]
+Seed: TypeAlias = Annotated[int | None, typer.Option("--seed", help="Draw data and seeds from this number.")]
 Generations: TypeAlias = Annotated[int | None, typer.Option("--generations", help="How many generations at most.")]
 BudgetUsd: TypeAlias = Annotated[float | None, typer.Option("--budget-usd", help="How much money at most.")]
 TrainSeconds: TypeAlias = Annotated[float | None, typer.Option("--train-seconds", help="How much training at most.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -25,7 +26,7 @@ from bellglass.cli_options import (
     TrainSeconds,
     WallSeconds,
 )
-from bellglass.errors import Interrupted
+from bellglass.errors import BellglassError, Interrupted
 
 DEMO = {"task": "stories", "preset": "tiny", "pairs": 3, "trials_per_generation": 3}  # about 300 CPU-seconds
 
@@ -36,13 +37,13 @@ def demo(
     """A real loop of three generations with the offline improver: about three minutes, no key, no GPU."""
     chosen = {**DEMO, "seed": seed, "generations": generations, "glass": glass}
     folder = _start(None, chosen, loops, json)
-    print(
-        f"\nNext:\n  bellglass status {folder.name}\n  bellglass diff {folder.name} 1\n  bellglass verify {folder.name}"
-    )
+    if not json:
+        bellglass, loop = program(), nameable(folder)
+        print(f"\nNext:\n  {bellglass} status {loop}\n  {bellglass} diff {loop} 1\n  {bellglass} verify {loop}")
 
 
 def run(
-    task: Annotated[str, typer.Argument(help="A task; `bellglass tasks` lists them.")],
+    task: Annotated[str | None, typer.Argument(help="A task; `bellglass tasks` lists them. Default: stories.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="offline, anthropic/…, openai/…, ollama/…")] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="tiny, cpu or gpu.")] = None,
     generations: Generations = None,
@@ -140,6 +141,12 @@ def _run(folder: Path, overrides: dict[str, Any], json: bool) -> None:
                     for line in wiring.probe_lines(crew.models, crew.place.books):
                         view.say(line)
                 run_loop(crew)
+            except BellglassError as error:  # what to type next must name this very loop, wherever it lies
+                words = error.next_command.split()
+                if words[:1] == ["bellglass"]:
+                    named = [nameable(folder) if word == crew.state.loop_id else word for word in words]
+                    error.next_command = " ".join([*named, nameable(folder)] if named[1:] == ["resume"] else named)
+                raise
             finally:
                 view.pause()
                 if json:
@@ -147,6 +154,20 @@ def _run(folder: Path, overrides: dict[str, Any], json: bool) -> None:
                 else:
                     print_summary(crew.state)
                 print(f"ledger head {crew.place.books.ledger.head}", file=sys.stderr)
+
+
+def program() -> str:
+    """How to call this program from where the person stands: it need not be on their PATH."""
+    if shutil.which("bellglass"):
+        return "bellglass"
+    return os.path.relpath(sys.argv[0]) if Path(sys.argv[0]).name == "bellglass" else f"{sys.executable} -m bellglass"
+
+
+def nameable(folder: Path) -> str:
+    """What names this loop from where the person stands: its name in the usual place, else its path."""
+    from bellglass import paths
+
+    return folder.name if folder.parent.absolute() == paths.loops_home().absolute() else str(folder.absolute())
 
 
 def _print_json(value: Any) -> None:

@@ -65,7 +65,7 @@ class LoopView:
             self.say(line)
 
     def say(self, line: str) -> None:
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(Text(line), soft_wrap=not self._console.is_terminal)
 
     def pause(self) -> None:
         """Make room for a question to a person."""
@@ -88,13 +88,14 @@ PHASES: dict[str, Callable[[Json], str]] = {
     "session.started": lambda body: f"generation {body['generation']}: the improver works",
     "proposal.made": lambda body: f"generation {body['generation']}: boot check and gate",
     "generation.watched": lambda body: f"generation {body['generation']}: deciding",
-    "generation.ended": lambda body: f"generation {body['generation']} ended",
+    "generation.ended": lambda body: f"generation {body['generation']} ended; next generation, or the final comparison",
 }
 
 
 def bounds_line(state: State) -> str:
     config, spent = state.config, state.spent
-    parts = [f"{len(state.generations)}/{config['generations']} generations"]
+    ended = sum(gen.result is not None for gen in state.generations.values())
+    parts = [f"{ended}/{config['generations']} generations"]
     limit = config["train_seconds"]
     parts.append(f"{spent.train_seconds:.0f}{'' if limit is None else f'/{limit:.0f}'} s trained")
     if spent.calls:
@@ -169,7 +170,7 @@ def cells(item: Row) -> list[str]:
     return [
         str(item.generation),
         item.parent,
-        ", ".join(item.kinds) or "nothing",
+        ", ".join(item.kinds) or ("–" if item.successor is None else "nothing"),
         "–" if item.claim_bits is None else f"{item.claim_bits:.3f}",
         interval_text(item.verdict_bits),
         item.trainer,
@@ -212,6 +213,6 @@ def print_summary(state: State, out: Console | None = None) -> None:
         console.width = 100
     console.print(generation_table(state))
     for line in [*why_lines(state), final_line(state), bounds_line(state)]:
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(line), soft_wrap=not console.is_terminal)
     if any(provider.startswith("offline") for provider in state.config["models"].values()):
-        console.print(Text(POSITIVE_CONTROL, style="dim"), soft_wrap=True)
+        console.print(Text(POSITIVE_CONTROL, style="dim"), soft_wrap=not console.is_terminal)

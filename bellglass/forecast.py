@@ -71,7 +71,7 @@ class Forecast:
             bound = f"the bound of ${self.max_usd:.2f} cannot be held without a price: no call will be made"
         wall = _duration(self.wall_seconds)
         return [
-            f"trainings  {self.trainings}, {self.train_seconds:.0f} training seconds, about {wall} of wall time",
+            f"trainings  {self.trainings}, {self.train_seconds:.0f} training seconds, at least {wall} of wall time",
             f"calls      about {self.calls}, {self.tokens_in:,} tokens in, {self.tokens_out:,} out",
             f"money      {money}; {bound}",
             f"decisions  {self.decisions} by a person" if self.decisions else "decisions  none asked of a person",

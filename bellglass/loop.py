@@ -40,7 +40,11 @@ def run_loop(crew: Crew) -> State:
         _open_final(crew)
     except tuple(kind for kind, _ in ENDS) as error:
         books.tick_quietly()
-        books.record("loop.ended", why=next(why for kind, why in ENDS if isinstance(error, kind)), detail=str(error))
+        books.record(
+            "loop.ended",
+            why=next(why for kind, why in ENDS if isinstance(error, kind)),
+            detail=error.found or error.thing,
+        )
         raise
     books.tick_quietly()
     books.record("loop.ended", why="finished", detail=_how_it_finished(books.state), secret=_secret(crew))
@@ -49,7 +53,7 @@ def run_loop(crew: Crew) -> State:
 
 def _how_it_finished(state: State) -> str:
     adopted = [gen for gen in state.generations.values() if gen.result and gen.result["trainer"] == "adopted"]
-    return "finished within bounds" if adopted else "finished within bounds, stalled: no trainer was adopted"
+    return "within its bounds" if adopted else "within its bounds, stalled: no trainer was adopted"
 
 
 def _secret(crew: Crew) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.syntax import Syntax
 from rich.text import Text
 
 from bellglass.console import interval_text
@@ -45,7 +44,8 @@ def show(evidence: Evidence, console: Console) -> None:
     for line in evidence.changed:
         console.print(Text(f"  {line}"))
     lines = evidence.diff.splitlines()
-    console.print(Syntax("\n".join(lines[:MAX_DIFF_LINES]), "diff", word_wrap=True))
+    for line in lines[:MAX_DIFF_LINES]:
+        _print_diff_line(line, console)
     if len(lines) > MAX_DIFF_LINES:
         console.print(
             Text(f"NOT SHOWN HERE: {len(lines) - MAX_DIFF_LINES} more lines; see bellglass diff", style="bold")
@@ -56,6 +56,8 @@ def show(evidence: Evidence, console: Console) -> None:
     if gate is not None:
         gain = "" if gate["gain"] is None else f"; gain {interval_text(Interval(**gate['gain']), sign='+')}"
         console.print(Text(f"gate: {gate['decision']}: {gate['why']}{gain}"))
+        if gate["decision"] == "reject":
+            console.print(Text("so whatever you decide, its trainer is not adopted", style="bold"))
     if evidence.boot is not None:
         console.print(Text(f"boot check: {'passed' if evidence.boot['ok'] else 'FAILED'}: {evidence.boot['why']}"))
     console.print(Text(f"the improver's own words (testimony): {evidence.testimony!r}", style="dim"))
@@ -64,3 +66,11 @@ def show(evidence: Evidence, console: Console) -> None:
 
 def _bits(value: float | None) -> str:
     return "none" if value is None else f"{value:.3f} bits"
+
+
+def _print_diff_line(line: str, console: Console) -> None:
+    """Whole, whatever its length: what runs over the edge is marked and can pass for no line of its own."""
+    style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
+    room = max(20, console.width - 2)
+    for start in range(0, max(1, len(line)), room):
+        console.print(Text(("" if start == 0 else "↪ ") + line[start : start + room], style=style))

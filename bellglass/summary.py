@@ -40,7 +40,7 @@ def rows(state: State) -> list[Row]:
 def row(state: State, gen: Generation) -> Row:
     children = [trial for trial in state.trials_of(gen.number, "gate") if trial.bundle == gen.successor]
     gain = None if gen.gate is None or gen.gate["gain"] is None else Interval(**gen.gate["gain"])
-    result = gen.result or {"trainer": "under way", "scaffold": "", "why": "", "champion": ""}
+    result = gen.result or {"trainer": stage(gen), "scaffold": "", "why": "", "champion": ""}
     return Row(
         generation=gen.number,
         parent=short(state, gen.parent),
@@ -55,6 +55,13 @@ def row(state: State, gen: Generation) -> Row:
         cost=cost_of(state, gen.number),
         champion=short(state, result["champion"]) if result["champion"] else "",
     )
+
+
+def stage(gen: Generation) -> str:
+    """Where a generation stands that has not ended."""
+    if not gen.proposed:
+        return "proposing"
+    return "waits for review" if gen.review_hash is not None and gen.review is None else "being judged"
 
 
 def short(state: State, commit: str) -> str:

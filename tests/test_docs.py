@@ -92,13 +92,14 @@ def test_links_in_documents_lead_somewhere(path: Path) -> None:
     assert wrong == []
 
 
-def test_the_page_of_commands_is_fresh() -> None:
-    spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
+@pytest.mark.parametrize("made", ["cli", "config"])
+def test_pages_made_from_the_code_are_fresh(made: str) -> None:
+    spec = importlib.util.spec_from_file_location(f"make_{made}", ROOT / "docs" / f"make_{made}.py")
     assert spec is not None
     assert spec.loader is not None
-    make_cli = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make_cli)
-    assert (ROOT / "docs" / "cli.md").read_text() == make_cli.page(), "next: make fix"
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    assert (ROOT / "docs" / f"{made}.md").read_text() == maker.page(), "next: make fix"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)

@@ -1,0 +1,38 @@
+"""Writes docs/config.md from the config's own fields: `python docs/make_config.py`. A test compares the two."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from bellglass.config import LoopConfig  # noqa: E402
+
+HEAD = """# The config file
+
+Made by `python docs/make_config.py`; don't edit. One TOML file for `bellglass run --config FILE`; the command
+line goes over it, and `model = "…"` is short for `main` in the table `[models]`.
+
+```toml
+task = "stories"
+preset = "cpu"
+model = "offline"
+generations = 5
+pairs = 4
+may_edit = ["objective", "optimiser", "scaffold"]
+```
+
+| key | default |
+|---|---|
+"""
+
+
+def page() -> str:
+    defaults = LoopConfig().model_dump(mode="json")
+    return HEAD + "".join(f"| `{key}` | `{value}` |\n" for key, value in defaults.items())
+
+
+if __name__ == "__main__":
+    (HERE / "config.md").write_text(page())

@@ -13,7 +13,7 @@ demo:
 
 test:
 	@$(BOOTSTRAP) --with dev
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n auto
 
 check:
 	@$(BOOTSTRAP) --with dev

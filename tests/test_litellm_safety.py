@@ -149,6 +149,7 @@ def everything_logged() -> Iterator[list[str]]:
     root.setLevel(level)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_the_key_is_in_no_error_record_log_or_output(
     name: str, everything_logged: list[str], capfd: pytest.CaptureFixture[str]

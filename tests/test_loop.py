@@ -149,6 +149,7 @@ def test_a_trainer_that_fails_is_rejected_with_its_reason(tmp_path: Path, train:
     assert fault in state.generations[1].result["why"]
 
 
+@pytest.mark.slow
 def test_a_claim_far_better_than_the_verdict_trips_and_only_a_person_goes_on(tmp_path: Path) -> None:
     boast = small_world.TRAINER["trainer/train.py"].replace("float(bits)", "0.5")
     folder = small_world.create(tmp_path / "loops", generations=1)

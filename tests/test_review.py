@@ -18,6 +18,7 @@ from bellglass.verify import verify
 BOAST = small_world.TRAINER["trainer/train.py"].replace("float(bits)", "0.5")
 
 
+@pytest.mark.slow
 def test_a_successor_that_set_off_a_tripwire_needs_a_decision_of_its_own(tmp_path: Path) -> None:
     folder = small_world.create(tmp_path / "loops", generations=1, review="tripwire")
     boaster = Scripted(write("trainer/train.py", BOAST), SUBMIT)
@@ -50,6 +51,7 @@ def test_the_trainers_part_of_a_diff_comes_first_whatever_pads_the_scaffold() ->
     assert trainer_first(scaffold + trainer) == trainer + scaffold
 
 
+@pytest.mark.slow
 def test_an_adoption_that_its_verdicts_do_not_bear_out_is_noticed(tmp_path: Path) -> None:
     folder = small_world.create(tmp_path / "loops", generations=1)
     with opened(folder, Scripted(write("trainer/objective.py", "SMOOTHING = 1e9\n"), SUBMIT)) as crew:

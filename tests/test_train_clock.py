@@ -42,6 +42,7 @@ HERE = "while time.process_time() < 2.5: pass"
 IN_A_CHILD = f"import os, sys\nif os.fork() == 0:\n    {HERE}\n    os._exit(0)\nos.wait()"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [HERE, IN_A_CHILD])
 def test_work_before_the_data_counts_against_the_budget(tmp_path: Path, before: str) -> None:
     result = run(tmp_path, before)

@@ -71,6 +71,7 @@ def predict_from(folder: Path):
     return load_file("trainer_seed_model", TRAINER / "model.py").load(str(folder))
 
 
+@pytest.mark.slow
 def test_the_same_seeds_give_the_same_bits_and_either_seed_alone_changes_them(splits) -> None:
     first = trial(splits)
     assert first.weights == trial(splits).weights
@@ -84,6 +85,7 @@ def test_a_dozen_steps_are_better_than_guessing_and_the_claim_is_near_the_verdic
     assert trained.claim_bits == pytest.approx(trained.raw_bits, abs=0.25)
 
 
+@pytest.mark.slow
 def test_it_ends_within_a_budget_of_cpu_seconds(splits) -> None:
     outcome = trial(splits, budget=Budget("cpu_seconds", 1.5, 30.0))
     assert outcome.train_seconds < 1.5

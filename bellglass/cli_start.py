@@ -142,10 +142,7 @@ def _run(folder: Path, overrides: dict[str, Any], json: bool) -> None:
                         view.say(line)
                 run_loop(crew)
             except BellglassError as error:  # what to type next must name this very loop, wherever it lies
-                words = error.next_command.split()
-                if words[:1] == ["bellglass"]:
-                    named = [nameable(folder) if word == crew.state.loop_id else word for word in words]
-                    error.next_command = " ".join([*named, nameable(folder)] if named[1:] == ["resume"] else named)
+                error.next_command = naming(error.next_command, crew.state.loop_id, nameable(folder))
                 raise
             finally:
                 view.pause()
@@ -161,6 +158,14 @@ def program() -> str:
     if shutil.which("bellglass"):
         return "bellglass"
     return os.path.relpath(sys.argv[0]) if Path(sys.argv[0]).name == "bellglass" else f"{sys.executable} -m bellglass"
+
+
+def naming(command: str, loop_id: str, name: str) -> str:
+    """The command with this loop's name in it: in place of its id, or behind a `resume` that names none."""
+    words = [name if word == loop_id else word for word in command.split()]
+    if words[:2] == ["bellglass", "resume"] and name not in words:
+        words.insert(2, name)
+    return " ".join(words)
 
 
 def nameable(folder: Path) -> str:

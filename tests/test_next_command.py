@@ -1,0 +1,30 @@
+"""What a person is told to type next names the loop they were running, wherever it lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bellglass.cli_start import nameable, naming
+
+
+@pytest.mark.parametrize(
+    ("said", "typed"),
+    [
+        ("bellglass resume", "bellglass resume /far/stories-1a2b"),
+        ("bellglass resume 1a2b", "bellglass resume /far/stories-1a2b"),
+        ("bellglass resume with a higher --calls", "bellglass resume /far/stories-1a2b with a higher --calls"),
+        ("bellglass review 1a2b --rearm x", "bellglass review /far/stories-1a2b --rearm x"),
+        ("bellglass doctor", "bellglass doctor"),
+        ("", ""),
+    ],
+)
+def test_the_next_command_names_this_loop(said: str, typed: str) -> None:
+    assert naming(said, "1a2b", "/far/stories-1a2b") == typed
+
+
+def test_a_loop_in_the_usual_place_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BELLGLASS_HOME", str(tmp_path))
+    assert nameable(tmp_path / "stories-1a2b") == "stories-1a2b"
+    assert nameable(tmp_path / "else" / "stories-1a2b") == str(tmp_path / "else" / "stories-1a2b")

@@ -139,7 +139,7 @@ def _table() -> dict[int, _Stat]:
     ).stdout
     table: dict[int, _Stat] = {}
     for row in listing.splitlines():
-        with contextlib.suppress(ValueError, IndexError):
+        with contextlib.suppress(ValueError, IndexError, ProcessLookupError):  # the last: it ended meanwhile
             words = row.split()
             pid = int(words[0])
             session = os.getsid(pid) if words[2] == "0" else int(words[2], 16)  # macOS prints 0 there

@@ -31,7 +31,8 @@ def t_cdf(t: float, df: float) -> float:
         raise ValueError(f"degrees of freedom must be positive, not {df}")
     if t > 0.0:
         return 1.0 - t_cdf(-t, df)
-    return 0.5 * incomplete_beta(0.5 * df, 0.5, df / (df + t * t))
+    square = t * t
+    return 0.5 * _beta_tail(0.5 * df, 0.5, df / (df + square), square / (df + square))
 
 
 def t_quantile(p: float, df: float) -> float:
@@ -47,16 +48,7 @@ def t_quantile(p: float, df: float) -> float:
 
 def incomplete_beta(a: float, b: float, x: float) -> float:
     """The regularised incomplete beta function I_x(a, b)."""
-    if x <= 0.0:
-        return 0.0
-    if x >= 1.0:
-        return 1.0
-    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    front = math.exp(log_front)
-    # The continued fraction converges fast below the mean and slowly above it; there the mirrored one is used.
-    if x < (a + 1.0) / (a + b + 2.0):
-        return front * _beta_fraction(a, b, x) / a
-    return 1.0 - front * _beta_fraction(b, a, 1.0 - x) / b
+    return _beta_tail(a, b, x, 1.0 - x)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -123,6 +115,17 @@ def _solve(tail: Callable[[float], float], p: float) -> float:
             low = middle
         else:
             high = middle
+
+
+def _beta_tail(a: float, b: float, x: float, rest: float) -> float:
+    """I_x(a, b), given 1 - x beside x: where x rounds to 1, only the caller still knows what is left."""
+    if x <= 0.0 or rest <= 0.0:
+        return 0.0 if x <= 0.0 else 1.0
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log(rest))
+    # The continued fraction converges fast below the mean and slowly above it; there the mirrored one is used.
+    if x < (a + 1.0) / (a + b + 2.0):
+        return front * _beta_fraction(a, b, x) / a
+    return 1.0 - front * _beta_fraction(b, a, rest) / b
 
 
 def _beta_fraction(a: float, b: float, x: float) -> float:

@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import pytest
+from hypothesis import settings
+
+# The same examples for everybody, so that a red test is red again; `--hypothesis-profile=default` looks for new ones.
+settings.register_profile("same", derandomize=True, database=None)
+settings.load_profile("same")
 
 REQUIRE_DOCKER = os.environ.get("BELLGLASS_REQUIRE_DOCKER") == "1"
 NOT_FOR_DOCKER = "only the process glass"  # how the reason of a skip begins that no Docker engine could prevent

@@ -9,23 +9,19 @@ Not covered: cleverness. The order of edits comes from the seed; which ones stay
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
 
 from bellglass.doors.offline_model import gifts
+from bellglass.doors.offline_model.desk import LEAST_FRACTION, TRAINER, Desk, Step, read, scored, share, trial
 from bellglass.doors.offline_model.menu import MENU, Edit
 from bellglass.doors.offline_model.talk import Files, Move, Script, Talk, as_object, edit_list, edit_moves, failed
 from bellglass.records import Json
 
-TRAINER = ("trainer/data.py", "trainer/objective.py", "trainer/model.py", "trainer/train.py")
 SCAFFOLD = {
     "works": (gifts.TASK_PATH,),
     "inert": ("scaffold/improve.py",),
     "harmful": ("scaffold/tools/trial.py", "scaffold/tools/write_file.py", "scaffold/scaffold.toml"),
 }
-TURNS_KEPT = 8  # for the scaffold's edit and the submission
-LEAST_FRACTION = 0.1
 SMALLEST_GAIN = 0.002  # of the score: below it, an edit isn't worth its lines
 
 
@@ -37,38 +33,9 @@ class Known:
     score: float
 
 
-T = TypeVar("T")
-Step = Generator[list[Move], list[str], T]
-
-
-@dataclass(slots=True)
-class Desk:
-    """What the story knows so far."""
-
-    talk: Talk
-    files: dict[str, str]
-    left: float  # trials, in whole ones
-    turns: int = 0
-    kept: list[str] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    measured: list[str] = field(default_factory=list)  # what was measured, for the note and the lessons
-
-    def ask(self, *moves: Move) -> Step[list[str]]:
-        self.turns += 1
-        return (yield list(moves))
-
-    def out_of_turns(self) -> bool:
-        return self.turns > self.talk.turns - TURNS_KEPT
-
-    def account(self, result: dict[str, Json]) -> None:
-        left = result.get("left", {})
-        if isinstance(left, dict) and isinstance(left.get("trials"), int | float):
-            self.left = float(left["trials"])
-
-
 def improve(talk: Talk, variant: str) -> Script:
     desk = Desk(talk, files={}, left=talk.trials)
-    yield from _read(desk, TRAINER)
+    yield from read(desk, TRAINER)
     start = dict(desk.files)
     known = None
     if "race" in talk.tools:
@@ -78,11 +45,6 @@ def improve(talk: Talk, variant: str) -> Script:
     if desk.files == start and not what:
         return  # nothing to submit: say so and stop
     yield from desk.ask(Move("submit", {"note": _note(desk, what)}))
-
-
-def _read(desk: Desk, paths: tuple[str, ...]) -> Step[None]:
-    texts = yield from desk.ask(*(Move("read_file", {"path": path}) for path in paths))
-    desk.files |= {path: text for path, text in zip(paths, texts, strict=True) if not failed(text)}
 
 
 def _candidates(desk: Desk) -> list[tuple[Edit, dict[str, str]]]:
@@ -110,10 +72,10 @@ def _one_by_one(desk: Desk, known: Known | None) -> Step[None]:
     if known is not None:
         fraction, best = known.fraction, known.score
     else:
-        fraction = round(max(LEAST_FRACTION, min(1.0, desk.left / 6)), 3)
+        fraction = share(desk.left)
         if desk.left < 2 * fraction or desk.out_of_turns():
             return
-        first = yield from _trial(desk, "the trainer as it is", fraction)
+        first = yield from trial(desk, "the trainer as it is", fraction)
         if first is None:
             return
         best = first
@@ -133,12 +95,12 @@ def _try(desk: Desk, edit: Edit, after: dict[str, str], fraction: float, to_beat
     if "try_edit" in desk.talk.tools and edits is not None:
         args = {"name": edit.name, "edits": edits, "fraction": fraction, "to_beat": to_beat}
         (text,) = yield from desk.ask(Move("try_edit", args))
-        score = _scored(desk, edit.name, text)
+        score = scored(desk, edit.name, text)
         kept = bool(as_object(text).get("kept"))
     else:
         before = dict(desk.files)
         yield from desk.ask(*edit_moves(before, after, desk.talk.tools))
-        score = yield from _trial(desk, edit.name, fraction)
+        score = yield from trial(desk, edit.name, fraction)
         kept = score is not None and score < to_beat
         if not kept:
             yield from desk.ask(*edit_moves(after, before, desk.talk.tools))
@@ -146,27 +108,6 @@ def _try(desk: Desk, edit: Edit, after: dict[str, str], fraction: float, to_beat
     if kept:
         desk.files = dict(after)
     return score if kept else None
-
-
-def _trial(desk: Desk, name: str, fraction: float) -> Step[float | None]:
-    (text,) = yield from desk.ask(Move("trial", {"note": name, "fraction": fraction}))
-    return _scored(desk, name, text)
-
-
-def _scored(desk: Desk, name: str, text: str) -> float | None:
-    """The score of a trial's result; what went wrong goes into the record too."""
-    result = as_object(text)
-    if not result:
-        desk.left = 0.0  # the trial was refused: asking again would be refused again
-        desk.measured.append(f"{name}: no trial")
-        return None
-    desk.account(result)
-    score = result.get("score")
-    if not result.get("ok") or not isinstance(score, int | float):
-        desk.measured.append(f"{name}: {result.get('fault')}")
-        return None
-    desk.measured.append(f"{name}: {score:.3f} at {result.get('fraction', 1.0):g}")
-    return float(score)
 
 
 # Side by side
@@ -196,7 +137,7 @@ def _race(desk: Desk) -> Step[Known | None]:
     desk.measured += [f"{name}: {score:.3f} at {short:g}" for name, score in heat.items()]
     desk.measured += [f"{name}: {score:.3f} at {final:g}" for name, score in _scores(result, "final").items()]
     desk.measured += [f"{name}: {fault}" for name, fault in result.get("faults", {}).items()]
-    yield from _read(desk, TRAINER)  # the race has left its winner in the files
+    yield from read(desk, TRAINER)  # the race has left its winner in the files
     return None if kept or unchanged is None else Known(short, unchanged)
 
 

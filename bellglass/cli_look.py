@@ -5,12 +5,16 @@ from __future__ import annotations
 import json as json_
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bellglass.cli_options import Json, LoopName, Loops
+
+if TYPE_CHECKING:
+    from bellglass.tasks import Task
 
 FOLLOW_SECONDS = 0.5
 
@@ -90,20 +94,58 @@ def diff(
     typer.echo(Lineage.open(folder / "lineage.git").diff(gen.parent, gen.successor, sys.maxsize))  # all of it
 
 
-def tasks(json: Json = False) -> None:
+def tasks(
+    task: Annotated[str | None, typer.Argument(help="One task by name, or ./FOLDER of your own. Default: all.")] = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Download what that task needs, once.")] = False,
+    json: Json = False,
+) -> None:
     """The tasks: floor, headroom, noise, presets."""
     from bellglass import tasks as tasks_
 
-    loaded = [tasks_.load(name) for name in tasks_.names()]
+    if fetch:
+        _fetch(None if task is None else tasks_.load(task))
+    loaded = [tasks_.load(name) for name in (tasks_.names() if task is None else [task])]
     if json:
         typer.echo(json_.dumps([task_json(task) for task in loaded], indent=2, sort_keys=True))
         return
-    for task in loaded:
-        typer.echo(f"{task.name}: {task.title} ({task.unit}; floor {task.floor})")
-        for key, value in task.measured.items():
-            typer.echo(f"    {key}: {value}")
-        for name, preset in task.presets.items():
-            typer.echo(f"    preset {name}: {preset.budget.amount:g} {preset.budget.kind} a trial")
+    for one in loaded:
+        for line in task_lines(one):
+            typer.echo(line)
+
+
+def _fetch(task: Task | None) -> None:
+    from bellglass.download import fetch
+    from bellglass.errors import UsageError
+
+    if task is None:
+        raise UsageError("--fetch", "no task", "the name of one that downloads something", "bellglass tasks")
+    if not task.downloads:
+        typer.echo(f"{task.name}: nothing to download", err=True)
+    for download in task.downloads:
+        fetch(task.name, download, task.cache, lambda line: typer.echo(line, err=True))
+
+
+def task_lines(task: Task) -> Iterator[str]:
+    """What a person wants to know before they pick it."""
+    yield f"{task.name}: {task.title} ({task.unit}; floor {task.floor})"
+    found = task.measured
+    if "starter_cpu" not in found:
+        yield "    unmeasured"
+    for name, preset in task.presets.items():
+        line = f"    preset {name}: {preset.budget.amount:g} {preset.budget.kind} a trial"
+        if f"starter_{name}" not in found:
+            yield f"{line}, unmeasured"
+            continue
+        starter, noise = found[f"starter_{name}"], found.get(f"noise_{name}")
+        line += f", starter {starter:.3f}" + (f" ± {noise:.3f} over seeds" if noise is not None else "")
+        if f"reference_{name}" in found:
+            reference = found[f"reference_{name}"]
+            line += f", reference {reference:.3f}, headroom {starter - reference:.3f}"
+        yield line
+    if task.confirm_slices > 1:
+        yield f"    a fixed corpus: {task.confirm_slices} slices of confirm, one a generation, then the first again"
+    for download in task.downloads:
+        yield f"    downloads {download.url} (bellglass tasks {task.name} --fetch)"
 
 
 def task_json(task: object) -> dict[str, object]:

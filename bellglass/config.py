@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from bellglass.bounds import Bounds
 from bellglass.errors import UsageError
 from bellglass.records import Json, Kind
-from bellglass.tasks import Preset, Task
+from bellglass.tasks import Preset, Task, full_name
 
 Count: TypeAlias = Annotated[int, Field(ge=1)]
 Amount: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -58,6 +58,11 @@ class LoopConfig(BaseModel):
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?)$", description="cpu, cuda or cuda:1")] = "cpu"
     virtual_clock: bool = False  # budgets in steps: the same on every machine
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None  # None: fresh data nobody has seen
+
+    @field_validator("task")
+    @classmethod
+    def _found_from_anywhere(cls, task: str) -> str:
+        return full_name(task)
 
     @field_validator("may_edit")
     @classmethod

@@ -72,6 +72,14 @@ def content_hash(folder: Path) -> str:
     return total.hexdigest()
 
 
+# Downloads
+
+
+def cache_home() -> Path:
+    """Where public files are kept that a task downloaded: the cache folder of the XDG convention. Not created here."""
+    return _expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "bellglass"
+
+
 # Loops
 
 

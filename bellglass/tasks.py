@@ -1,5 +1,8 @@
 """Tasks: what is trained and judged on. Reads `tasks/<name>/task.toml`, and runs `data.py` to make documents.
 
+A task is named by one of the shipped folders, or by the path of a folder of one's own; docs/tasks.md says how to write
+one.
+
 All data of a loop derives from its one secret: a key for what the splits share (`world`), one key per split, and with
 a salt a fresh split of the same kind. A label's key tells nothing about the others.
 
@@ -10,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -22,8 +27,9 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from bellglass.errors import BellglassError, SetupError, UsageError
-from bellglass.paths import content_root
+from bellglass.download import Download, ready
+from bellglass.errors import BellglassError, LoopFault, SetupError, UsageError
+from bellglass.paths import CONTENT, cache_home, content_hash, content_root
 from bellglass.records import Budget, Json
 
 Split: TypeAlias = Literal["train", "select", "confirm", "final"]
@@ -32,6 +38,7 @@ PRESETS = ("tiny", "cpu", "gpu")
 PAD = 0
 TRAIN_SHARE = 0.9  # of the train split that one data seed shows to a trainer
 LIST = "bellglass tasks"
+OWN = "task"  # in the first event: the hash of a folder of one's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +67,16 @@ class Task:
     targets: Literal["all", "last"]  # every token but the first, or the last one alone
     floor: Literal["exact", "unknown"]
     skills: tuple[str, ...]
+    confirm_slices: int  # of a fixed corpus: used in turn, one a generation; 1: each salt draws anew
+    downloads: tuple[Download, ...]  # public files that data.py reads
     presets: Mapping[str, Preset]
     measured: Mapping[str, Json]
     folder: Path
+
+    @property
+    def cache(self) -> Path:
+        """Where its downloads lie."""
+        return cache_home() / self.name
 
     def brief(self) -> str:
         """What an improver may read about the task."""
@@ -95,15 +109,34 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> Task:
-    """The task of that name, or UsageError that says what exists or what is wrong with it."""
+    """The task of that name or in that folder, or UsageError that says what exists or what is wrong with it."""
+    if is_folder(name):
+        return read(Path(full_name(name)))
     if name not in names():
-        raise UsageError(f"task {name!r}", "no such task", f"one of {', '.join(names())}", LIST)
+        raise UsageError(f"task {name!r}", "no such task", f"one of {', '.join(names())}, or ./FOLDER", LIST)
     return read(content_root() / "tasks" / name)
+
+
+def is_folder(name: str) -> bool:
+    """Whether it names a folder of one's own: what has a slash, `~` or a dot is a path."""
+    return os.sep in name or name.startswith((".", "~"))
+
+
+def full_name(name: str) -> str:
+    """The name as a loop keeps it: a folder by its full path, so that the loop finds it again from anywhere."""
+    if not is_folder(name):
+        return name
+    try:
+        return os.path.abspath(Path(name).expanduser())
+    except RuntimeError:  # ~nobody
+        raise UsageError(f"task {name!r}", "no such user", "~ alone, or a user of this machine", LIST) from None
 
 
 def read(folder: Path) -> Task:
     """The task that a folder describes."""
     path = folder / "task.toml"
+    if not re.fullmatch(r"[A-Za-z][\w-]{0,40}", folder.name):  # it becomes part of a loop's name
+        raise UsageError(f"task folder {folder}", "a name that a task can't have", "letters, digits, _ and -", LIST)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -121,12 +154,22 @@ def read(folder: Path) -> Task:
         targets=cast(Literal["all", "last"], top.one_of("targets", "all", "last")),
         floor=cast(Literal["exact", "unknown"], top.one_of("floor", "exact", "unknown")),
         skills=top.texts("skills"),
+        confirm_slices=top.count("confirm_slices", default=1),
+        downloads=tuple(_download(name, table) for name, table in top.tables("downloads")),
         presets=_presets(top.section("presets")),
         measured=top.take("measured", dict, "a table", default={}),
         folder=folder,
     )
     top.done()
     return task
+
+
+def _download(name: str, section: _Section) -> Download:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", name):
+        raise section.wrong(name, "a name that a file in the cache can't have", "letters, digits, dots, dashes")
+    download = Download(name, section.text("url"), section.text("sha256", default="") or None)
+    section.done()
+    return download
 
 
 def _presets(section: _Section) -> dict[str, Preset]:
@@ -173,8 +216,8 @@ class _Section:
             raise self.wrong(key, repr(value), needed)
         return value
 
-    def text(self, key: str) -> str:
-        return str(self.take(key, str, "a string"))
+    def text(self, key: str, default: str | None = None) -> str:
+        return str(self.take(key, str, "a string", default))
 
     def flag(self, key: str) -> bool:
         return bool(self.take(key, bool, "true or false"))
@@ -191,8 +234,8 @@ class _Section:
             raise self.wrong(key, repr(value), f"one of {', '.join(allowed)}")
         return str(value)
 
-    def count(self, key: str, least: int = 1, most: int = 10**9) -> int:
-        value = self.take(key, int, "a whole number")
+    def count(self, key: str, least: int = 1, most: int = 10**9, default: int | None = None) -> int:
+        value = self.take(key, int, "a whole number", default)
         if not least <= value <= most:
             raise self.wrong(key, str(value), f"{least} to {most}")
         return int(value)
@@ -206,6 +249,11 @@ class _Section:
     def section(self, key: str) -> _Section:
         return _Section(f"{self._where} [{key}]", self.take(key, dict, "a table"))
 
+    def tables(self, key: str) -> list[tuple[str, _Section]]:
+        """The tables in a table, none where it is left out."""
+        group = _Section(f"{self._where} [{key}]", self.take(key, dict, "a table", default={}))
+        return [(name, group.section(name)) for name in list(group._content)]
+
     def done(self) -> None:
         if self._content:
             key = sorted(self._content)[0]
@@ -213,20 +261,58 @@ class _Section:
 
 
 def make(task: Task, split: Split, secret: bytes, docs: int, salt: str = "") -> Documents:
-    """That many documents of a split; with another salt other ones, of the same world."""
+    """That many documents of a split; with another salt other ones, of the same world.
+
+    A fixed corpus can't be drawn from for ever: the number in confirm's salt ("g3" for generation 3) says which of its
+    slices comes, and after the last one the first comes again.
+    """
     assert split in SPLITS, split
+    extras: dict[str, Any] = {}
+    if task.downloads:
+        extras["files"] = {download.name: ready(task.name, download, task.cache) for download in task.downloads}
+    if task.confirm_slices > 1:
+        extras["part"] = (_turn(salt) % task.confirm_slices, task.confirm_slices) if split == "confirm" else (0, 1)
+    key, world = _derive(secret, f"{split}\0{salt}"), _derive(secret, "world")
     try:
-        made = _module(task.folder).make(split, _derive(secret, f"{split}\0{salt}"), docs, _derive(secret, "world"))
+        made = _module(task.folder).make(split, key, docs, world, **extras)
     except ImportError as error:
-        next_command = f"pip install 'bellglass[{task.name}]'"  # an extra has its task's name
-        raise SetupError(
-            f"task {task.name!r}", str(error), "the libraries that its data.py uses", next_command
-        ) from None
+        raise _missing(task, error) from None
     except ValueError as error:
         raise UsageError(f"documents of task {task.name!r}", str(error), "other counts in task.toml", LIST) from None
     documents = Documents(**made)
     _check(task, documents, docs)
     return documents
+
+
+def _turn(salt: str) -> int:
+    """Generations count from 1, turns from 0."""
+    number = re.search(r"\d+", salt)
+    return max(0, int(number[0]) - 1) if number else 0
+
+
+def _missing(task: Task, error: ImportError) -> SetupError:
+    """A library that data.py wants; it may say itself what is needed and what to type, as second and third words."""
+    found, needed, next_command = (*error.args, None, None)[:3] if len(error.args) > 1 else (str(error), None, None)
+    extra = f"pip install 'bellglass[{task.name}]'"  # an extra has its task's name
+    return SetupError(
+        f"task {task.name!r}", str(found), needed or "the libraries that its data.py uses", next_command or extra
+    )
+
+
+def contents(task: Task) -> dict[str, str]:
+    """Hashes of all that a loop is made from, for its first event; a task of one's own is named apart."""
+    root = content_root()
+    own = {} if task.folder.parent == root / "tasks" else {OWN: content_hash(task.folder)}
+    return {part: content_hash(root / part) for part in CONTENT} | own
+
+
+def reopen(name: str, made_from: Mapping[str, str]) -> Task:
+    """The task of a loop that exists; LoopFault where somebody changed its folder, because documents would change."""
+    task = load(name)
+    if OWN in made_from and content_hash(task.folder) != made_from[OWN]:
+        found, needed = "other files than the loop began with", f"the folder as it was: {made_from[OWN][:12]}"
+        raise LoopFault(f"task folder {task.folder}", found, needed, "bellglass run, for a new loop")
+    return task
 
 
 def train_order(docs: Documents, data_seed: int) -> Documents:

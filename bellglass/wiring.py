@@ -85,7 +85,7 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None) -> Pat
                 "secret_commitment": hashlib.sha256(secret).hexdigest(),
                 "glass": glass_name,
                 "sealed": glass_name == "docker",
-                "content": {part: paths.content_hash(paths.content_root() / part) for part in paths.CONTENT},
+                "content": tasks.contents(task),
                 **paths.user_host(),
             },
         )
@@ -136,7 +136,7 @@ def open_loop(
 def _crew(
     folder: Path, books: Books, config: LoopConfig, glass: Glass, models: Mapping[str, Model], surface: Surface
 ) -> Crew:
-    task = tasks.load(config.task)
+    task = tasks.reopen(config.task, books.state.created["content"])
     lineage = Lineage.open(folder / "lineage.git")
     hosted = any(model.hosted for model in models.values())
 

@@ -137,7 +137,7 @@ def rejudge(folder: Path, ledger: Ledger, glass: Glass) -> list[Finding]:
     if secret is None:
         return [Finding("rejudge", False, "the secret is not revealed")]
     config = restore(state.config)
-    task = tasks.load(config.task)
+    task = tasks.reopen(config.task, state.created["content"])
     bench = Workbench(task, config.preset_of(task), secret, config.device, side_by_side=1)
     lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")
     deciding = [t for t in state.trials.values() if t.purpose in ("gate", "final") and t.verdict is not None]

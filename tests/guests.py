@@ -111,10 +111,10 @@ def process_guest_runs(folder: Path) -> bool:
 
 def open_glass(kind: str, home: Path, *, warm: bool = False) -> Glass:
     """Also used by the drivers that tests start as processes of their own."""
-    if kind == "process":
+    if kind != "docker":
         from bellglass.doors.process_glass import ProcessGlass
 
-        return ProcessGlass(home=home, warm=warm)
+        return ProcessGlass(home=home, warm=warm, forks=kind == "forked")
     from bellglass.doors.docker.glass import DockerGlass
 
     return DockerGlass(warm=warm, prove=False)  # tests/test_docker_profile.py runs the self-check

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from guests import open_glass, spec
 
+from bellglass import processes
 from bellglass.errors import BellglassError
 from bellglass.ports import Glass, Guest
 from bellglass.records import Role
@@ -23,10 +24,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "behaviour(name, safe=True): what a glass may report that it fails")
 
 
-@pytest.fixture(scope="session", params=["process", pytest.param("docker", marks=pytest.mark.docker)])
+KINDS = ["process", pytest.param("forked", marks=pytest.mark.slow), pytest.param("docker", marks=pytest.mark.docker)]
+
+
+@pytest.fixture(scope="session", params=KINDS)
 def any_glass(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Glass]:
     home = tmp_path_factory.mktemp("guests", numbered=True)
     try:
+        if request.param == "forked" and not processes.LINUX:
+            pytest.skip("guests are forks only on Linux")
         made = open_glass(request.param, home)
         made.open(spec()).end()  # an engine without its image says so here, once
     except (BellglassError, ImportError) as error:

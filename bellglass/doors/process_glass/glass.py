@@ -27,10 +27,11 @@ from pathlib import Path
 from typing import Final
 
 from bellglass import processes
+from bellglass.doors.process_glass.nursery import Child, Nursery
 from bellglass.errors import SetupError
 from bellglass.paths import content_root
 from bellglass.ports import GuestExit, GuestSpec
-from bellglass.records import Json
+from bellglass.records import Json, Role
 from bellglass.wire import POLICIES, Event, Line, greet
 
 # Behaviours of tests/conformance that this glass does not have.
@@ -80,7 +81,9 @@ class SocketStream:
 class ProcessGuest:
     """ports.Guest over a subprocess."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stream: SocketStream, line: Line, folder: Path) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes] | Child, stream: SocketStream, line: Line, folder: Path
+    ) -> None:
         self._process, self._stream, self._folder = process, stream, folder
         self.line = line
         self._ending = threading.Lock()
@@ -137,9 +140,17 @@ class ProcessGlass:
     sealed = False
     fails = FAILS
 
-    def __init__(self, python: str = sys.executable, *, warm: bool = True, home: Path | None = None) -> None:
-        """`warm=False` starts guests without importing torch (tests); `home` is where workspaces are made."""
+    def __init__(
+        self, python: str = sys.executable, *, warm: bool = True, home: Path | None = None, forks: bool | None = None
+    ) -> None:
+        """`warm=False` starts guests without importing torch (tests); `home` is where workspaces are made.
+
+        `forks`: guests that need torch are forks of one process that has imported it. Only on Linux: elsewhere
+        libraries don't survive a fork. By default for warm guests.
+        """
         self._python, self._warm = python, warm
+        self._forks = processes.LINUX and (warm if forks is None else forks)
+        self._nurseries: dict[Role, Nursery | None] = {}  # None: it failed
         self._home = home or Path(tempfile.gettempdir()) / f"bellglass-{os.getuid()}"
         self._guests: list[ProcessGuest] = []
         self._lock = threading.Lock()
@@ -166,6 +177,11 @@ class ProcessGlass:
             guests, self._guests = self._guests, []
         for guest in guests:
             guest.end()
+        with self._lock:
+            nurseries, self._nurseries = self._nurseries, {}
+        for nursery in nurseries.values():
+            if nursery is not None:
+                nursery.close()
 
     def reap(self) -> int:
         """Ends and removes the guests of drivers that are gone. Other drivers of this user keep theirs."""
@@ -204,27 +220,15 @@ class ProcessGlass:
             raise SetupError(f"the folder {self._home}", str(error), needed, "df -h /tmp") from None
 
     def _start(self, spec: GuestSpec, folder: Path) -> ProcessGuest:
-        work = folder / "work"
-        script = content_root() / "sandbox" / "guest.py"
-        command = [self._python, "-I", "-B", str(script), str(work)]
-        command += ["--memory-mb", str(spec.memory_mb), "--file-mb", str(MAX_FILE_MB)]
+        work = str(folder / "work")
+        arguments = [work, "--memory-mb", str(spec.memory_mb), "--file-mb", str(MAX_FILE_MB)]
         if processes.LINUX:
-            command += ["--pids", str(MAX_PROCESSES)]
+            arguments += ["--pids", str(MAX_PROCESSES)]
         if not self._warm:
-            command.append("--cold")
-        env = {name: os.environ[name] for name in KEPT_ENV if name in os.environ}
+            arguments.append("--cold")
         ours, theirs = socket.socketpair()
         try:
-            process = subprocess.Popen(
-                command,
-                stdin=theirs.fileno(),
-                stdout=theirs.fileno(),
-                stderr=subprocess.DEVNULL,
-                env=env,
-                cwd=work,
-                start_new_session=True,
-                close_fds=True,
-            )
+            process = self._fork(spec, arguments, work, theirs) or self._spawn(arguments, work, theirs)
         except OSError:
             ours.close()
             raise
@@ -233,6 +237,43 @@ class ProcessGlass:
         (folder / "guest.json").write_text(json.dumps({"pid": process.pid, "start": processes.start_time(process.pid)}))
         stream = SocketStream(ours)
         return ProcessGuest(process, stream, Line(stream, POLICIES[spec.role]), folder)
+
+    def _spawn(self, arguments: list[str], work: str, end: socket.socket) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [self._python, "-I", "-B", str(content_root() / "sandbox" / "guest.py"), *arguments],
+            stdin=end.fileno(),
+            stdout=end.fileno(),
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+            cwd=work,
+            start_new_session=True,
+            close_fds=True,
+        )
+
+    def _fork(self, spec: GuestSpec, arguments: list[str], work: str, end: socket.socket) -> Child | None:
+        """None where a guest has to be started: nothing to import, a GPU (its driver bears no fork), no nursery."""
+        if not self._forks or spec.role is Role.IMPROVE or spec.gpu:
+            return None
+        try:
+            with self._lock:
+                if spec.role not in self._nurseries:
+                    made = Nursery(self._python, spec.role, _environment(), warm=self._warm)
+                    self._nurseries[spec.role] = made
+                nursery = self._nurseries[spec.role]
+            return None if nursery is None else nursery.fork(arguments, work, end)
+        except (OSError, ValueError, KeyError):
+            self._give_up(spec.role)
+            return None
+
+    def _give_up(self, role: Role) -> None:
+        with self._lock:
+            nursery, self._nurseries[role] = self._nurseries.get(role), None
+        if nursery is not None:
+            nursery.close()
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in KEPT_ENV if name in os.environ}
 
 
 def remove_tree(folder: Path) -> None:

@@ -28,7 +28,8 @@ from bellglass.cli_options import (
 )
 from bellglass.errors import BellglassError, Interrupted
 
-DEMO = {"task": "stories", "preset": "tiny", "pairs": 3, "trials_per_generation": 3}  # about 300 CPU-seconds
+# About 300 CPU-seconds.
+DEMO = {"task": "stories", "preset": "tiny", "panel": 3, "max_pairs": 5, "trials_per_generation": 3}
 
 
 def demo(
@@ -115,16 +116,16 @@ def _start(config_file: Path | None, chosen: dict[str, Any], loops: Path | None,
 
 def _say_before_spending(loaded: Any) -> None:
     """The forecast comes before the first paid call, which is the probe's."""
-    from bellglass import wiring
+    from bellglass import foresight
 
-    for line in wiring.forecast_lines(loaded):
+    for line in foresight.forecast_lines(loaded):
         print(line, file=sys.stderr)
 
 
 def _run(folder: Path, overrides: dict[str, Any], json: bool) -> None:
-    from bellglass import wiring
+    from bellglass import foresight, wiring
     from bellglass.console import LoopView, line_for, print_summary
-    from bellglass.loop import run_loop
+    from bellglass.loop import calibrate, run_loop
     from bellglass.review_console import TerminalReviewer
     from bellglass.summary import as_json
 
@@ -137,8 +138,9 @@ def _run(folder: Path, overrides: dict[str, Any], json: bool) -> None:
             created = line_for(crew.place.books.ledger.events()[0])
             view.say(f"{created}\nfolder {folder}")
             try:
+                calibrate(crew)
                 if not crew.state.generations:
-                    for line in wiring.probe_lines(crew.models, crew.place.books):
+                    for line in foresight.probe_lines(crew.models, crew.place.books):
                         view.say(line)
                 run_loop(crew)
             except BellglassError as error:  # what to type next must name this very loop, wherever it lies

@@ -47,10 +47,11 @@ class LoopConfig(BaseModel):
     tokens: Count | None = None
     budget_usd: Amount | None = None
 
-    pairs: Annotated[int, Field(ge=2, le=50)] = 4
+    panel: Annotated[int, Field(ge=2, le=50)] = 4  # seeds to calibrate on, for a new champion, and for `final`
+    max_pairs: Annotated[int, Field(ge=3, le=50)] = 8  # the gate stops earlier when it can
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     may_edit: tuple[Kind, ...] = tuple(Kind)
-    scaffold_rule: Literal["ride"] = "ride"  # inherited with a better trainer; the only rule so far
+    scaffold_rule: Literal["ride", "neutral"] = "ride"  # inherited with a better trainer; neutral: or an equal one
     review: Literal["every", "tripwire", "never"] = "every"
 
     glass: Literal["auto", "docker", "process"] = "auto"

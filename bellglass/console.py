@@ -135,8 +135,18 @@ def _generation_ended(body: Json) -> str:
     return f"  trainer {body['trainer']}, scaffold {body['scaffold']}: {body['why']}"
 
 
+def _calibrated(body: Json) -> str:
+    noise, seconds = body["noise"], body["trial_seconds"]
+    source = f"measured ({body['why']})" if body["measured"] else body["why"]
+    return (
+        f"calibration {source}: noise {noise['sd']:.4f} bits over {noise['df'] + 1} seeds, {seconds:.1f} s a trial; "
+        f"the smallest gain that generation 1 can detect: {body['smallest_gain']:.3f} bits"
+    )
+
+
 LINES: dict[str, Callable[[Json], str | None]] = {
     "loop.created": _created,
+    "loop.calibrated": _calibrated,
     "loop.resumed": lambda body: "resumed",
     "generation.started": lambda body: f"generation {body['generation']} (parent {body['parent'][:8]})",
     "trial.settled": _trial,

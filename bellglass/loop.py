@@ -11,10 +11,11 @@ from bellglass import tripwires
 from bellglass.books import Books
 from bellglass.errors import BellglassError, BoundReached, Interrupted, ReviewPending, TripwireFired, UsageError
 from bellglass.ledger import Request
-from bellglass.records import Json
+from bellglass.records import Json, Noise
 from bellglass.review import Answer, decision_event
 from bellglass.state import State, to_json
 from bellglass.stats import paired_interval
+from bellglass.steps import gate, panel
 from bellglass.steps.generation import Crew, refuse_if_tripped, run_generation
 from bellglass.steps.trial import Order
 
@@ -34,6 +35,7 @@ def run_loop(crew: Crew) -> State:
         return books.state
     try:
         refuse_if_tripped(books.state)
+        calibrate(crew)
         for number in range(1, crew.config.generations + 1):
             crew.place.check()
             run_generation(crew, number)
@@ -49,6 +51,15 @@ def run_loop(crew: Crew) -> State:
     books.tick_quietly()
     books.record("loop.ended", why="finished", detail=_how_it_finished(books.state), secret=_secret(crew))
     return books.state
+
+
+def calibrate(crew: Crew) -> None:
+    """Measure the noise before anything is decided, once. Nothing of a model is needed, so nothing is paid yet."""
+    if crew.state.calibration is None:
+        found = panel.calibrate(crew.place.lab, crew.state, crew.conditions, crew.shelf, seeds=crew.config.panel)
+        rules = gate.Rules(gate.spend(crew.config.alpha, 1), Noise(**found["noise"]), crew.config.max_pairs)
+        smallest = gate.smallest_gain(rules)
+        crew.place.books.record("loop.calibrated", smallest_gain=smallest, **found)
 
 
 def _how_it_finished(state: State) -> str:
@@ -73,7 +84,7 @@ def _open_final(crew: Crew) -> None:
         return
     pairs: list[tuple[float, float]] = []
     faults: list[str] = []
-    for index in range(crew.config.pairs):
+    for index in range(crew.config.panel):
         starter, champion = crew.place.lab.run(
             [_final_order(crew, index, "starter", state.starter), _final_order(crew, index, "champion", state.champion)]
         )

@@ -141,7 +141,7 @@ class Trial:
 
     trial_id: str
     bundle: str  # commit in the lineage
-    purpose: str  # "explore", "gate", "final"
+    purpose: str  # "calibrate", "explore", "gate", "panel", "final"
     seeds: Seeds
     budget: Budget
     claim: Claim | None
@@ -163,10 +163,21 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
+class Noise:
+    """How far the scores of one bundle spread over seeds, and on how many degrees of freedom that rests."""
+
+    sd: float
+    df: int
+
+
+Word: TypeAlias = Literal["adopt", "reject", "equal", "more"]
+
+
+@dataclass(frozen=True, slots=True)
 class GateDecision:
     """`gain` is parent minus child in score (positive: the child is better), over the pairs."""
 
-    decision: Literal["adopt", "reject"]
+    decision: Word
     why: str
     gain: Interval | None
     parent_scores: tuple[float, ...] = ()

@@ -31,6 +31,7 @@ class Generation:
     result: Json = None  # {"champion", "trainer", "scaffold", "why"}
     proposed: bool = False
     watched: bool = False  # the tripwires have looked
+    panelled: bool = False  # and at the trials of its champion on new seeds
     alarms: int = 0  # how many of them fired
     logs: list[str] = field(default_factory=list)  # sha256 of what its improver sessions printed
 
@@ -50,6 +51,7 @@ class State:
     spent: Cost = field(default_factory=Cost)
     burnt: Cost = field(default_factory=Cost)  # what crashes wasted: charged apart, never twice
     wall_seconds: float = 0.0
+    calibration: Json = None  # a Calibration as JSON, and where it came from
     tripwires: list[Json] = field(default_factory=list)  # latched; a re-armed one is gone
     final: Json = None
     stop_requested: Json = None
@@ -119,6 +121,10 @@ def _resumed(state: State, body: Json) -> None:
     state.stop_requested = None
     if body.get("config"):
         state.config = body["config"]
+
+
+def _calibrated(state: State, body: Json) -> None:
+    state.calibration = body
 
 
 def _clock(state: State, body: Json) -> None:
@@ -192,6 +198,11 @@ def _watched(state: State, body: Json) -> None:
     gen.watched, gen.alarms = True, body["alarms"]
 
 
+def _retrained(state: State, body: Json) -> None:
+    gen = state.generation(body["generation"])
+    gen.panelled, gen.alarms = True, gen.alarms + body["alarms"]
+
+
 def _tripwire_fired(state: State, body: Json) -> None:
     known = {(wire["name"], wire["generation"]) for wire in state.tripwires}
     if (body["name"], body["generation"]) not in known:  # a crash between alarm and bookmark makes it fire twice
@@ -237,6 +248,7 @@ RESUMABLE_ENDS = ("stopped", "bound", "waiting")
 HANDLERS: dict[str, Callable[[State, Json], None]] = {
     "loop.created": _created,
     "loop.resumed": _resumed,
+    "loop.calibrated": _calibrated,
     "loop.clock": _clock,
     "loop.ended": _ended,
     "generation.started": _generation_started,
@@ -251,6 +263,7 @@ HANDLERS: dict[str, Callable[[State, Json], None]] = {
     "boot.checked": _boot_checked,
     "gate.decided": _gate_decided,
     "generation.watched": _watched,
+    "champion.retrained": _retrained,
     "tripwire.fired": _tripwire_fired,
     "tripwire.rearmed": _tripwire_rearmed,
     "review.requested": _review_requested,

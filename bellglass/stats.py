@@ -87,6 +87,21 @@ def paired_interval(pairs: Sequence[tuple[float, float]], confidence: float) -> 
     return mean_interval([first - second for first, second in pairs], confidence)
 
 
+def shrunk_variance(own: float, df: float, prior: float, weight: float) -> float:
+    """An estimate on `df` degrees of freedom drawn towards a prior that counts for `weight` of them."""
+    if own < 0.0 or prior < 0.0 or df < 0.0 or weight < 0.0 or df + weight == 0.0:
+        raise ValueError(f"no variance from {own} on {df} and {prior} on {weight}")
+    return (df * own + weight * prior) / (df + weight)
+
+
+def pooled_sd(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """The spread inside groups, each around its own mean, and its degrees of freedom."""
+    df = sum(len(group) - 1 for group in groups)
+    if df < 1:
+        raise ValueError("a spread needs at least one group of two values")
+    return math.sqrt(math.fsum((len(g) - 1) * sample_sd(g) ** 2 for g in groups if len(g) > 1) / df), df
+
+
 def z_score(value: float, error: float) -> float:
     """How many standard errors `value` is from 0. An error of 0 gives 0 for 0, else an infinite z of its sign."""
     if error < 0.0:

@@ -38,7 +38,9 @@ def rows(state: State) -> list[Row]:
 
 
 def row(state: State, gen: Generation) -> Row:
-    children = [trial for trial in state.trials_of(gen.number, "gate") if trial.bundle == gen.successor]
+    # A new champion is shown by its panel: the scores that chose it were lucky by being chosen.
+    children = state.trials_of(gen.number, "panel") if gen.panelled else []
+    children = children or [trial for trial in state.trials_of(gen.number, "gate") if trial.bundle == gen.successor]
     gain = None if gen.gate is None or gen.gate["gain"] is None else Interval(**gen.gate["gain"])
     result = gen.result or {"trainer": stage(gen), "scaffold": "", "why": "", "champion": ""}
     return Row(

@@ -22,8 +22,10 @@ from bellglass.lineage import Lineage
 from bellglass.ports import Glass
 from bellglass.records import Trial
 from bellglass.state import State, fold
+from bellglass.stats import sample_sd
 from bellglass.steps import gate
-from bellglass.steps.trial import Workbench, derive_seeds, judge_weights, make_documents, seeds_label_of, split_of
+from bellglass.steps.panel import rules_of
+from bellglass.steps.trial import PROVED, Workbench, judge_weights, make_documents, seeds_of, split_of
 
 SCORE_TOLERANCE = 1e-4  # bits: other hardware rounds otherwise
 
@@ -55,7 +57,12 @@ def verify(folder: Path, ledger: Ledger) -> list[Finding]:
 
 def _gates_finding(state: State) -> Finding:
     """Decide again from the recorded verdicts: an adoption that they don't bear out was written by someone else."""
-    alpha, decided = float(state.config["alpha"]), 0
+    decided = 0
+    calibration = state.calibration
+    if calibration is not None and calibration["measured"]:
+        scores = [t.verdict.score for t in state.trials.values() if t.purpose == "calibrate" and t.verdict is not None]
+        if abs(sample_sd(scores) - calibration["noise"]["sd"]) > 1e-12:
+            return Finding("gates", False, "the recorded noise is not that of the calibration's trials")
     for gen in state.generations.values():
         if gen.gate is None:
             continue
@@ -66,11 +73,8 @@ def _gates_finding(state: State) -> Finding:
             for k in range(len(trials) // 2)
         ]
         pairs = [(parent.score, child.score) for parent, child in verdicts if parent and child]
-        again = (
-            gate.decide(pairs, alpha=gate.spend(alpha, gen.number)).decision
-            if len(pairs) == len(verdicts)
-            else "reject"
-        )
+        whole = len(pairs) == len(verdicts)
+        again = gate.decide(pairs, rules_of(state, gen.number)).decision if whole else "reject"
         adopted = bool(gen.result) and gen.result["trainer"] == "adopted"
         if again != gen.gate["decision"] or (adopted and again != "adopt"):
             return Finding("gates", False, f"generation {gen.number}: {gen.gate['decision']} recorded, {again} derived")
@@ -124,7 +128,7 @@ def _secret_finding(state: State, secret: bytes | None) -> Finding:
 
 
 def _seeds_finding(state: State, secret: bytes) -> Finding:
-    wrong = [t.trial_id for t in state.trials.values() if derive_seeds(secret, seeds_label_of(t.trial_id)) != t.seeds]
+    wrong = [t.trial_id for t in state.trials.values() if seeds_of(secret, t.trial_id) != t.seeds]
     return Finding(
         "seeds", not wrong, "all follow from the secret" if not wrong else f"not from the secret: {wrong[0]}"
     )
@@ -140,7 +144,7 @@ def rejudge(folder: Path, ledger: Ledger, glass: Glass) -> list[Finding]:
     task = tasks.reopen(config.task, state.created["content"])
     bench = Workbench(task, config.preset_of(task), secret, config.device, side_by_side=1)
     lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")
-    deciding = [t for t in state.trials.values() if t.purpose in ("gate", "final") and t.verdict is not None]
+    deciding = [t for t in state.trials.values() if t.purpose in PROVED and t.verdict is not None]
     return [_rejudge_one(glass, lineage, blobs, bench, trial) for trial in deciding]
 
 

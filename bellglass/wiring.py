@@ -20,26 +20,27 @@ from bellglass import __version__, bundles, paths, tasks
 from bellglass.blobs import Blobs
 from bellglass.books import Books, Listener
 from bellglass.bounds import Bounds
+from bellglass.calibration import Conditions, Shelf, speed_reference
 from bellglass.config import LoopConfig, is_hosted, restore
 from bellglass.errors import LoopFault, SetupError, UsageError
-from bellglass.forecast import Plan, Price, forecast
 from bellglass.gateway import Gateway
 from bellglass.halt import Killer
 from bellglass.ledger import Ledger
 from bellglass.lineage import Lineage
 from bellglass.loop import take_requests
 from bellglass.ports import Glass, Model
-from bellglass.probe import BookedModel, probe
 from bellglass.records import Bundle, Kind, Role
 from bellglass.review import Reviewer
+from bellglass.steps.gate import LOOKS
 from bellglass.steps.generation import Crew
 from bellglass.steps.propose import Limits, Workplace
-from bellglass.steps.trial import Lab, Progress, Workbench
+from bellglass.steps.trial import Lab, Progress, Workbench, worst_case
+from bellglass.tasks import Preset, Task
 from bellglass.warm import WarmGlass
 
 SESSION_SECONDS = {False: 600.0, True: 3600.0}  # wall time of one improver session: built-in, hosted
+CALIBRATIONS = "calibrations"  # a folder beside the loops
 SESSION_CALLS = {False: 60, True: 120}
-EXPECTED_CALLS, EXPECTED_TOKENS_IN, EXPECTED_TOKENS_OUT = 40, 12_000, 600  # of one session, for the forecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None) -> Pat
     `starter` replaces the bundle of generation 0, for labs and tests.
     """
     task = tasks.load(config.task)
-    _refuse_told_documents(config)
+    refuse_contradictions(config, task)
     glass_name = choose_glass(config)
     paths.refuse_network_filesystem(home)
     paths.require_free_disk(home, 500_000_000, "a loop's folder")
@@ -161,7 +162,23 @@ def _crew(
     )
     seed = int.from_bytes(hashlib.sha256(bench.secret + b"improver").digest()[:4], "big")
     seed = seed if config.seed is None else config.seed
-    return Crew(place, config, task.brief(), surface.reviewer, seed, models)
+    conditions = _conditions(books, config, preset, glass)
+    shelf = Shelf(folder.parent / CALIBRATIONS)
+    return Crew(place, config, task.brief(), surface.reviewer, seed, models, conditions, shelf)
+
+
+def _conditions(books: Books, config: LoopConfig, preset: Preset, glass: Glass) -> Conditions:
+    created = books.state.created
+    return Conditions(
+        task=config.task,
+        preset=preset.name,
+        budget=f"{preset.budget.kind} {preset.budget.amount:g}",
+        device=config.device,
+        glass=glass.name,
+        starter=books.state.starter,
+        images=created["content"]["sandbox"],
+        speed_ms=0.0 if config.virtual_clock else speed_reference(),
+    )
 
 
 def side_by_side(config: LoopConfig) -> int:
@@ -178,18 +195,13 @@ def cores() -> int:
 
 
 def open_model(provider: str, config: LoopConfig) -> Model:
-    family = provider.partition(":")[0]
-    if family == "offline":
-        from bellglass.doors.offline_model import OfflineModel
-
-        return OfflineModel(provider)
     if not is_hosted(provider):
-        raise UsageError(
-            "the model",
-            repr(provider),
-            "offline, offline:inert, offline:harmful, or provider/name",
-            "bellglass run --help",
-        )
+        from bellglass.doors.offline_model import STORIES, OfflineModel
+
+        if provider not in STORIES:
+            needed = f"{', '.join(STORIES)}, or provider/name"
+            raise UsageError("the model", repr(provider), needed, "bellglass run --help")
+        return OfflineModel(provider)
     from bellglass.doors.litellm_model import LitellmModel
 
     return LitellmModel(provider, free=provider in config.free_models)
@@ -245,6 +257,21 @@ def _refuse_unsealed_strangers(books: Books, models: Mapping[str, Model]) -> Non
         raise SetupError("the process glass", "a hosted model", "a built-in improver", "bellglass run --glass docker")
 
 
+def refuse_contradictions(config: LoopConfig, task: Task) -> None:
+    """What a loop can't be begun with, whatever machine it runs on."""
+    _refuse_told_documents(config)
+    _refuse_undecidable(config, task)
+
+
+def _refuse_undecidable(config: LoopConfig, task: Task) -> None:
+    """Said before anything is spent: a bound under which no successor could ever be adopted."""
+    each = worst_case(config.preset_of(task).budget).train_seconds
+    least = round((config.panel + 2 * LOOKS[0]) * each, 1)
+    if config.train_seconds is not None and config.train_seconds < least:
+        needed = f"at least {least:g} s: {config.panel} trainings to calibrate and {LOOKS[0]} pairs to adopt anything"
+        raise UsageError("the bound on training time", f"{config.train_seconds:g} s", needed, "--train-seconds")
+
+
 def _refuse_told_documents(config: LoopConfig) -> None:
     """From a seed anyone can make every document that decides; an improver is told it, and could guess a short one."""
     if config.virtual_clock and wants_hosted(config):
@@ -276,52 +303,7 @@ def _write_secret(folder: Path, secret: bytes) -> None:
         os.fsync(file.fileno())
 
 
-# Before the first paid call
-
-
-def forecast_lines(config: LoopConfig) -> list[str]:
-    """What the loop is about to use; money only where a model costs some."""
-    _refuse_told_documents(config)
-    task = tasks.load(config.task)
-    preset = config.preset_of(task)
-    model = open_model(config.models["main"], config)
-    plan = Plan(
-        generations=config.generations,
-        trials_per_session=config.trials_per_generation,
-        gate_trainings=2 * config.pairs,
-        final_trainings=2 * config.pairs,
-        seconds_per_training=preset.budget.amount,
-        side_by_side=side_by_side(config),
-        calls_per_session=EXPECTED_CALLS,
-        tokens_in_per_call=EXPECTED_TOKENS_IN,
-        tokens_out_per_call=EXPECTED_TOKENS_OUT,
-        review_every=config.review == "every",
-        max_calls=config.calls,
-        max_tokens=config.tokens,
-        max_usd=config.budget_usd,
-    )
-    lines = forecast(plan, getattr(model, "price", Price(0.0, 0.0))).lines()
-    return lines if model.hosted else [line for line in lines if line.startswith("trainings")]
-
-
-def probe_lines(models: Mapping[str, Model], books: Books) -> list[str]:
-    """Ask each hosted model once whether it sees a whole prompt and calls tools. Raises when it does not.
-
-    Nothing is spent outside the books: the probe's calls are reserved under the loop's bounds like any other.
-    """
-    lines = []
-    for provider, model in {model.name: model for model in models.values() if model.hosted}.items():
-        _require_server(model)
-        report = probe(BookedModel(model, books, first=len(books.state.calls)))
-        if not report.ok:
-            raise SetupError(
-                f"model {provider}", "; ".join(report.advice), "a whole prompt and tool calls", "fix it, then run"
-            )
-        lines.append(f"probe      {provider} sees a long prompt whole and calls tools")
-    return lines
-
-
-def _require_server(model: Model) -> None:
+def require_server(model: Model) -> None:
     """SetupError where nothing answers at its address: said before a prompt is sent."""
     from bellglass.doors.litellm_model import LitellmModel
 

@@ -20,7 +20,7 @@ task = "stories"
 preset = "cpu"
 model = "offline"
 generations = 5
-pairs = 4
+max_pairs = 8
 may_edit = ["objective", "optimiser", "scaffold"]
 ```
 

@@ -30,10 +30,10 @@ from source_tree import (
 LAYERS = {
     0: "errors records stats strict_json picture bootstrap",  # vocabulary; pure
     1: "paths config tasks download ledger blobs lineage bounds state books "  # state on disk, and folds over it
-    "bundles owner processes weights history summary lineage_picture forecast",
+    "bundles calibration owner processes weights history summary lineage_picture forecast",
     2: "ports wire frames intake gateway examiner probe warm doors",  # protocols, frames, and what implements them
     3: "steps tripwires review verify halt",  # receive ports
-    4: "loop wiring",
+    4: "loop wiring foresight",
     5: "cli cli_start cli_look cli_decide cli_check cli_options console review_console doctor __main__",
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
@@ -46,17 +46,21 @@ THIRD_PARTY = {
     "docker",
     "litellm",
     "openai",
+    "optuna",
     "httpx",
 }  # all that bellglass imports
 ONE_IMPORTER = {"docker", "litellm", "wandb", "optuna", "starlette", "ray"}
-NEVER_LOADED_BY_IMPORTING = {"torch", "lightning", "litellm", "docker", "wandb", "sklearn", "openai", "httpx"}
+NEVER_LOADED_BY_IMPORTING = {"torch", "lightning", "litellm", "docker", "wandb", "sklearn", "openai", "httpx", "optuna"}
 INSIDE = {  # what goes inside the glass, and what it may import beside the standard library and its own files
     "agent": {"glass"},
     "sandbox": set(),
     "trainer_seed": {"glass", "lightning", "lightning_fabric", "numpy", "safetensors", "torch"},
 }
 # It warms up with them, then runs a bundle's model.py.
-INSIDE_EXCEPTIONS = {"sandbox/glass_child.py": {"torch", "lightning_fabric", "numpy", "model"}}
+INSIDE_EXCEPTIONS = {
+    "sandbox/glass_child.py": {"torch", "lightning_fabric", "numpy", "model"},
+    "sandbox/nursery.py": {"torch", "lightning_fabric", "numpy"},
+}
 TASK_IMPORTS = {"numpy", "sklearn"}
 
 CODE = ("bellglass", "sandbox", "agent", "trainer_seed", "tasks", "benchmarks", "locks", "docs")

@@ -332,3 +332,27 @@ def test_a_loops_folder_that_is_a_file_is_one_clear_error(tmp_path: Path) -> Non
     (tmp_path / "loops").write_text("a file")
     with pytest.raises(SetupError, match="a folder this user may write"):
         wiring.create(small_world.config(), tmp_path / "loops")
+
+
+def test_noise_is_measured_first_and_a_new_champion_is_trained_again(tmp_path: Path) -> None:
+    state = run(tmp_path, Tuner())
+    assert state.calibration["measured"]
+    assert [t.trial_id for t in state.trials.values() if t.purpose == "calibrate"] == ["cal-0x0", "cal-1x1"]
+    again = state.trials_of(1, "panel")
+    assert [trial.bundle for trial in again] == [state.champion] * 2
+    gate_seeds = {trial.seeds for trial in state.trials_of(1, "gate")}
+    assert not gate_seeds & {trial.seeds for trial in again}
+
+
+@pytest.mark.slow
+def test_a_loop_under_the_same_conditions_uses_the_stored_calibration(tmp_path: Path) -> None:
+    run(tmp_path, Tuner())
+    state = run(tmp_path, Tuner())
+    assert not state.calibration["measured"]
+    assert not [trial for trial in state.trials.values() if trial.purpose == "calibrate"]
+
+
+def test_a_bound_that_could_decide_nothing_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="3 pairs"):
+        small_world.create(tmp_path / "loops", train_seconds=30)
+    assert not list((tmp_path / "loops").iterdir())

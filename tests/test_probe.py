@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support import FakeModel
 
+from bellglass import foresight
 from bellglass import probe as probe_
-from bellglass import wiring
 from bellglass.blobs import Blobs
 from bellglass.books import Books
 from bellglass.bounds import Bounds
@@ -44,7 +44,7 @@ def test_a_server_that_is_not_there_is_said_before_a_prompt_is_sent(
         pytest.skip("litellm is not installed")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     with pytest.raises(SetupError, match="no answer") as caught:
-        wiring.probe_lines({"main": LitellmModel("openai/local")}, books(tmp_path))
+        foresight.probe_lines({"main": LitellmModel("openai/local")}, books(tmp_path))
     assert caught.value.exit_code == 3
     assert list(tmp_path.glob("blobs/*")) == []
 

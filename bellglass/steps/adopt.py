@@ -1,7 +1,7 @@
 """Adopt: from the gate's, the boot check's and the person's decisions to the next champion. Pure.
 
 Trainer and scaffold have a decision each. Under `ride` a scaffold is inherited together with a better trainer and is
-labelled so: nobody measured that it improves better.
+labelled so: nobody measured that it improves better. Under `neutral` it is inherited with an equal one, too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bellglass.records import Bundle
+from bellglass.records import Bundle, Word
 
 Trainer = Literal["adopted", "rejected", "unchanged", "failed"]
 Scaffold = Literal["inherited", "not inherited", "unchanged", "failed boot check"]
@@ -21,8 +21,9 @@ class Facts:
 
     trainer_changed: bool
     scaffold_changed: bool
-    gate_adopts: bool
+    gate: Word | None  # None: nothing was measured
     gate_why: str
+    rule: Literal["ride", "neutral"]
     boot_ok: bool
     boot_why: str
     review: Literal["approve", "trainer", "reject", "not needed"]
@@ -44,10 +45,15 @@ def decide_adoption(facts: Facts) -> Adoption:
     return Adoption(trainer, scaffold, why)
 
 
+def withdrawn(fault: str) -> Adoption:
+    """A champion must train again on new seeds; one that fails there is none."""
+    return Adoption("rejected", "not inherited", f"passed the gate, but trained again on new seeds it failed: {fault}")
+
+
 def _trainer(facts: Facts) -> tuple[Trainer, str]:
     if not facts.trainer_changed:
         return "unchanged", "the trainer is the parent's, so there was nothing to measure"
-    if not facts.gate_adopts:
+    if facts.gate != "adopt":
         return "rejected", facts.gate_why
     if facts.review == "reject":
         return "rejected", f"a person rejected it: {facts.review_reason}"
@@ -59,9 +65,8 @@ def _scaffold(facts: Facts, trainer: Trainer) -> Scaffold:
         return "unchanged"
     if not facts.boot_ok:
         return "failed boot check"
-    if trainer != "adopted" or facts.review == "trainer":
-        return "not inherited"
-    return "inherited"
+    carried = trainer == "adopted" or (facts.rule == "neutral" and (trainer == "unchanged" or facts.gate == "equal"))
+    return "inherited" if carried and facts.review not in ("trainer", "reject") else "not inherited"
 
 
 def next_bundle(adoption: Adoption, parent: Bundle, successor: Bundle) -> Bundle:

@@ -1,24 +1,72 @@
-"""Adopt or reject a successor from paired verdicts.
+"""The gate: adopt a successor, reject it, call it equal, or ask for another pair. Pure.
 
-`decide` is the one function that a sequential test replaces later: a fixed number of pairs, a one-sided t bound on the
-gain. A pair is (parent's score, child's score) under the same seeds, trained at the same time; lower scores are better.
+A pair is (parent's score, child's score) under the same seeds, trained at the same time; lower scores are better.
+After every pair `decide` looks at the mean gain over a standard error whose variance is the pairs' own, shrunk towards
+what two unpaired trainings of the parent would show (`Noise`, from trainings that decide nothing). docs/statistics.md
+derives each line below; benchmarks/gate_simulation.py measures how often it is wrong.
 
 Repeated scores are not evidence. When a pair is bit-equal, or one side has the same score under two different seeds,
 then something was not run, not seeded or not changed; the decision says so and nothing is pooled.
 
-Not covered: gains whose distribution over seeds is far from normal. With few pairs a t bound is only as good as that.
+Not covered: a child whose spread over seeds is many times its parent's and shows in none of its pairs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from bellglass.records import GateDecision
-from bellglass.stats import paired_interval
+from bellglass.records import GateDecision, Interval, Noise, Word
+from bellglass.stats import mean, sample_sd, shrunk_variance, t_quantile
 
-MIN_PAIRS = 2  # below, there is no estimate of noise
+LOOKS = (3, 5, 8, 13, 21, 34)  # numbers of pairs after which a successor may be adopted or called equal
+PRIOR_PAIRS = 2.0  # what the prior counts for, in pairs: more would hide a child that is noisier than its parent
+LOSER_ERROR = 0.1  # a successor this surely worse gets no more pairs
+HOPE = 0.9  # nor one that even the optimistic end of this interval would not carry over the last bound
+EQUAL_ERROR = 0.05  # of calling a difference of `EQUAL_WITHIN` no difference
+EQUAL_WITHIN = 1.0  # in units of the parent's noise
 
 Pairs = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What one decision may use: its share of the loop's error, the noise it starts from, the most pairs."""
+
+    error: float  # of adopting a successor that is no better
+    noise: Noise
+    max_pairs: int
+    seeks_equality: bool = False  # then pairs are also spent to tell "equal" from "not better"
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.error < 0.5:
+            raise ValueError(f"an error between 0 and 0.5 is needed, not {self.error}")
+        if self.max_pairs < LOOKS[0]:
+            raise ValueError(f"adopting takes at least {LOOKS[0]} pairs, not {self.max_pairs}")
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """When the gate may adopt: ever more pairs apart, and once all are spent."""
+        return (*(look for look in LOOKS if look < self.max_pairs), self.max_pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The pairs so far, in numbers."""
+
+    n: int
+    gain: float
+    variance: float
+    df: float
+
+    @property
+    def se(self) -> float:
+        return math.sqrt(self.variance / self.n)
+
+    def reach(self, error: float) -> float:
+        """How far a one-sided bound with this error lies from the mean."""
+        return t_quantile(1.0 - error, self.df) * self.se
 
 
 def spend(alpha: float, generation: int) -> float:
@@ -28,30 +76,79 @@ def spend(alpha: float, generation: int) -> float:
     return alpha / (generation * (generation + 1))
 
 
-def decide(pairs: Pairs, *, alpha: float) -> GateDecision:
-    """Adopt when the gain's lower bound at one-sided error `alpha` is above 0."""
-    if not 0.0 < alpha < 0.5:
-        raise ValueError(f"alpha must lie between 0 and 0.5, not {alpha}")
-    if len(pairs) < MIN_PAIRS:
-        return _reject(f"{len(pairs)} pairs say nothing about noise; at least {MIN_PAIRS} are needed", pairs)
+def decide(pairs: Pairs, rules: Rules) -> GateDecision:
+    """What the pairs say; "more" asks for another one, and never comes once all are spent."""
+    bad = [score for pair in pairs for score in pair if not math.isfinite(score)]
+    if bad:
+        raise ValueError(f"a failure is never a number: {bad[0]} among the scores")
+    if not pairs:
+        return _decision("more", "no pair yet", pairs, None)
     repeated = _repeated(pairs)
     if repeated:
-        return _reject(repeated, pairs)
-    gain = paired_interval(pairs, 1.0 - 2.0 * alpha)  # its low end is the one-sided bound at alpha
-    adopt = gain.low > 0.0
-    bound = f"gain {gain.mean:+.4f}, at least {gain.low:+.4f} over {gain.n} pairs (one-sided error {alpha:.2g})"
-    return GateDecision(
-        decision="adopt" if adopt else "reject",
-        why=bound if adopt else f"{bound}: not clear of zero",
-        gain=gain,
-        parent_scores=tuple(parent for parent, _ in pairs),
-        child_scores=tuple(child for _, child in pairs),
-    )
+        return _decision("reject", repeated, pairs, None)
+    seen = _look(pairs, rules.noise)
+    looking = seen.n in rules.looks
+    share = rules.error / len(rules.looks)
+    gain = _interval(seen, share)
+    bound = f"gain {seen.gain:+.4f}, at least {gain.low:+.4f} over {seen.n} pairs (one-sided error {share:.2g})"
+    if looking and gain.low > 0.0:
+        return _decision("adopt", bound, pairs, gain)
+    if looking and _equal(seen, rules):
+        same = f"{EQUAL_WITHIN * rules.noise.sd:.4f}"
+        return _decision("equal", f"gain {seen.gain:+.4f} over {seen.n} pairs: no difference over {same}", pairs, gain)
+    if seen.n >= rules.max_pairs:
+        return _decision("reject", f"{bound}: not clear of zero", pairs, gain)
+    if seen.gain < -seen.reach(LOSER_ERROR):
+        return _decision("reject", f"gain {seen.gain:+.4f} over {seen.n}: worse than its parent", pairs, gain)
+    if seen.n > 1 and not rules.seeks_equality and _hopeless(seen, share, rules):
+        return _decision("reject", f"{bound}: more pairs would hardly change that", pairs, gain)
+    return _decision("more", bound, pairs, gain)
 
 
 def failed(why: str, pairs: Pairs = ()) -> GateDecision:
     """The decision when a trial of the successor failed: a failure is never a number. `pairs`: those that finished."""
-    return _reject(why, pairs)
+    return _decision("reject", why, pairs, None)
+
+
+def smallest_gain(rules: Rules, *, power: float = 0.8) -> float:
+    """The gain that all pairs together detect with this power when pairing does not help: what a loop can see."""
+    seen = _Seen(rules.max_pairs, 0.0, _prior_variance(rules.noise), _prior_weight(rules.noise) + rules.max_pairs - 1)
+    return seen.reach(rules.error / len(rules.looks)) + seen.reach(1.0 - power)
+
+
+def _prior_variance(noise: Noise) -> float:
+    return 2.0 * noise.sd**2  # of the difference of two unpaired trainings
+
+
+def _prior_weight(noise: Noise) -> float:
+    return min(PRIOR_PAIRS, float(noise.df))
+
+
+def _look(pairs: Pairs, noise: Noise) -> _Seen:
+    gains = [parent - child for parent, child in pairs]
+    own = sample_sd(gains) ** 2 if len(gains) > 1 else 0.0
+    weight = _prior_weight(noise)
+    variance = shrunk_variance(own, len(gains) - 1, _prior_variance(noise), weight)
+    return _Seen(len(gains), mean(gains), variance, weight + len(gains) - 1)
+
+
+def _interval(seen: _Seen, error: float) -> Interval:
+    reach = seen.reach(error)
+    return Interval(mean=seen.gain, low=seen.gain - reach, high=seen.gain + reach, n=seen.n)
+
+
+def _equal(seen: _Seen, rules: Rules) -> bool:
+    """Both one-sided tests hold: the gain is neither above nor below what counts as a difference."""
+    reach = seen.reach(EQUAL_ERROR / len(rules.looks))
+    return abs(seen.gain) + reach < EQUAL_WITHIN * rules.noise.sd
+
+
+def _hopeless(seen: _Seen, share: float, rules: Rules) -> bool:
+    """Whether the pairs to come would miss the last bound even if each showed the optimistic end of the gain."""
+    last = rules.max_pairs
+    best = (seen.n * seen.gain + (last - seen.n) * (seen.gain + seen.reach(1.0 - HOPE))) / last
+    end = _Seen(last, best, seen.variance, _prior_weight(rules.noise) + last - 1)
+    return best <= end.reach(share)
 
 
 def _repeated(pairs: Pairs) -> str:
@@ -67,11 +164,11 @@ def _repeated(pairs: Pairs) -> str:
     return ""
 
 
-def _reject(why: str, pairs: Pairs) -> GateDecision:
+def _decision(word: Word, why: str, pairs: Pairs, gain: Interval | None) -> GateDecision:
     return GateDecision(
-        decision="reject",
+        decision=word,
         why=why,
-        gain=None,
+        gain=gain,
         parent_scores=tuple(parent for parent, _ in pairs),
         child_scores=tuple(child for _, child in pairs),
     )

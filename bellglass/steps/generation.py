@@ -1,4 +1,4 @@
-"""One generation, stage by stage: propose, boot check, gate, tripwires, review, adopt.
+"""One generation, stage by stage: propose, boot check, gate, tripwires, review, adopt and train the champion again.
 
 Every stage first looks whether the ledger already holds its outcome, so a resumed loop goes on where it was. Reading
 `run_generation` from top to bottom is reading what recursive improvement means here.
@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bellglass import review, tripwires
+from bellglass.calibration import Conditions, Shelf
 from bellglass.config import LoopConfig
 from bellglass.errors import ReviewPending, TripwireFired
 from bellglass.ports import Model
 from bellglass.records import GateDecision, Trial
 from bellglass.state import Generation, State, to_json
-from bellglass.steps import adopt, gate
+from bellglass.steps import adopt, gate, panel
 from bellglass.steps.boot import boot_check
 from bellglass.steps.propose import Workplace, propose
 from bellglass.steps.trial import Order
@@ -31,6 +32,8 @@ class Crew:
     reviewer: review.Reviewer | None
     seed: int
     models: Mapping[str, Model]
+    conditions: Conditions  # of this loop's calibration
+    shelf: Shelf
 
     @property
     def state(self) -> State:
@@ -86,28 +89,25 @@ def _gate(crew: Crew, gen: Generation) -> None:
         return
     assert gen.successor is not None
     pairs: list[tuple[float, float]] = []
-    decision: GateDecision | None = None
-    for index in range(crew.config.pairs):
+    rules = panel.rules_of(crew.state, gen.number)
+    decision = gate.decide(pairs, rules)
+    while decision.decision == "more":
+        index = len(pairs)
         parent, child = crew.place.lab.run(
             [_pair_order(crew, gen, index, "parent", gen.parent), _pair_order(crew, gen, index, "child", gen.successor)]
         )
-        decision = _failure(parent, child, pairs)
-        if decision is not None:
-            break
-        assert parent.verdict is not None
-        assert child.verdict is not None
-        pairs.append((parent.verdict.score, child.verdict.score))
-    if decision is None:
-        decision = gate.decide(pairs, alpha=gate.spend(crew.config.alpha, gen.number))
+        if parent.verdict is None or child.verdict is None:
+            decision = _failure(parent, child, pairs)
+        else:
+            pairs.append((parent.verdict.score, child.verdict.score))
+            decision = gate.decide(pairs, rules)
     crew.place.books.record("gate.decided", generation=gen.number, gate=to_json(decision))
 
 
-def _failure(parent: Trial, child: Trial, pairs: list[tuple[float, float]]) -> GateDecision | None:
+def _failure(parent: Trial, child: Trial, pairs: list[tuple[float, float]]) -> GateDecision:
     """A failed child is rejected. So is a child whose parent failed: a failure is never a number, on either side."""
-    for name, trial in (("successor", child), ("parent", parent)):
-        if trial.verdict is None:
-            return gate.failed(f"the {name}'s trial {trial.trial_id} failed: {trial.fault}", pairs)
-    return None
+    name, trial = ("successor", child) if child.verdict is None else ("parent", parent)
+    return gate.failed(f"the {name}'s trial {trial.trial_id} failed: {trial.fault}", pairs)
 
 
 def _pair_order(crew: Crew, gen: Generation, index: int, side: str, commit: str) -> Order:
@@ -124,14 +124,20 @@ def _watch(crew: Crew, gen: Generation) -> None:
     """Tripwires latch: an alarm stays until a person re-arms it, and the loop stops here."""
     if gen.watched:
         return
-    trials = tuple(trial for trial in crew.state.trials.values() if trial.trial_id.startswith(f"g{gen.number}-"))
     faults = [gen.proposal_fault] if gen.proposal_fault else []
     faults += [gen.boot["fault"]] if gen.boot and gen.boot["fault"] else []
-    found = tripwires.look(tripwires.Evidence(gen.number, trials, crew.place.lab.bench.task.floor, tuple(faults)))
+    alarms = _look(crew, gen, tuple(faults))
+    crew.place.books.record("generation.watched", generation=gen.number, alarms=alarms)
+    refuse_if_tripped(crew.state)
+
+
+def _look(crew: Crew, gen: Generation, faults: tuple[str, ...] = ()) -> int:
+    """Record every alarm that this generation's trials set off; how many there were."""
+    trials = tuple(trial for trial in crew.state.trials.values() if trial.trial_id.startswith(f"g{gen.number}-"))
+    found = tripwires.look(tripwires.Evidence(gen.number, trials, crew.place.lab.bench.task.floor, faults))
     for alarm in found:
         crew.place.books.record("tripwire.fired", generation=gen.number, **to_json(alarm))
-    crew.place.books.record("generation.watched", generation=gen.number, alarms=len(found))
-    refuse_if_tripped(crew.state)
+    return len(found)
 
 
 def refuse_if_tripped(state: State) -> None:
@@ -182,20 +188,40 @@ def _adopt(crew: Crew, gen: Generation) -> None:
     facts = adopt.Facts(
         trainer_changed=_trainer_changed(gen),
         scaffold_changed=scaffold_changed,
-        gate_adopts=gen.gate is not None and gen.gate["decision"] == "adopt",
+        gate=None if gen.gate is None else gen.gate["decision"],
         gate_why="" if gen.gate is None else gen.gate["why"],
+        rule=crew.config.scaffold_rule,
         boot_ok=not scaffold_changed or bool(gen.boot and gen.boot["ok"]),
         boot_why=gen.boot["why"] if gen.boot else "",
         review=gen.review["decision"] if gen.review else "not needed",
         review_reason=gen.review["reason"] if gen.review else "",
     )
     adoption = adopt.decide_adoption(facts)
-    lineage = crew.place.lineage
-    bundle = adopt.next_bundle(adoption, lineage.read(gen.parent), lineage.read(gen.successor))
-    champion = gen.parent
-    if bundle != lineage.read(gen.parent):
-        champion = lineage.commit(bundle, gen.successor, f"generation {gen.number}: champion")
+    champion = _champion(crew, gen, adoption)
+    if adoption.trainer == "adopted" and (fault := _retrain(crew, gen, champion)):
+        adoption = adopt.withdrawn(fault)
+        champion = _champion(crew, gen, adoption)
     _end(crew, gen, adoption, champion)
+
+
+def _champion(crew: Crew, gen: Generation, adoption: adopt.Adoption) -> str:
+    """The commit of what the next generation starts from."""
+    assert gen.successor is not None
+    lineage = crew.place.lineage
+    parent = lineage.read(gen.parent)
+    bundle = adopt.next_bundle(adoption, parent, lineage.read(gen.successor))
+    if bundle == parent:
+        return gen.parent
+    return lineage.commit(bundle, gen.successor, f"generation {gen.number}: champion")
+
+
+def _retrain(crew: Crew, gen: Generation, champion: str) -> str:
+    """On new seeds and fresh documents: scores that decided were lucky by being chosen. Returns what failed."""
+    trials = panel.retrain(crew.place.lab, gen.number, champion, seeds=crew.config.panel)
+    if not gen.panelled:
+        crew.place.books.record("champion.retrained", generation=gen.number, alarms=_look(crew, gen))
+    refuse_if_tripped(crew.state)
+    return panel.faults(trials)
 
 
 def _end(crew: Crew, gen: Generation, adoption: adopt.Adoption, champion: str) -> None:

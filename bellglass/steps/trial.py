@@ -6,6 +6,7 @@ A settled trial is never run again: asked for a second time (after a crash, say)
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,8 @@ from bellglass.steps.train import OVERRUN_FACTOR, OVERRUN_SECONDS, Training, tra
 from bellglass.tasks import Documents, Preset, Split, Task
 from bellglass.weights import WEIGHTS_FILE
 
-PROVED = ("gate", "final")  # trials that decide something; the others only steer an improver
+GRID = re.compile(r"cal-(\d+)x(\d+)")
+PROVED = ("gate", "panel", "final")  # trials that decide something; the others only steer an improver
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class Lab:
 
     def _run(self, order: Order) -> Trial:
         bundle = self._lineage.read(order.bundle)
-        seeds = derive_seeds(self.bench.secret, seeds_label_of(order.trial_id))
+        seeds = seeds_of(self.bench.secret, order.trial_id)
         self._progress(order.trial_id, "training")
         training = self._train(order, bundle, seeds)
         self._progress(order.trial_id, "judging")
@@ -194,9 +196,11 @@ def judge_weights(
 
 
 def split_of(purpose: str, generation: int) -> tuple[Split, str]:
-    """Which documents a trial is judged on: `confirm` is drawn afresh in every generation."""
+    """Which documents a trial is judged on: `confirm` is drawn afresh for each gate and each panel."""
     if purpose == "gate":
         return "confirm", f"g{generation}"
+    if purpose == "panel":
+        return "confirm", f"panel-g{generation}"
     return ("final" if purpose == "final" else "select"), ""
 
 
@@ -211,9 +215,15 @@ def make_documents(bench: Workbench, split: Split, salt: str) -> Documents:
     return tasks.make(bench.task, split, bench.secret, count, salt)
 
 
-def seeds_label_of(trial_id: str) -> str:
-    """Parent and child of a pair share their seeds, and so do all explorations of a session: so they compare."""
-    return "-".join(trial_id.split("-")[: 2 if "-explore-" in trial_id else 3])
+def seeds_of(secret: bytes, trial_id: str) -> Seeds:
+    """Parent and child of a pair share their seeds, and so do all explorations of a session: so they compare.
+
+    A calibration's `cal-2x3` has the third initialisation and the fourth data order, so that the two can be told apart.
+    """
+    if grid := GRID.match(trial_id):
+        init, data = (derive_seeds(secret, f"cal-{part}") for part in grid.groups())
+        return Seeds(init.init_seed, data.data_seed)
+    return derive_seeds(secret, "-".join(trial_id.split("-")[: 2 if "-explore-" in trial_id else 3]))
 
 
 def _intent(order: Order) -> dict[str, Json]:

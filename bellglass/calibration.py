@@ -1,0 +1,117 @@
+"""What a loop knows about its noise before it decides anything, and the shelf where later loops find it again.
+
+A calibration holds for the conditions it was made under: task, preset, budget, device, glass, starter, images and the
+speed of the machine. Under other ones it is not used, and the reason is said.
+
+Not covered: noise that depends on the secret's own data; loops of one task differ in that by little.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bellglass.records import Json, Noise
+
+SPEED_SLACK = 1.3  # a shared machine's own speed wanders by less
+REFERENCE_SIZE, REFERENCE_ROUNDS = 192, 120
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    task: str
+    preset: str
+    budget: str  # kind and amount
+    device: str
+    glass: str
+    starter: str  # its commit, which follows from its bytes
+    images: str  # hash of what the guests run
+    speed_ms: float  # CPU milliseconds of a fixed piece of work; 0 where budgets don't depend on it
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    conditions: Conditions
+    noise: Noise  # of one training's score, over seeds
+    scores: tuple[float, ...]
+    document_se: float  # sampling error of one score over the documents it is judged on
+    trial_seconds: float  # wall time of one trial, judging included
+    parts: Mapping[str, Json]  # what only `bellglass calibrate` measures: see steps/panel.py
+
+    def as_json(self) -> Json:
+        return asdict(self)
+
+
+def from_json(body: Json) -> Calibration:
+    return Calibration(
+        conditions=Conditions(**body["conditions"]),
+        noise=Noise(**body["noise"]),
+        scores=tuple(body["scores"]),
+        document_se=body["document_se"],
+        trial_seconds=body["trial_seconds"],
+        parts=body["parts"],
+    )
+
+
+class Shelf:
+    """One file per task, preset, device and glass, beside the loops."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def find(self, wanted: Conditions) -> tuple[Calibration | None, str]:
+        """The calibration for these conditions, or None with what does not fit about the stored one."""
+        try:
+            stored = from_json(json.loads(self._file(wanted).read_text("utf-8")))
+        except FileNotFoundError:
+            return None, "none is stored"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return None, f"the stored one cannot be read ({type(error).__name__})"
+        strange = mismatches(stored.conditions, wanted)
+        return (None, "the stored one is for " + "; ".join(strange)) if strange else (stored, "")
+
+    def keep(self, calibration: Calibration) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._file(calibration.conditions)
+        fresh = file.with_suffix(".new")
+        fresh.write_text(json.dumps(calibration.as_json(), indent=1, sort_keys=True) + "\n", "utf-8")
+        fresh.replace(file)
+        return file
+
+    def _file(self, conditions: Conditions) -> Path:
+        name = "-".join((conditions.task, conditions.preset, conditions.device.replace(":", ""), conditions.glass))
+        return self._folder / f"{name}.json"
+
+
+def mismatches(stored: Conditions, wanted: Conditions) -> list[str]:
+    """What differs, in words."""
+    old, new = asdict(stored), asdict(wanted)
+    found = [f"{key} {old[key]}, not {new[key]}" for key in old if key != "speed_ms" and old[key] != new[key]]
+    slow, fast = max(stored.speed_ms, wanted.speed_ms), min(stored.speed_ms, wanted.speed_ms)
+    if slow > SPEED_SLACK * fast:
+        found.append(f"a machine that took {stored.speed_ms:.0f} ms for what took {wanted.speed_ms:.0f} ms here")
+    return found
+
+
+def pooled(noises: Sequence[Noise]) -> Noise:
+    """What several panels say together, each around its own mean."""
+    df = sum(noise.df for noise in noises)
+    variance = sum(noise.df * noise.sd**2 for noise in noises) / df
+    return Noise(float(variance**0.5), df)
+
+
+def speed_reference() -> float:
+    """CPU milliseconds of a fixed piece of single-precision work; the median of five, so that no hiccup is a speed."""
+    matrix = np.linspace(-1.0, 1.0, REFERENCE_SIZE**2, dtype=np.float32).reshape(REFERENCE_SIZE, REFERENCE_SIZE)
+    times = []
+    for _ in range(5):
+        began, value = time.thread_time(), matrix
+        for _ in range(REFERENCE_ROUNDS):
+            value = np.tanh(matrix * value)
+        times.append(time.thread_time() - began)
+    return round(sorted(times)[2] * 1000.0, 2)

@@ -1,0 +1,89 @@
+"""Panels: one bundle trained on several seeds, for scores that decide nothing.
+
+`calibrate` trains the starter before the first generation: how far scores spread over seeds, which is what the gate's
+decisions start from. `retrain` trains a new champion again on fresh documents: the scores that made it champion were
+lucky by being chosen, so people, and the generations that follow, see these instead.
+
+Not covered: the champion's own noise when it differs from the starter's by much; panels are pooled.
+"""
+
+from __future__ import annotations
+
+from bellglass.calibration import Calibration, Conditions, Shelf, pooled
+from bellglass.errors import LoopFault
+from bellglass.records import Json, Noise, Trial
+from bellglass.state import State
+from bellglass.stats import mean, sample_sd
+from bellglass.steps import gate
+from bellglass.steps.trial import Lab, Order
+
+
+def calibrate(lab: Lab, state: State, conditions: Conditions, shelf: Shelf, *, seeds: int) -> Json:
+    """The body of `loop.calibrated`: from the shelf where one fits, else from trainings of the starter."""
+    stored, why = shelf.find(conditions)
+    if stored is not None:
+        return {**stored.as_json(), "measured": False, "why": "stored for these conditions"}
+    trials = lab.run([_order(lab, f"cal-{k}x{k}", "calibrate", 0, state.starter) for k in range(seeds)])
+    found = from_panel(conditions, trials)
+    shelf.keep(found)
+    return {**found.as_json(), "measured": True, "why": why}
+
+
+def from_panel(conditions: Conditions, trials: list[Trial]) -> Calibration:
+    """Raises LoopFault when the starter cannot be calibrated on: then no successor could be compared with it."""
+    failed = [trial for trial in trials if trial.verdict is None]
+    if failed:
+        found = f"trial {failed[0].trial_id} failed: {failed[0].fault}"
+        raise LoopFault("calibration", found, "a starter whose trials succeed", "bellglass log")
+    verdicts = [trial.verdict for trial in trials if trial.verdict is not None]
+    scores = tuple(verdict.score for verdict in verdicts)
+    spread = sample_sd(scores)
+    if spread == 0.0:
+        raise LoopFault("calibration", "one score under different seeds", "a starter that uses its seeds", "")
+    return Calibration(
+        conditions=conditions,
+        noise=Noise(spread, len(scores) - 1),
+        scores=scores,
+        document_se=mean([verdict.sampling_se for verdict in verdicts]),
+        trial_seconds=round(mean([trial.wall_seconds + trial.judge_seconds for trial in trials]), 3),
+        parts={},
+    )
+
+
+def retrain(lab: Lab, number: int, champion: str, *, seeds: int) -> list[Trial]:
+    """The champion-to-be on new seeds and on documents nobody has been scored on."""
+    return lab.run([_order(lab, f"g{number}-panel-{k}", "panel", number, champion) for k in range(seeds)])
+
+
+def noise_of(state: State, before: int) -> Noise:
+    """What the panels up to that generation say about the spread of one score."""
+    calibration = state.calibration
+    if calibration is None:
+        raise LoopFault("the gate", "no calibration in the ledger", "one, made before the first generation", "")
+    panels = [Noise(**calibration["noise"])]
+    for gen in state.generations.values():
+        if gen.number < before and gen.result is not None and gen.result["trainer"] == "adopted":
+            scores = [t.verdict.score for t in state.trials_of(gen.number, "panel") if t.verdict is not None]
+            if len(scores) > 1:
+                panels.append(Noise(sample_sd(scores), len(scores) - 1))
+    return pooled(panels)
+
+
+def rules_of(state: State, number: int) -> gate.Rules:
+    """How generation `number` is decided. From the ledger alone, so that anybody derives the same."""
+    config = state.config
+    return gate.Rules(
+        error=gate.spend(config["alpha"], number),
+        noise=noise_of(state, number),
+        max_pairs=config["max_pairs"],
+        seeks_equality=config["scaffold_rule"] == "neutral",
+    )
+
+
+def _order(lab: Lab, trial_id: str, purpose: str, generation: int, commit: str) -> Order:
+    return Order(trial_id, commit, purpose, generation, lab.bench.preset.budget)
+
+
+def faults(trials: list[Trial]) -> str:
+    """Which of them failed, or nothing."""
+    return ", ".join(f"{trial.trial_id}: {trial.fault}" for trial in trials if trial.verdict is None)

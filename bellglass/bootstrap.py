@@ -25,7 +25,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 STAMP = os.path.join(VENV, "bellglass-stamp.json")
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-LAYERS = ("litellm", "digits", "dev")
+LAYERS = ("litellm", "digits", "tpe", "dev")
 # lock -> (download, installed) in MB, measured on Linux x86-64 with Python 3.11, the CUDA one estimated; rounded up.
 SIZES_MB = {
     "torch-cpu": (200, 800),
@@ -33,7 +33,8 @@ SIZES_MB = {
     "base": (45, 230),
     "litellm": (80, 280),
     "digits": (65, 240),
-    "dev": (170, 640),
+    "tpe": (30, 120),
+    "dev": (180, 680),
 }
 
 

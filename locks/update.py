@@ -4,7 +4,8 @@
     torch-cuda.txt  step 1 instead, where a GPU is asked for: PyPI's torch with its CUDA libraries (Linux)
     base.txt        step 2: what the loop needs: core, docker, trainer, and what torch itself needs
     trainer.txt     a part of base.txt: what the trainer's image needs beside torch
-    litellm.txt     hosted models; digits.txt: the `digits` task; dev.txt: everything for `make check` and `make test`
+    litellm.txt     hosted models; digits.txt: the `digits` task; tpe.txt: the baseline `tpe`
+    dev.txt         everything for `make check` and `make test`
 
 Every file pins versions and hashes for Python 3.11-3.13 on Linux (x86-64, aarch64) and macOS (Apple silicon), and all
 agree with each other. They are complete, so they are installed without a resolver (pip's --no-deps).
@@ -92,7 +93,8 @@ def main() -> int:
         "trainer": trainer,
         "litellm": extras["litellm"],
         "digits": extras["digits"],
-        "dev": extras["litellm"] + extras["digits"] + extras["dev"],
+        "tpe": extras["tpe"],
+        "dev": extras["litellm"] + extras["digits"] + extras["tpe"] + extras["dev"],
     }
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

@@ -19,7 +19,7 @@ from source_tree import ROOT, python_files
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONTENT = ("agent", "locks", "sandbox", "tasks", "trainer_seed")
-LAYERED_LOCKS = ("base", "trainer", "litellm", "digits", "dev")
+LAYERED_LOCKS = ("base", "trainer", "litellm", "digits", "tpe", "dev")
 PIN = re.compile(
     r"(?m)^([a-z0-9-]+)==([^\s;\\]+)(?: ; [^\\\n]+)? \\\n((?: +--hash=sha256:[0-9a-f]{64}(?: \\\n|\n|$))+)"
 )
@@ -66,7 +66,8 @@ def test_locks_satisfy_the_project_file() -> None:
         "trainer": extras["trainer"],
         "litellm": extras["litellm"],
         "digits": extras["digits"],
-        "dev": extras["dev"] + extras["litellm"] + extras["digits"],
+        "tpe": extras["tpe"],
+        "dev": extras["dev"] + extras["litellm"] + extras["digits"] + extras["tpe"],
     }
     for lock, requirements in wanted.items():
         locked = pins(lock)

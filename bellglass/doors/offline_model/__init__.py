@@ -1,5 +1,5 @@
-"""The offline improver: a deterministic stand-in for a language model, and a positive control. See model.py."""
+"""The built-in improvers: a positive control and two baselines, in place of a language model. See model.py."""
 
-from bellglass.doors.offline_model.model import VARIANTS, OfflineModel
+from bellglass.doors.offline_model.model import STORIES, OfflineModel
 
-__all__ = ["VARIANTS", "OfflineModel"]
+__all__ = ["STORIES", "OfflineModel"]

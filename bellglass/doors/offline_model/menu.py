@@ -5,7 +5,7 @@ looks for is not there, or because it is there already. They are what a practiti
 a short budget; tiers say how plausible they are in general. None was tuned to the task, and some are expected to fail.
 
 People wrote this menu. That a loop finds gains in it tests the loop; it shows nothing about recursive self-improvement.
-Other built-in improvers may draw from it too.
+All three built-in improvers draw from it.
 """
 
 from __future__ import annotations

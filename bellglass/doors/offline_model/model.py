@@ -1,13 +1,14 @@
-"""The offline improver, behind the same port as a language model.
+"""The built-in improvers, behind the same port as a language model: `offline`, `random` and `tpe`, over one menu.
 
-Its reply is a pure function of the conversation it is shown: it keeps nothing between calls, knows nothing of the
-task's data, and answers with tool calls like any other model. It is the demo, the class mode and a test double in
-one.
+A reply is a pure function of the conversation that is shown: nothing is kept between calls, nothing is known of the
+task's data, and the answers are tool calls like any other model's.
 
-It is a *positive control* of the apparatus. People wrote its tricks (menu.py) and its scaffold improvements
-(gifts.py), so nothing it achieves is evidence about recursive self-improvement; its notes say so too.
+`offline` (session.py) is the demo, the class mode and a test double in one. It is a *positive control* of the
+apparatus. People wrote its tricks (menu.py) and its scaffold improvements (gifts.py), so nothing it achieves is
+evidence about recursive self-improvement; its notes say so too. `random` and `tpe` (baselines.py) are what it, and
+every other improver, must beat under the same bounds.
 
-How: session.py is written as one straight story, a generator that yields tool calls and receives their results.
+How: a session is written as one straight story, a generator that yields tool calls and receives their results.
 Each call of `chat` tells the story from the beginning, feeding it the results that the conversation holds, up to
 the first tool calls that are not answered yet. Those are the reply.
 
@@ -16,24 +17,37 @@ Not covered: a scaffold that hides old results from its model. The story cannot 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
+from bellglass.doors.offline_model import tpe
+from bellglass.doors.offline_model.baselines import random_search, tpe_search
 from bellglass.doors.offline_model.session import improve
 from bellglass.doors.offline_model.talk import Move, Script, Talk
 from bellglass.errors import UsageError
 from bellglass.records import ChatReply, ChatRequest, Cost, ToolCall
 
-VARIANTS = ("offline", "offline:inert", "offline:harmful")
+MOST_CALLS = 64  # in one reply; a gateway takes no more
+
+STORIES: Mapping[str, Callable[[Talk], Script]] = {
+    "offline": partial(improve, variant="works"),  # the variants differ in what they do to the scaffold
+    "offline:inert": partial(improve, variant="inert"),
+    "offline:harmful": partial(improve, variant="harmful"),
+    "random": random_search,
+    "tpe": tpe_search,
+}
 
 
 class OfflineModel:
-    """Implements ports.Model. `variant` picks what it does to the scaffold: improve it, touch it, or harm it."""
+    """Implements ports.Model, and needs no network. The name picks the story that it tells."""
 
     hosted = False
 
     def __init__(self, name: str = "offline") -> None:
-        if name not in VARIANTS:
-            raise UsageError("the built-in improver", repr(name), " or ".join(VARIANTS), "bellglass run --help")
+        if name not in STORIES:
+            raise UsageError("the built-in improver", repr(name), " or ".join(STORIES), "bellglass run --help")
+        if name == "tpe":
+            tpe.load()  # what is missing is said before anything is spent
         self.name = name
 
     def forecast(self, request: ChatRequest) -> Cost:
@@ -41,8 +55,7 @@ class OfflineModel:
 
     def chat(self, request: ChatRequest) -> ChatReply:
         results = {message.call_id: message.text for message in request.messages if message.role == "tool"}
-        script = improve(Talk.of(request), self.name.partition(":")[2] or "works")
-        calls = _retell(script, results)
+        calls = _retell(STORIES[self.name](Talk.of(request)), results)
         if calls is None:
             return self._reply("I stop here.", ())
         return self._reply("", calls)
@@ -62,7 +75,7 @@ def _retell(script: Script, results: Mapping[str, str]) -> tuple[ToolCall, ...] 
             calls = tuple(_call(told, index, move) for index, move in enumerate(moves))
             if not all(call.id in results for call in calls):
                 later = {call_id for call_id in results if call_id.startswith("off-")} - {
-                    f"off-{turn}-{index}" for turn in range(told) for index in range(32)
+                    f"off-{turn}-{index}" for turn in range(told) for index in range(MOST_CALLS)
                 }
                 return None if later else calls
             moves = script.send([results[call.id] for call in calls])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from bellglass.records import ChatRequest, Json
+from bellglass.records import ChatRequest, Json, kind_of
 
 Files: TypeAlias = Mapping[str, str]  # "trainer/model.py" -> its text
 
@@ -35,6 +36,7 @@ class Talk:
     generation: int
     trials: float  # what the opening says is left of this session's trials, in whole ones
     turns: int  # how often this session may ask the model
+    may_edit: frozenset[str] | None  # kinds of files; None where the opening does not say
 
     @classmethod
     def of(cls, request: ChatRequest) -> Talk:
@@ -47,7 +49,11 @@ class Talk:
             generation=int(_found(r"\bseed: -?\d+, generation: (\d+)", opening, 1)),
             trials=_found(r'"trials": (\d+(?:\.\d+)?)', opening, 3.0),
             turns=int(_found(r"\bturns: (\d+)", opening, 40)),
+            may_edit=_kinds(opening),
         )
+
+    def may_change(self, path: str) -> bool:
+        return self.may_edit is None or kind_of(path) in self.may_edit
 
     def dropped(self) -> frozenset[str]:
         """Edits that earlier sessions' notes and lessons call dropped."""
@@ -58,6 +64,11 @@ class Talk:
 def _found(pattern: str, text: str, otherwise: float) -> float:
     match = re.search(pattern, text)
     return float(match.group(1)) if match else otherwise
+
+
+def _kinds(opening: str) -> frozenset[str] | None:
+    match = re.search(r"^You may edit: ([a-z, ]+)$", opening, re.MULTILINE)
+    return frozenset(match[1].split(", ")) if match else None
 
 
 def as_object(text: str) -> dict[str, Json]:
@@ -73,7 +84,8 @@ def failed(text: str) -> bool:
     return text.startswith("error:")
 
 
-def replacements(old: str, new: str) -> list[tuple[str, str]] | None:
+@functools.lru_cache(maxsize=256)  # a story is told from its beginning at every turn
+def replacements(old: str, new: str) -> tuple[tuple[str, str], ...] | None:
     """Passages that turn `old` into `new` one after the other, each standing exactly once when its turn comes.
 
     The fewest lines of context that make them unique, so that edits to different places rarely collide. None when no
@@ -92,7 +104,7 @@ def replacements(old: str, new: str) -> list[tuple[str, str]] | None:
             text = text.replace(was, becomes)
         else:
             if text == new:
-                return pairs
+                return tuple(pairs)
     return None
 
 

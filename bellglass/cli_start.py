@@ -7,8 +7,9 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +29,9 @@ from bellglass.cli_options import (
 )
 from bellglass.errors import BellglassError, Interrupted
 
+if TYPE_CHECKING:
+    from bellglass.steps.generation import Crew
+
 # About 300 CPU-seconds.
 DEMO = {"task": "stories", "preset": "tiny", "panel": 3, "max_pairs": 5, "trials_per_generation": 3}
 
@@ -45,7 +49,9 @@ def demo(
 
 def run(
     task: Annotated[str | None, typer.Argument(help="A task; `bellglass tasks` lists them. Default: stories.")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="offline, anthropic/…, openai/…, ollama/…")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="offline, random, tpe, anthropic/…, openai/…, ollama/…")
+    ] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="tiny, cpu or gpu.")] = None,
     generations: Generations = None,
     budget_usd: BudgetUsd = None,
@@ -123,9 +129,9 @@ def _say_before_spending(loaded: Any) -> None:
 
 
 def _run(folder: Path, overrides: dict[str, Any], json: bool) -> None:
-    from bellglass import foresight, wiring
+    from bellglass import wiring
     from bellglass.console import LoopView, line_for, print_summary
-    from bellglass.loop import calibrate, run_loop
+    from bellglass.loop import run_loop
     from bellglass.review_console import TerminalReviewer
     from bellglass.summary import as_json
 
@@ -138,11 +144,7 @@ def _run(folder: Path, overrides: dict[str, Any], json: bool) -> None:
             created = line_for(crew.place.books.ledger.events()[0])
             view.say(f"{created}\nfolder {folder}")
             try:
-                calibrate(crew)
-                if not crew.state.generations:
-                    for line in foresight.probe_lines(crew.models, crew.place.books):
-                        view.say(line)
-                run_loop(crew)
+                run_loop(crew, lambda: _probe(crew, view.say))
             except BellglassError as error:  # what to type next must name this very loop, wherever it lies
                 error.next_command = naming(error.next_command, crew.state.loop_id, nameable(folder))
                 raise
@@ -153,6 +155,13 @@ def _run(folder: Path, overrides: dict[str, Any], json: bool) -> None:
                 else:
                     print_summary(crew.state)
                 print(f"ledger head {crew.place.books.ledger.head}", file=sys.stderr)
+
+
+def _probe(crew: Crew, say: Callable[[str], None]) -> None:
+    from bellglass import foresight
+
+    for line in foresight.probe_lines(crew.models, crew.place.books):
+        say(line)
 
 
 def program() -> str:

@@ -1,15 +1,26 @@
 """The loop: generation after generation inside its bounds, then `final` is opened once.
 
 The ledger says how it ended, and `resume` goes on from there: bounds reached, a person's stop, a review that waits, a
-tripwire. Only a person moves a loop past the last two. Whatever else ends it (a full disk, an engine that is gone, a
-power cut) leaves the ledger open, and `resume` goes on all the same.
+tripwire, a machine that lacks something. Only a person moves a loop past a review or a tripwire. Whatever else ends it
+(a power cut, a full disk) leaves the ledger open, and `resume` goes on all the same.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+
 from bellglass import tripwires
 from bellglass.books import Books
-from bellglass.errors import BellglassError, BoundReached, Interrupted, ReviewPending, TripwireFired, UsageError
+from bellglass.errors import (
+    BellglassError,
+    BoundReached,
+    Interrupted,
+    ReviewPending,
+    SetupError,
+    TripwireFired,
+    UsageError,
+)
 from bellglass.ledger import Request
 from bellglass.records import Json, Noise
 from bellglass.review import Answer, decision_event
@@ -25,35 +36,39 @@ ENDS: tuple[tuple[type[BellglassError], str], ...] = (
     (Interrupted, "stopped"),
     (ReviewPending, "waiting"),
     (TripwireFired, "tripwire"),
+    (SetupError, "failed"),
 )
 
 
-def run_loop(crew: Crew) -> State:
-    """Run until the bounds are reached. Raises the reason when it ends otherwise; the ledger has it already."""
+def run_loop(crew: Crew, before_models: Callable[[], None] = lambda: None) -> State:
+    """Run until the bounds are reached. Raises the reason when it ends otherwise; the ledger has it already.
+
+    `before_models` is called once the noise is known and before a model is asked anything.
+    """
     books = crew.place.books
     if books.state.ended is not None and books.state.ended["why"] == "finished":
         return books.state
     try:
         refuse_if_tripped(books.state)
-        calibrate(crew)
+        _calibrate(crew)
+        if not crew.state.generations:
+            before_models()
         for number in range(1, crew.config.generations + 1):
             crew.place.check()
             run_generation(crew, number)
         _open_final(crew)
     except tuple(kind for kind, _ in ENDS) as error:
-        books.tick_quietly()
-        books.record(
-            "loop.ended",
-            why=next(why for kind, why in ENDS if isinstance(error, kind)),
-            detail=error.found or error.thing,
-        )
+        with contextlib.suppress(SetupError):  # where the disk is full, the ledger stays open, which resumes as well
+            books.tick_quietly()
+            why = next(why for kind, why in ENDS if isinstance(error, kind))
+            books.record("loop.ended", why=why, detail=error.found or error.thing)
         raise
     books.tick_quietly()
     books.record("loop.ended", why="finished", detail=_how_it_finished(books.state), secret=_secret(crew))
     return books.state
 
 
-def calibrate(crew: Crew) -> None:
+def _calibrate(crew: Crew) -> None:
     """Measure the noise before anything is decided, once. Nothing of a model is needed, so nothing is paid yet."""
     if crew.state.calibration is None:
         found = panel.calibrate(crew.place.lab, crew.state, crew.conditions, crew.shelf, seeds=crew.config.panel)

@@ -243,7 +243,7 @@ def _ended(state: State, body: Json) -> None:
     state.ended = body
 
 
-RESUMABLE_ENDS = ("stopped", "bound", "waiting")
+RESUMABLE_ENDS = ("stopped", "bound", "waiting", "failed")
 
 HANDLERS: dict[str, Callable[[State, Json], None]] = {
     "loop.created": _created,

@@ -356,3 +356,21 @@ def test_a_bound_that_could_decide_nothing_is_refused_before_anything_is_spent(t
     with pytest.raises(UsageError, match="3 pairs"):
         small_world.create(tmp_path / "loops", train_seconds=30)
     assert not list((tmp_path / "loops").iterdir())
+
+
+class Gone(ProcessGlass):
+    """A process glass whose machine loses what it needs."""
+
+    def open(self, spec):  # type: ignore[no-untyped-def]
+        raise SetupError("the engine", "no answer", "a running one", "start it")
+
+
+def test_an_engine_that_goes_away_is_recorded_and_the_loop_resumes(tmp_path: Path) -> None:
+    folder = small_world.create(tmp_path / "loops", generations=1)
+    gone = Gone(warm=False, home=tmp_path / "guests")
+    with wiring.open_loop(folder, small_world.quiet(), models={"main": Tuner()}, glass=gone) as crew:
+        with pytest.raises(SetupError, match="the engine"):
+            run_loop(crew)
+        assert (crew.state.ended["why"], crew.state.ended["detail"]) == ("failed", "no answer")
+    with opened(folder, Tuner()) as crew:
+        assert run_loop(crew).ended["why"] == "finished"

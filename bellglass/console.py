@@ -19,7 +19,7 @@ from rich.text import Text
 from bellglass.ledger import Event
 from bellglass.records import Interval, Json
 from bellglass.state import State, trial_from
-from bellglass.summary import POSITIVE_CONTROL, Row, rows
+from bellglass.summary import Row, about_improvers, baselines_line, rows
 
 WIDTH = 80
 
@@ -222,7 +222,8 @@ def print_summary(state: State, out: Console | None = None) -> None:
     if not console.is_terminal and console.width < 100:
         console.width = 100
     console.print(generation_table(state))
-    for line in [*why_lines(state), final_line(state), bounds_line(state)]:
+    beside = baselines_line(state)
+    for line in [*why_lines(state), final_line(state), *([beside] if beside else []), bounds_line(state)]:
         console.print(Text(line), soft_wrap=not console.is_terminal)
-    if any(provider.startswith("offline") for provider in state.config["models"].values()):
-        console.print(Text(POSITIVE_CONTROL, style="dim"), soft_wrap=not console.is_terminal)
+    for line in about_improvers(state):
+        console.print(Text(line, style="dim"), soft_wrap=not console.is_terminal)

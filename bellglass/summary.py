@@ -1,9 +1,13 @@
-"""A loop in rows: what the console prints, `--json` gives and the picture draws. A projection of the state; pure."""
+"""A loop in rows: what the console prints, `--json` gives and the picture draws. A projection of the state.
+
+Pure but for one thing: where a loop says that it improved, what the baselines stored with its task reached is beside.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+from bellglass import baselines
 from bellglass.records import Cost, Interval, Json, Trial
 from bellglass.state import Generation, State
 from bellglass.stats import mean_interval
@@ -12,6 +16,10 @@ CONFIDENCE = 0.95
 POSITIVE_CONTROL = (
     "The offline improver is a positive control: we wrote its tricks, so nothing it does is evidence about recursive "
     "self-improvement."
+)
+BASELINE = (
+    "The improver {} is a baseline: it draws from a menu of edits that people wrote and understands none of them. "
+    "What another improver is worth is what it gains beyond that under the same bounds."
 )
 
 
@@ -99,12 +107,31 @@ def as_json(state: State) -> Json:
         "champion": state.champion,
         "generations": [_row_json(item) for item in rows(state)],
         "final": state.final,
+        "baselines": _baselines_json(state),
         "spent": _cost_json(state.spent),
         "burnt": _cost_json(state.burnt),
         "wall_seconds": round(state.wall_seconds, 1),
         "tripwires": state.tripwires,
         "ended": None if state.ended is None else {k: v for k, v in state.ended.items() if k != "secret"},
     }
+
+
+def _baselines_json(state: State) -> Json:
+    beside = baselines.beside(state)
+    return None if beside is None else asdict(beside)
+
+
+def baselines_line(state: State) -> str | None:
+    """What a search that understands nothing gains on this task, for a loop that says it improved."""
+    beside = baselines.beside(state)
+    return None if beside is None else beside.line(state.created["content"].get("trainer_seed", ""))
+
+
+def about_improvers(state: State) -> list[str]:
+    """What a built-in improver's results are evidence of."""
+    providers = sorted(set(state.config["models"].values()))
+    control = [POSITIVE_CONTROL] if any(provider.partition(":")[0] == "offline" for provider in providers) else []
+    return [*control, *(BASELINE.format(provider) for provider in providers if provider in baselines.NAMES)]
 
 
 def _row_json(item: Row) -> Json:

@@ -27,7 +27,7 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from bellglass.download import Download, ready
+from bellglass.download import Download, ready, recorded
 from bellglass.errors import BellglassError, LoopFault, SetupError, UsageError
 from bellglass.paths import CONTENT, cache_home, content_hash, content_root
 from bellglass.records import Budget, Json
@@ -300,18 +300,28 @@ def _missing(task: Task, error: ImportError) -> SetupError:
 
 
 def contents(task: Task) -> dict[str, str]:
-    """Hashes of all that a loop is made from, for its first event; a task of one's own is named apart."""
+    """Hashes of all that a loop is made from, for its first event; a folder of one's own and downloads are apart."""
     root = content_root()
     own = {} if task.folder.parent == root / "tasks" else {OWN: content_hash(task.folder)}
-    return {part: content_hash(root / part) for part in CONTENT} | own
+    fetched = {d.name: d.sha256 or recorded(task.cache / d.name) or "" for d in task.downloads}
+    return {part: content_hash(root / part) for part in CONTENT} | own | fetched
 
 
 def reopen(name: str, made_from: Mapping[str, str]) -> Task:
-    """The task of a loop that exists; LoopFault where somebody changed its folder, because documents would change."""
+    """The task of a loop that exists; LoopFault where its documents would not be the same."""
     task = load(name)
-    if OWN in made_from and content_hash(task.folder) != made_from[OWN]:
-        found, needed = "other files than the loop began with", f"the folder as it was: {made_from[OWN][:12]}"
-        raise LoopFault(f"task folder {task.folder}", found, needed, "bellglass run, for a new loop")
+    now = contents(task)
+    changed = sorted(part for part in now if part not in CONTENT and now[part] != made_from.get(part))
+    if changed:
+        found = f"{task.folder if changed == [OWN] else ', '.join(changed)}: not what the loop began with"
+        raise LoopFault(f"task {task.name!r}", found, "the same files", "bellglass run, for a new loop")
+    return task
+
+
+def prepared(name: str) -> Task:
+    """The task, tried on one document: what this machine lacks for it is said before a loop is made."""
+    task = load(name)
+    make(task, "select", bytes(32), 1)
     return task
 
 

@@ -58,7 +58,7 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None) -> Pat
 
     `starter` replaces the bundle of generation 0, for labs and tests.
     """
-    task = tasks.load(config.task)
+    task = tasks.prepared(config.task)
     refuse_contradictions(config, task)
     glass_name = choose_glass(config)
     paths.refuse_network_filesystem(home)

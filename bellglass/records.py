@@ -133,6 +133,7 @@ class Verdict:
     sampling_se: float  # over documents
     targets: int
     proof: Proof | None  # None: an exploration trial; never decides
+    select_score: float | None = None  # of the same weights on `select`, unproved; None where it was not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ class Trial:
     wall_seconds: float
     judge_seconds: float
     log: str | None = None  # sha256 of the end of what its trainer printed
+    clock: str | None = None  # sha256 of the answers to its `time_left`, where they don't follow from the budget
 
 
 @dataclass(frozen=True, slots=True)

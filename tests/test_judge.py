@@ -7,6 +7,7 @@ exceptions, so that honest code lengths are known and cheating pays.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,8 @@ def task(separable: bool = False, context: int = 64) -> Task:
         targets="last" if separable else "all",
         floor="exact",
         skills=("rule", "exception"),
+        confirm_slices=1,
+        downloads=(),
         presets={},
         measured={},
         folder=Path(),
@@ -129,6 +132,7 @@ def ask(
     prove: bool = True,
     seconds: float = 10.0,
     separable: bool = False,
+    select: Documents | None = None,
 ) -> Judged:
     docs = documents() if docs is None else docs
     bundle = {"trainer/model.py": (COMMON + model).encode(), "scaffold/improve.py": b"never sent"}
@@ -143,6 +147,7 @@ def ask(
         prove=prove,
         proof_key=KEY,
         against=None,
+        select=select,
     )
 
 
@@ -181,6 +186,43 @@ def test_an_honest_model_gets_its_code_length_and_a_proof_that_agrees(glass: Pro
     assert proof.mean_gap_bits == pytest.approx(0.0, abs=1e-5)
     assert proof.positions == pytest.approx(len(docs), abs=2)
     assert not list(glass._home.glob("guest-*")), "a guest is left behind"
+
+
+def test_select_is_scored_in_the_same_guest_and_last_so_that_it_changes_nothing(
+    glass: ProcessGlass, tmp_path: Path
+) -> None:
+    docs, select = documents(), documents(32, seed=9)
+    select.floor_bits[:, 1:] = 0.25
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    model = f"""
+def predict(tokens):
+    np.save(os.path.join({str(seen)!r}, f"{{os.getpid()}}-{{len(os.listdir({str(seen)!r}))}}.npy"), tokens)
+    return honest(tokens)
+"""
+    beside = ask(glass, model, docs, select=select)
+    calls = sorted(seen.iterdir(), key=lambda path: int(path.stem.split("-")[1]))
+    asked = [(path.stem.split("-")[0], {row.tobytes() for row in np.load(path)}) for path in calls]
+    known = {row.tobytes() for row in select.tokens[:, :-1].astype(np.int64)}
+    found = [(pid == asked[0][0], bool(rows & known)) for pid, rows in asked]  # (first guest, select)
+    assert found[:2] == [(True, False), (True, True)]
+    assert set(found[2:]) == {(False, False)}
+    alone = ask(glass, HONEST, docs)
+    assert beside.verdict == replace(alone.verdict, select_score=beside.verdict.select_score)
+    assert alone.verdict.select_score is None
+    assert beside.verdict.select_score == pytest.approx(honest_bits(select).mean() - 0.25, abs=1e-5)
+
+
+def test_a_model_that_fails_on_select_alone_fails_the_trial(glass: ProcessGlass) -> None:
+    model = """
+calls = 0
+def predict(tokens):
+    global calls
+    calls += 1
+    return honest(tokens) if calls == 1 else honest(tokens)[:-1]
+"""
+    with pytest.raises(GuestFault, match="bytes of logits"):
+        ask(glass, model, prove=False, select=documents(32, seed=9))
 
 
 def test_verdicts_are_given_per_skill_and_above_the_floor(glass: ProcessGlass) -> None:

@@ -6,10 +6,13 @@ its own target, whole windows are sent, and a second guest proves the score on r
 replaced (proof.py). Both guests are opened at the same time, so that warming the second overlaps with asking the first;
 but the second gets bundle code only when the first has ended.
 
+The first guest may be asked about other documents, too (`select`, which an improver has been scored on), so that both
+scores come from one set of weights. They are asked last: no answer that decides can depend on them.
+
 The words in a GuestFault raised here are the host's own; nothing that a guest says but its numbers gets out.
 
 Not covered: what the numbers themselves could carry. They end here: an improver sees the verdict's few figures, and of
-`confirm` and `final` not even these.
+`confirm` and `final` not even these. The score on `select` is not proved; a model that looks ahead does so there, too.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,26 +63,31 @@ def judge(
     prove: bool,
     proof_key: bytes,
     against: NDArray[np.floating] | None,
+    select: Documents | None = None,
     device: str = "cpu",
 ) -> Judged:
     """Raises GuestFault for whatever the bundle does. `weights` were checked before (weights.py).
 
+    `select`: documents to score the same weights on beside, without proof; the guest gets the more time for it.
     `against`: bits per position of the parent or the source, [N, L], to aim the proof at the child's largest gains.
     One position per document is proved, so that the proof costs as much as the score.
     """
     began = time.monotonic()
     _check_documents(task, docs, prove)
     draw = Draw(proof_key)
-    desk = _Desk(glass, bundle, weights, task, preset, dict(labels), device)
+    extra = 0.0 if select is None else len(select) / len(docs)
+    desk = _Desk(glass, bundle, weights, task, preset, dict(labels), device, extra)
     with desk:
         desk.open("score")
         if prove:
             desk.open("proof")
-        bits = _answers(desk, "score", _score_questions(task, docs, draw), docs)
+        bits, beside = _score(desk, task, docs, select, draw)
         found: _Proved | None = None
         if prove:
             found = _prove(desk, task, docs, bits, _rival(task, docs, against), draw, len(docs.tokens))
     verdict = _verdict(task, docs, bits, found)
+    if select is not None and beside is not None:
+        verdict = replace(verdict, select_score=_verdict(task, select, beside, None).score)
     return Judged(verdict, bits.astype(np.float32), round(time.monotonic() - began, 4))
 
 
@@ -109,11 +118,13 @@ class _Desk:
         preset: Preset,
         labels: dict[str, str],
         device: str,
+        extra: float,
     ) -> None:
         self._glass, self._labels, self._device = glass, labels, device
         self._files = {path: data for path, data in sorted(bundle.items()) if path.startswith("trainer/")}
         self._files[WEIGHTS_FILE] = weights
-        self._seconds, self._vocab = preset.predict_seconds, task.vocab
+        self._vocab = task.vocab
+        self._seconds = {"score": preset.predict_seconds * (1.0 + extra), "proof": preset.predict_seconds}
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="judge")
         self._opening: dict[str, Future[Guest]] = {}
         self._current: Guest | None = None  # the only guest that holds bundle code
@@ -138,7 +149,7 @@ class _Desk:
             guest.send_file(path, data)
         guest.send("start", args={"device": self._device, "threads": 1})
         try:
-            yield from _Conversation(guest, self._vocab, self._seconds).ask(questions)
+            yield from _Conversation(guest, self._vocab, self._seconds[name]).ask(questions)
         except GuestFault:
             if guest.end().out_of_memory:
                 raise GuestFault("memory", "while predicting") from None
@@ -149,7 +160,7 @@ class _Desk:
             role=Role.PREDICT,
             labels={**self._labels, "purpose": name},
             memory_mb=MEMORY_MB[Role.PREDICT],
-            deadline_seconds=2.0 * self._seconds + GRACE_SECONDS,
+            deadline_seconds=sum(self._seconds.values()) + GRACE_SECONDS,
             gpu=self._device.startswith("cuda"),
         )
         return self._glass.open(spec)
@@ -231,8 +242,8 @@ def _batch_rows(width: int, vocab: int) -> int:
     return max(1, min(MAX_ROWS, MAX_QUESTION_BYTES // (8 * width), MAX_ANSWER_BYTES // (4 * width * vocab)))
 
 
-def _score_questions(task: Task, docs: Documents, draw: Draw) -> Iterator[Question]:
-    order = draw.order("score", len(docs.tokens))
+def _score_questions(task: Task, docs: Documents, draw: Draw, label: str) -> Iterator[Question]:
+    order = draw.order(label, len(docs.tokens))
     order = order[docs.target[order].any(axis=1)]
     if task.separable:
         yield from _prefix_questions(task, docs, order, docs.target.argmax(axis=1)[order])
@@ -262,10 +273,19 @@ def _proof_questions(task: Task, docs: Documents, plan: proofs.Plan, draw: Draw)
             yield Question(tokens[some], np.arange(len(some)), plan.docs[some], plan.cols[some])
 
 
-def _answers(desk: _Desk, name: str, questions: Iterable[Question], docs: Documents) -> Bits:
-    """Bits [N, L] of every position the questions ask about, 0 elsewhere."""
+def _score(desk: _Desk, task: Task, docs: Documents, select: Documents | None, draw: Draw) -> tuple[Bits, Bits | None]:
+    """Bits of both, in one conversation; `select` comes last."""
+    first = list(_score_questions(task, docs, draw, "score"))
+    then = () if select is None else _score_questions(task, select, draw, "select")
+    answers = desk.ask("score", chain(first, then))
+    bits = _bits(islice(answers, len(first)), docs)
+    return bits, None if select is None else _bits(answers, select)
+
+
+def _bits(answers: Iterable[tuple[Question, NDArray[np.float32]]], docs: Documents) -> Bits:
+    """Bits [N, L] of every position that was asked about, 0 elsewhere."""
     bits = np.zeros(docs.tokens.shape, dtype=np.float64)
-    for question, logits in desk.ask(name, questions):
+    for question, logits in answers:
         targets = docs.tokens[question.docs, question.cols].astype(np.int64)
         bits[question.docs, question.cols] = code_lengths(logits[question.rows, question.cols - 1], targets)
     return bits
@@ -273,7 +293,7 @@ def _answers(desk: _Desk, name: str, questions: Iterable[Question], docs: Docume
 
 def _prove(desk: _Desk, task: Task, docs: Documents, bits: Bits, rival: Bits, draw: Draw, rows: int) -> _Proved:
     plan = proofs.plan(bits, docs.target, rival, draw, rows=rows, separable=task.separable)
-    again = _answers(desk, "proof", _proof_questions(task, docs, plan, draw), docs)
+    again = _bits(desk.ask("proof", _proof_questions(task, docs, plan, draw)), docs)
     at = plan.docs, plan.cols
     found, gap_se, scattered = proofs.compare(plan, bits[at], again[at])
     if scattered:

@@ -3,7 +3,11 @@
 The clock of the budget starts when the data enters (the guest asks for it once it has set up), and it is read by the
 host alone: CPU seconds of everything in the guest, or wall seconds on a GPU, or counted `time_left` calls (`steps`).
 
-Not covered: whether the weights are any good. That is the judge's.
+What `time_left` was answered is all of the machine's speed that a trainer hears. So it is kept, and a training can be
+run again under the recorded answers: on the same kind of CPU the weights are then the same to the bit.
+
+Not covered: whether the weights are any good. That is the judge's. And a trainer that reads the system's own clocks,
+or uses chance beyond its seeds: it cannot be run again exactly, which shows when somebody tries (recheck).
 """
 
 from __future__ import annotations
@@ -11,7 +15,8 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +33,7 @@ SETUP_SECONDS = 120.0  # wall time for importing and building, without data
 SETUP_CPU_SECONDS = 1.0  # of it free; the starter takes 0.02. More is learning from what the bundle carries, and counts
 OVERRUN_FACTOR, OVERRUN_SECONDS = 1.02, 0.15  # beyond the budget, for the step under way; more would be a free gain
 LOG_TAIL_BYTES = 4000
+REPLAY_SLACK = 4.0  # a run under recorded answers may be on a machine that much slower
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +44,17 @@ class Training:
     log: bytes
     train_seconds: float
     wall_seconds: float
+    answers: Sequence[float] = ()  # what was left, each time it asked
 
 
 class Clock:
-    """How much of a budget a guest has used, measured by the host."""
+    """How much of a budget a guest has used, measured by the host. `recorded` answers replace the measured ones."""
 
-    def __init__(self, budget: Budget, guest: Guest) -> None:
-        self.budget, self._guest = budget, guest
+    def __init__(self, budget: Budget, guest: Guest, recorded: Sequence[float] | None = None) -> None:
+        self.budget, self._guest, self._recorded = budget, guest, recorded
+        self._slack = 1.0 if recorded is None else REPLAY_SLACK
         self.asked = 0
+        self.answers = array("d")
         self._created = time.monotonic()
         self._wall_from: float | None = None
         self._cpu_created = guest.cpu_seconds()
@@ -76,15 +85,19 @@ class Clock:
     def ask(self) -> dict[str, float]:
         """The answer to one `time_left`. Under `steps` asking is what moves the clock."""
         self.asked += 1
-        left = max(0.0, self.budget.amount - self.used())
+        if self._recorded is None:
+            left = max(0.0, self.budget.amount - self.used())
+        else:
+            left = self._recorded[self.asked - 1] if self.asked <= len(self._recorded) else 0.0
+        self.answers.append(left)
         return {"left": left, "total": self.budget.amount}
 
     def enforce(self) -> None:
         if self._wall_from is None and time.monotonic() - self._created > SETUP_SECONDS:
             raise GuestFault("timeout", f"asked for no data within {SETUP_SECONDS:.0f} s")
-        if self.wall() > self.budget.wall_seconds:
+        if self.wall() > self.budget.wall_seconds * self._slack:
             raise GuestFault("timeout", f"more than {self.budget.wall_seconds:.0f} s of wall time")
-        if self.used() > self.budget.amount * OVERRUN_FACTOR + OVERRUN_SECONDS:
+        if self.used() > (self.budget.amount * OVERRUN_FACTOR + OVERRUN_SECONDS) * self._slack:
             raise GuestFault("overran", f"more than {self.budget.amount:g} {self.budget.kind}")
 
 
@@ -109,8 +122,12 @@ def train(
     labels: Mapping[str, str],
     device: str = "cpu",
     cancelled: Callable[[], bool] = lambda: False,
+    recorded: Sequence[float] | None = None,
 ) -> Training:
-    """Never raises for what a bundle did: a fault is a result. SetupError (the engine's) passes through."""
+    """Never raises for what a bundle did: a fault is a result. SetupError (the engine's) passes through.
+
+    `recorded`: what an earlier run of the same training was answered, to be answered again.
+    """
     began = time.monotonic()
     heard = _Heard()
     fault: GuestFault | None = None
@@ -120,15 +137,15 @@ def train(
         Role.TRAIN,
         labels,
         MEMORY_MB[Role.TRAIN],
-        SETUP_SECONDS + budget.wall_seconds + 60.0,
+        SETUP_SECONDS + budget.wall_seconds * (1.0 if recorded is None else REPLAY_SLACK) + 60.0,
         gpu=device.startswith("cuda"),
     )
     try:
         guest = glass.open(spec)
     except GuestFault as error:
-        return _result(error, heard, 0, 0.0, time.monotonic() - began)
+        return _result(error, heard, None, 0.0, time.monotonic() - began)
     try:
-        clock = Clock(budget, guest)
+        clock = Clock(budget, guest, recorded)
         _send_bundle(guest, bundle)
         guest.send("start", args=_arguments(task, seeds, device))
         _converse(guest, clock, heard, docs, task, cancelled)
@@ -138,20 +155,21 @@ def train(
         used = 0.0 if clock is None else clock.used()
         if guest.end().out_of_memory:
             fault = GuestFault("memory")
-    return _result(fault, heard, clock.asked if clock else 0, used, time.monotonic() - began)
+    return _result(fault, heard, clock, used, time.monotonic() - began)
 
 
-def _result(fault: GuestFault | None, heard: _Heard, steps: int, used: float, wall_seconds: float) -> Training:
+def _result(fault: GuestFault | None, heard: _Heard, clock: Clock | None, used: float, wall_seconds: float) -> Training:
     log = bytes(heard.log)
     if fault is not None and not log:
         log = fault.detail.encode()
     return Training(
         fault=None if fault is None else fault.code,
-        claim=Claim(heard.bits, steps, heard.metrics),
+        claim=Claim(heard.bits, clock.asked if clock else 0, heard.metrics),
         files=heard.files,
         log=log,
         train_seconds=round(used, 4),
         wall_seconds=round(wall_seconds, 4),
+        answers=clock.answers if clock else (),
     )
 
 

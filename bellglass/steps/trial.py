@@ -136,6 +136,7 @@ class Lab:
             wall_seconds=training.wall_seconds,
             judge_seconds=round(time.monotonic() - began, 4),
             log=self._books.blobs.put(training.log) if training.log else None,
+            clock=self._store_clock(order, training),
         )
 
     def _labels(self, order: Order) -> dict[str, str]:
@@ -160,12 +161,18 @@ class Lab:
         weights.check(data, max_bytes=int(self.bench.preset.weights_mb * 1e6))
         return self._books.blobs.put(data)
 
+    def _store_clock(self, order: Order, training: Training) -> str | None:
+        """What a trial that decides was answered, so that it can be run again exactly."""
+        if order.purpose not in PROVED or order.budget.kind == "steps" or not training.answers:
+            return None
+        return self._books.blobs.put(np.asarray(training.answers, dtype="<f8").tobytes())
+
     def _judge(self, order: Order, bundle: Bundle, training: Training) -> Judged:
-        docs = self.documents(*split_of(order.purpose, order.generation))
-        data = training.files[WEIGHTS_FILE]
-        return judge_weights(
-            self._glass, bundle, data, order.trial_id, order.purpose, docs, self.bench, self._labels(order)
-        )
+        split, salt = split_of(order.purpose, order.generation)
+        docs = self.documents(split, salt)
+        select = self.documents("select") if order.purpose == "gate" else None  # beside: what did the improver fit?
+        data, labels = training.files[WEIGHTS_FILE], self._labels(order)
+        return judge_weights(self._glass, bundle, data, order.trial_id, order.purpose, docs, self.bench, labels, select)
 
 
 def judge_weights(
@@ -177,6 +184,7 @@ def judge_weights(
     docs: Documents,
     bench: Workbench,
     labels: Mapping[str, str],
+    select: Documents | None = None,
 ) -> Judged:
     """Judge weights as the trial `trial_id` does: the same documents, the same questions to the proof."""
     source: np.ndarray | None = docs.floor_bits if bench.task.floor == "exact" else None
@@ -191,6 +199,7 @@ def judge_weights(
         prove=purpose in PROVED,
         proof_key=derive_key(bench.secret, f"proof-{trial_id}"),
         against=source,
+        select=select,
         device=bench.device,
     )
 

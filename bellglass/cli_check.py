@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ from typing import Annotated
 import typer
 
 from bellglass.cli_options import Json, LoopName, Loops
-from bellglass.errors import BellglassError, SetupError
+from bellglass.errors import BellglassError, SetupError, UsageError
 
 image = typer.Typer(help="The images that sealed guests run from.", no_args_is_help=True)
 
@@ -20,6 +21,10 @@ def verify(
     rejudge: Annotated[
         bool, typer.Option("--rejudge", help="Judge the stored weights again from the revealed secret.")
     ] = False,
+    head: Annotated[
+        str | None,
+        typer.Option("--head", help="A ledger head noted earlier (or its first 12 digits): must be part of the chain."),
+    ] = None,
     loops: Loops = None,
     json: Json = False,
 ) -> None:
@@ -28,9 +33,11 @@ def verify(
     from bellglass import verify as verify_
     from bellglass.ledger import Ledger
 
+    if head is not None and not re.fullmatch("[0-9a-f]{12,64}", head):
+        raise UsageError("--head", repr(head), "12 to 64 hex digits of a ledger head", "bellglass status")
     folder = paths.find_loop(loop, paths.loops_home(loops))
     with closing(Ledger.open(folder, write=False)) as ledger:
-        findings = verify_.verify(folder, ledger)
+        findings = verify_.verify(folder, ledger, head)
         if rejudge and all(finding.ok for finding in findings):
             with wiring.judging_glass(folder) as glass:
                 findings += verify_.rejudge(folder, ledger, glass)

@@ -19,7 +19,8 @@ def review(
         str | None, typer.Option("--decision", help="approve, trainer (without its scaffold) or reject.")
     ] = None,
     evidence: Annotated[
-        str | None, typer.Option("--evidence", help="The hash that you were shown; needed to decide.")
+        str | None,
+        typer.Option("--evidence", help="The hash that you were shown, or its first 12 digits; needed to decide."),
     ] = None,
     rearm: Annotated[str | None, typer.Option("--rearm", help="Re-arm this tripwire after having looked.")] = None,
     reason: Reason = "",

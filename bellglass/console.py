@@ -18,10 +18,11 @@ from rich.text import Text
 
 from bellglass.ledger import Event
 from bellglass.records import Interval, Json
+from bellglass.splits import looks_line
 from bellglass.state import State, trial_from
 from bellglass.summary import Row, about_improvers, baselines_line, rows
 
-WIDTH = 80
+NARROW = 96  # columns of a terminal, below which the table of generations needs its words measured
 
 
 class LoopView:
@@ -37,14 +38,11 @@ class LoopView:
         self._state: Callable[[], State] | None = None
 
     def __enter__(self) -> LoopView:
-        if self._live_wanted:
-            self._live = Live(get_renderable=self._area, console=self._console, refresh_per_second=4, transient=True)
-            self._live.start()
+        self._show()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self.pause()
 
     def watch(self, state: Callable[[], State]) -> None:
         self._state = state
@@ -59,7 +57,8 @@ class LoopView:
     def event(self, event: Event) -> None:
         phase = PHASES.get(event.kind)
         if phase is not None:
-            self._phase = phase(event.body)
+            self._phase = phase(event.body) or self._phase
+        self._show()
         line = line_for(event)
         if line is not None:
             self.say(line)
@@ -68,10 +67,15 @@ class LoopView:
         self._console.print(Text(line), soft_wrap=not self._console.is_terminal)
 
     def pause(self) -> None:
-        """Make room for a question to a person."""
+        """Make room for a question to a person. The next event brings the live area back."""
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def _show(self) -> None:
+        if self._live_wanted and self._live is None:
+            self._live = Live(get_renderable=self._area, console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
 
     def _area(self) -> Group:
         with self._lock:
@@ -84,7 +88,17 @@ class LoopView:
         return Group(*lines)
 
 
+def _phase_of_trial(body: Json) -> str:
+    """Trials outside the generations' own stages say what they are for; "" for the others."""
+    return {
+        "calibrate": "calibration: how far seeds alone move the starter's score",
+        "panel": "the new champion is trained again on new seeds",
+        "final": "final: starter and champion on documents that nothing was scored on",
+    }.get(body["purpose"], "")
+
+
 PHASES: dict[str, Callable[[Json], str]] = {
+    "trial.intended": _phase_of_trial,
     "session.started": lambda body: f"generation {body['generation']}: the improver works",
     "proposal.made": lambda body: f"generation {body['generation']}: boot check and gate",
     "generation.watched": lambda body: f"generation {body['generation']}: deciding",
@@ -162,12 +176,19 @@ LINES: dict[str, Callable[[Json], str | None]] = {
 }
 
 
-def generation_table(state: State) -> Table:
-    table = Table(title=title(state), title_justify="left", show_lines=True, expand=False)
-    for name in ("gen", "parent", "changed", "claim", "verdict (95%)", "trainer", "scaffold", "cost"):
-        table.add_column(name, overflow="fold")
-    for item in rows(state):
-        table.add_row(*(escape(cell) for cell in cells(item)))
+COLUMNS = ("gen", "parent", "changed", "claim", "verdict (95%)", "trainer", "scaffold", "cost")
+
+
+def generation_table(state: State, width: int) -> Table:
+    """Whole words wherever they fit: on a narrow terminal no edges, and each column as wide as its longest word."""
+    made = [cells(item) for item in rows(state)]
+    narrow = width < NARROW
+    table = Table(title=title(state), title_justify="left", show_lines=True, show_edge=not narrow, pad_edge=not narrow)
+    for name, column in zip(COLUMNS, zip(COLUMNS, *made, strict=True), strict=True):
+        longest = max(len(word) for cell in column for word in cell.split())
+        table.add_column(name, overflow="fold", width=longest if narrow else None)
+    for row in made:
+        table.add_row(*(escape(cell) for cell in row))
     return table
 
 
@@ -204,6 +225,17 @@ def why_lines(state: State) -> list[str]:
     return [f"generation {item.generation}: {item.why}" for item in rows(state) if item.why]
 
 
+def split_lines(state: State) -> list[str]:
+    """What the splits tell, for people alone."""
+    told = [
+        f"generation {item.generation}: fitted to select by {interval_text(item.fitted, sign='+')} bits "
+        "(its gain there minus its gain on confirm)"
+        for item in rows(state)
+        if item.fitted is not None
+    ]
+    return [*told, looks_line(state)]
+
+
 def final_line(state: State) -> str:
     final = state.final
     if final is None:
@@ -221,9 +253,15 @@ def print_summary(state: State, out: Console | None = None) -> None:
     console = out or Console(file=sys.stdout, highlight=False)
     if not console.is_terminal and console.width < 100:
         console.width = 100
-    console.print(generation_table(state))
+    console.print(generation_table(state, console.width))
     beside = baselines_line(state)
-    for line in [*why_lines(state), final_line(state), *([beside] if beside else []), bounds_line(state)]:
+    for line in [
+        *why_lines(state),
+        *split_lines(state),
+        final_line(state),
+        *([beside] if beside else []),
+        bounds_line(state),
+    ]:
         console.print(Text(line), soft_wrap=not console.is_terminal)
     for line in about_improvers(state):
         console.print(Text(line, style="dim"), soft_wrap=not console.is_terminal)

@@ -20,6 +20,7 @@ from bellglass.records import Json
 from bellglass.state import State
 
 WHOLE_DIFF_BYTES = 8 << 20  # more than any two bundles can differ by
+SHORTEST_HASH = 12  # hex digits that a person has to give of an evidence's hash
 DECISIONS = ("approve", "trainer", "reject")
 Choice = Literal["approve", "trainer", "reject"]
 
@@ -100,15 +101,18 @@ def pending(state: State) -> int | None:
 
 
 def decision_event(state: State, number: int, answer: Answer, evidence_hash: str) -> Json:
-    """The body of `review.decided`; refuses an answer to other evidence than what is waiting."""
+    """The body of `review.decided`; refuses an answer to other evidence than what is waiting.
+
+    The hash may be shortened to its beginning; the event always holds the whole one.
+    """
     gen = state.generations.get(number)
     if gen is None or gen.review_hash is None or gen.review is not None:
         raise UsageError(f"review of generation {number}", "nothing waits for a decision there", "a pending review")
-    if gen.review_hash != evidence_hash:
+    if len(evidence_hash) < SHORTEST_HASH or not gen.review_hash.startswith(evidence_hash):
         raise UsageError(
             f"review of generation {number}",
-            f"a decision on evidence {evidence_hash[:12]}",
-            f"a decision on evidence {gen.review_hash[:12]}, which is what waits",
+            f"a decision on evidence {evidence_hash[:SHORTEST_HASH]}",
+            f"a decision on evidence {gen.review_hash[:SHORTEST_HASH]}, which is what waits",
             "bellglass review",
         )
     if answer.decision not in DECISIONS:
@@ -120,5 +124,5 @@ def decision_event(state: State, number: int, answer: Answer, evidence_hash: str
         "decision": answer.decision,
         "reason": answer.reason.strip(),
         "who": answer.who,
-        "evidence_hash": evidence_hash,
+        "evidence_hash": gen.review_hash,
     }

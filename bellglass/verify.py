@@ -37,8 +37,9 @@ class Finding:
     found: str
 
 
-def verify(folder: Path, ledger: Ledger) -> list[Finding]:
-    findings = [_checked("ledger", lambda: f"{ledger.verify()} events, head {ledger.head[:12]}")]
+def verify(folder: Path, ledger: Ledger, head: str | None = None) -> list[Finding]:
+    """`head`: a hash that was noted elsewhere, or its beginning. Only with one is a cut or rewritten end noticed."""
+    findings = [_checked("ledger", lambda: _ledger(ledger, head))]
     if not findings[0].ok:
         return findings
     state = fold(ledger.events())
@@ -53,6 +54,14 @@ def verify(folder: Path, ledger: Ledger) -> list[Finding]:
         findings.append(_seeds_finding(state, secret))
     findings.append(_gates_finding(state))
     return findings
+
+
+def _ledger(ledger: Ledger, head: str | None) -> str:
+    found = f"{ledger.verify(head)} events, head {ledger.head[:12]}"
+    if head is None:
+        return found
+    noted = next((event.seq for event in ledger.events() if event.hash.startswith(head)), 0)
+    return f"{found}; {head[:12]} is event {noted}"
 
 
 def _gates_finding(state: State) -> Finding:
@@ -102,7 +111,7 @@ def _commits(state: State) -> list[str]:
 def _blobs(state: State) -> list[str]:
     named: set[str] = set()
     for trial in state.trials.values():
-        named |= {sha for sha in (trial.weights, trial.log) if sha is not None}
+        named |= {sha for sha in (trial.weights, trial.log, trial.clock) if sha is not None}
     for gen in state.generations.values():
         named |= set(gen.logs)
     for call in state.calls.values():
@@ -155,10 +164,15 @@ def _rejudge_one(glass: Glass, lineage: Lineage, blobs: Blobs, bench: Workbench,
     docs = make_documents(bench, *split_of(trial.purpose, number))
     labels = {"loop": "rejudge", "generation": str(number), "trial": trial.trial_id}
     bundle, data = lineage.read(trial.bundle), blobs.get(trial.weights)
+    was = trial.verdict
+    select = None if was.select_score is None else make_documents(bench, "select", "")
     try:
-        again = judge_weights(glass, bundle, data, trial.trial_id, trial.purpose, docs, bench, labels).verdict.score
+        judged = judge_weights(glass, bundle, data, trial.trial_id, trial.purpose, docs, bench, labels, select)
     except GuestFault as fault:
         return Finding(f"rejudge {trial.trial_id}", False, fault.one_line())
-    gap = again - trial.verdict.score
-    found = f"{again:.5f} again, {trial.verdict.score:.5f} recorded"
-    return Finding(f"rejudge {trial.trial_id}", abs(gap) <= SCORE_TOLERANCE, found)
+    again = judged.verdict
+    found, ok = f"{again.score:.5f} again, {was.score:.5f} recorded", abs(again.score - was.score) <= SCORE_TOLERANCE
+    if again.select_score is not None and was.select_score is not None:
+        found += f"; on select {again.select_score:.5f} and {was.select_score:.5f}"
+        ok = ok and abs(again.select_score - was.select_score) <= SCORE_TOLERANCE
+    return Finding(f"rejudge {trial.trial_id}", ok, found)

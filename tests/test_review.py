@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 import small_world
 from test_loop import SUBMIT, Scripted, opened, write
 
+from bellglass import cli_check
 from bellglass.blobs import Blobs
-from bellglass.errors import ReviewPending, TripwireFired
+from bellglass.errors import ReviewPending, TripwireFired, UsageError
 from bellglass.ledger import Ledger
 from bellglass.loop import run_loop
-from bellglass.review import trainer_first
+from bellglass.paths import LEDGER_NAME
+from bellglass.review import Answer, decision_event, trainer_first
+from bellglass.state import Generation, State
 from bellglass.verify import verify
 
 BOAST = small_world.TRAINER["trainer/train.py"].replace("float(bits)", "0.5")
@@ -43,6 +47,49 @@ def test_what_an_improver_session_printed_is_kept_and_verified(tmp_path: Path) -
         path.chmod(0o644)
         path.write_bytes(b"something else\n")
         assert [finding.what for finding in verify(folder, ledger) if not finding.ok] == ["blobs"]
+
+
+HASH = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize("given", [HASH, HASH[:12], HASH[:40]])
+def test_a_decision_names_its_evidence_whole_or_by_its_beginning(given: str) -> None:
+    state = State(generations={1: Generation(1, "p", review_hash=HASH)})
+    assert decision_event(state, 1, Answer("approve", "looked", "me"), given)["evidence_hash"] == HASH
+
+
+@pytest.mark.parametrize("given", ["", HASH[:11], HASH[1:13], HASH + "0", HASH[:12].upper()])
+def test_a_decision_on_other_or_too_vaguely_named_evidence_is_refused(given: str) -> None:
+    state = State(generations={1: Generation(1, "p", review_hash=HASH)})
+    with pytest.raises(UsageError, match="which is what waits"):
+        decision_event(state, 1, Answer("approve", "looked", "me"), given)
+
+
+@pytest.mark.parametrize("digits", [12, 64])
+def test_verify_finds_a_head_that_was_noted_elsewhere_or_says_that_it_is_gone(tmp_path: Path, digits: int) -> None:
+    folder = small_world.create(tmp_path / "loops")
+    with Ledger.open(folder, write=True) as ledger:
+        noted = ledger.head[:digits]
+        ledger.append("stop.requested", {"who": "me", "reason": "enough"})
+        later = ledger.head[:digits]
+    with Ledger.open(folder) as ledger:
+        found = verify(folder, ledger, noted)
+        assert all(finding.ok for finding in found)
+        assert found[0].found.endswith(f"; {noted[:12]} is event 1")
+    with sqlite3.connect(folder / LEDGER_NAME) as other:
+        other.execute("DELETE FROM events WHERE seq = 2")
+    other.close()
+    with Ledger.open(folder) as ledger:
+        assert all(finding.ok for finding in verify(folder, ledger))
+        (finding,) = verify(folder, ledger, later)
+        assert not finding.ok
+        assert "noted elsewhere" in finding.found
+
+
+@pytest.mark.parametrize("head", ["", "0123", "no digits of a hash", "0" * 65])
+def test_a_head_that_is_none_is_a_usage_error(head: str) -> None:
+    with pytest.raises(UsageError, match="--head"):
+        cli_check.verify(loop=None, head=head, rejudge=False, loops=None, json=False)
 
 
 def test_the_trainers_part_of_a_diff_comes_first_whatever_pads_the_scaffold() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from bellglass import baselines
+from bellglass import baselines, splits
 from bellglass.records import Cost, Interval, Json, Trial
 from bellglass.state import Generation, State
 from bellglass.stats import mean_interval
@@ -34,6 +34,7 @@ class Row:
     claim_bits: float | None
     verdict_bits: Interval | None
     gain: Interval | None
+    fitted: Interval | None  # to `select`: see splits.py
     trainer: str
     scaffold: str
     why: str
@@ -41,14 +42,50 @@ class Row:
     champion: str
 
 
+@dataclass(slots=True)
+class Share:
+    """What one generation made: its trials and its model calls."""
+
+    trials: list[Trial] = field(default_factory=list)
+    calls: list[Json] = field(default_factory=list)
+
+    def of(self, purpose: str) -> list[Trial]:
+        return [trial for trial in self.trials if trial.purpose == purpose]
+
+    def children(self, gen: Generation) -> list[Trial]:
+        """The successor's trials. A new champion is shown by its panel: the scores that chose it were lucky by that."""
+        panel = self.of("panel") if gen.panelled else []
+        return panel or [trial for trial in self.of("gate") if trial.bundle == gen.successor]
+
+    @property
+    def cost(self) -> Cost:
+        total = Cost(train_seconds=sum(trial.train_seconds for trial in self.trials))
+        return sum((Cost(**call["cost"]) for call in self.calls), total)
+
+
+def shares(state: State) -> dict[int, Share]:
+    """By generation, in one pass over the loop. What belongs to none (calibration, final) is generation 0's."""
+    made: dict[int, Share] = {0: Share(), **{number: Share() for number in state.generations}}
+    for trial_id, trial in state.trials.items():
+        made.setdefault(generation_of(trial_id), Share()).trials.append(trial)
+    for key, call in state.calls.items():
+        made.setdefault(generation_of(key), Share()).calls.append(call)
+    return made
+
+
+def generation_of(name: str) -> int:
+    """Of a trial's id or a call's key: g12-pair-0-child -> 12; 0 for what belongs to no generation."""
+    first = name.partition("-")[0]
+    return int(first[1:]) if first[:1] == "g" and first[1:].isdecimal() else 0
+
+
 def rows(state: State) -> list[Row]:
-    return [row(state, gen) for gen in state.generations.values()]
+    made = shares(state)
+    return [row(state, gen, made[gen.number]) for gen in state.generations.values()]
 
 
-def row(state: State, gen: Generation) -> Row:
-    # A new champion is shown by its panel: the scores that chose it were lucky by being chosen.
-    children = state.trials_of(gen.number, "panel") if gen.panelled else []
-    children = children or [trial for trial in state.trials_of(gen.number, "gate") if trial.bundle == gen.successor]
+def row(state: State, gen: Generation, share: Share) -> Row:
+    children = share.children(gen)
     gain = None if gen.gate is None or gen.gate["gain"] is None else Interval(**gen.gate["gain"])
     result = gen.result or {"trainer": stage(gen), "scaffold": "", "why": "", "champion": ""}
     return Row(
@@ -59,10 +96,11 @@ def row(state: State, gen: Generation) -> Row:
         claim_bits=_mean([trial.claim.bits for trial in children if trial.claim and trial.claim.bits is not None]),
         verdict_bits=verdict_interval(children),
         gain=gain,
+        fitted=splits.fitted(state, gen.number),
         trainer=result["trainer"],
         scaffold=result["scaffold"],
         why=result["why"],
-        cost=cost_of(state, gen.number),
+        cost=share.cost,
         champion=short(state, result["champion"]) if result["champion"] else "",
     )
 
@@ -83,18 +121,6 @@ def verdict_interval(trials: list[Trial]) -> Interval | None:
     return mean_interval(bits, CONFIDENCE) if len(bits) > 1 else None
 
 
-def cost_of(state: State, generation: int) -> Cost:
-    prefix = f"g{generation}-"
-    total = Cost()
-    for trial in state.trials.values():
-        if trial.trial_id.startswith(prefix):
-            total = total + Cost(train_seconds=trial.train_seconds)
-    for key, call in state.calls.items():
-        if key.startswith(prefix):
-            total = total + Cost(**call["cost"])
-    return total
-
-
 def as_json(state: State) -> Json:
     """What reading commands print with --json."""
     return {
@@ -107,6 +133,7 @@ def as_json(state: State) -> Json:
         "champion": state.champion,
         "generations": [_row_json(item) for item in rows(state)],
         "final": state.final,
+        "looks": splits.looks(state),
         "baselines": _baselines_json(state),
         "spent": _cost_json(state.spent),
         "burnt": _cost_json(state.burnt),
@@ -143,6 +170,7 @@ def _row_json(item: Row) -> Json:
         "claim_bits": item.claim_bits,
         "verdict_bits": _interval_json(item.verdict_bits),
         "gain": _interval_json(item.gain),
+        "fitted_to_select": _interval_json(item.fitted),
         "trainer": item.trainer,
         "scaffold": item.scaffold,
         "why": item.why,

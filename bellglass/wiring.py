@@ -87,6 +87,7 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None) -> Pat
                 "glass": glass_name,
                 "sealed": glass_name == "docker",
                 "content": tasks.contents(task),
+                "confirm_slices": task.confirm_slices,
                 **paths.user_host(),
             },
         )

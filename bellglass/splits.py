@@ -1,0 +1,79 @@
+"""What the splits tell about a loop: how far its improver fitted `select`, how often each was looked at. Pure.
+
+Every trial of a gate is judged on `confirm` and scored on `select`, with the same weights. An improver is scored on
+`select` alone, so a child that gains more there than on `confirm` was fitted to those documents, by search or by luck.
+No decision reads this, and no improver hears it.
+
+Not covered: all pairs of a generation see the same documents, and the interval is over pairs: it says what other seeds
+would give, not what other documents would. One generation's gap may be an accident of its documents; a gap that stays
+over generations, each on fresh `confirm` documents, is none.
+"""
+
+from __future__ import annotations
+
+from bellglass.records import Interval, Json, Trial
+from bellglass.state import State
+from bellglass.stats import mean_interval
+
+CONFIDENCE = 0.95
+
+
+def fitted(state: State, number: int) -> Interval | None:
+    """A child's gain over its parent on `select` minus that on `confirm`, over pairs: positive where it was fitted.
+
+    None where fewer than two pairs were measured on both.
+    """
+    trials = {trial.trial_id: trial for trial in state.trials_of(number, "gate")}
+    gaps = []
+    for trial_id, child in trials.items():
+        if trial_id.endswith("-child"):
+            parent = trials.get(trial_id.removesuffix("child") + "parent")
+            above, below = _gap(child), None if parent is None else _gap(parent)
+            if above is not None and below is not None:
+                gaps.append(above - below)
+    return mean_interval(gaps, CONFIDENCE) if len(gaps) > 1 else None
+
+
+def _gap(trial: Trial) -> float | None:
+    """Its score on `confirm` minus that on `select`, like with like: without the proof's correction."""
+    verdict = trial.verdict
+    if verdict is None or verdict.select_score is None:
+        return None
+    correction = 0.0 if verdict.proof is None else max(0.0, verdict.proof.mean_gap_bits)
+    return verdict.score - correction - verdict.select_score
+
+
+def looks(state: State) -> Json:
+    """How many verdicts each split has given; of `confirm` also on how many sets of documents.
+
+    `again` counts generations of a fixed corpus whose slice an earlier generation had been judged on.
+    """
+    judged = [trial for trial in state.trials.values() if trial.verdict is not None]
+    gates = [trial for trial in judged if trial.purpose == "gate"]
+    panels = [trial for trial in judged if trial.purpose == "panel"]
+    beside = sum(trial.verdict is not None and trial.verdict.select_score is not None for trial in gates)
+    used = {_generation(trial) for trial in (*gates, *panels)}
+    slices = state.created.get("confirm_slices", 1)
+    parts = {(number - 1) % slices for number in used} if slices > 1 else used
+    return {
+        "select": sum(trial.purpose in ("explore", "calibrate") for trial in judged) + beside,
+        "confirm": len(gates) + len(panels),
+        "confirm_sets": len({(trial.purpose, _generation(trial)) for trial in (*gates, *panels)}),
+        "confirm_slices": slices,
+        "again": len(used) - len(parts),
+        "final": sum(trial.purpose == "final" for trial in judged),
+    }
+
+
+def looks_line(state: State) -> str:
+    found = looks(state)
+    if found["confirm_slices"] > 1:
+        confirm = f"on {found['confirm_slices']} slices in turn, {found['again']} generations on one used before"
+    else:
+        confirm = f"on {found['confirm_sets']} fresh sets of documents"
+    final = f"{found['final']}, opened once" if state.final is not None else "not opened"
+    return f"verdicts by split: select {found['select']}; confirm {found['confirm']} {confirm}; final {final}"
+
+
+def _generation(trial: Trial) -> int:
+    return int(trial.trial_id[1 : trial.trial_id.index("-")])

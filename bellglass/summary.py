@@ -5,7 +5,7 @@ Pure but for one thing: where a loop says that it improved, what the baselines s
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from bellglass import baselines, splits
 from bellglass.records import Cost, Interval, Json, Trial

@@ -1,0 +1,244 @@
+"""One fixed stream of proposals through three ways to search, in real trainings: what each pays for its champion.
+
+    python benchmarks/search.py [--seconds 3] [--batch 14] [--replicates 6] [--minutes 40] [--task stories]
+
+A proposal is an edit of the offline improver's menu, made to the champion of the moment where it fits. Each replicate
+has its own order of the stream, data and seeds; its three ways share them:
+
+- greedy: each proposal trained once, kept if its score is lower than the champion's own;
+- gated: each proposal through the gate, one by one;
+- raced: proposals in batches through the `race` tool that the offline improver builds (a heat of quarter budgets, then
+  what won together against the best alone, at full length), and its winner through the gate.
+
+Every champion is then scored on seeds and documents that no way has seen. Resumable: trainings lie in
+build/search/trainings.jsonl and are not repeated. Writes the section `search` of docs/benchmarks.md.
+
+Not covered: proposals that depend on what was seen before, as a model's would; a stream longer than the menu.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+import types
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import page  # noqa: E402
+import search_page  # noqa: E402
+from trainings import Files, Job, OutOfTime, Train, Trainings, World, run_job, starter, workers  # noqa: E402
+
+from bellglass.config import LoopConfig  # noqa: E402
+from bellglass.doors.offline_model import gifts  # noqa: E402
+from bellglass.doors.offline_model.menu import MENU, Edit  # noqa: E402
+from bellglass.doors.offline_model.talk import edit_list  # noqa: E402
+from bellglass.records import GateDecision, Noise  # noqa: E402
+from bellglass.stats import sample_sd  # noqa: E402
+from bellglass.steps import gate  # noqa: E402
+
+WORK = page.ROOT / "build" / "search"
+SHORT, LONG = 0.25, 1.0
+PANEL = 4  # fresh seeds that every champion is scored on
+DEFAULTS = LoopConfig()
+WAYS = ("greedy", "gated", "raced")
+
+
+@dataclass(frozen=True)
+class Champion:
+    files: Files
+    kept: str  # the edits that made it out of the champion before
+    seconds: float  # of training that the way had used by then
+
+
+@dataclass
+class Bill:
+    """Trains, and adds up what it cost."""
+
+    train: Train
+    seconds: float = 0.0
+    champions: list[Champion] = field(default_factory=list)
+
+    def scores(self, jobs: Sequence[Job]) -> list[float | None]:
+        results = self.train(jobs)
+        self.seconds += sum(result.seconds for result in results)
+        return [result.score for result in results]
+
+    def crown(self, files: Files, kept: str) -> Files:
+        self.champions.append(Champion(files, kept, self.seconds))
+        return files
+
+
+def stream(replicate: int) -> list[Edit]:
+    edits = list(MENU)
+    random.Random(f"stream {replicate}").shuffle(edits)
+    return edits
+
+
+def explored(files: Files, fraction: float) -> Job:
+    """Explorations share their seeds and documents, as those of one session do."""
+    return Job(files, fraction, "g1-explore", "select")
+
+
+# The three ways
+
+
+def greedy(start: Files, edits: Sequence[Edit], bill: Bill) -> None:
+    champion = bill.crown(start, "")
+    (best,) = bill.scores([explored(champion, LONG)])
+    for edit in edits:
+        after = edit.apply(champion)
+        if after is None:
+            continue
+        (score,) = bill.scores([explored(after, LONG)])
+        if score is not None and (best is None or score < best):
+            champion, best = bill.crown(after, edit.name), score
+
+
+def gated(start: Files, edits: Sequence[Edit], bill: Bill, noise: Noise) -> None:
+    champion, number = bill.crown(start, ""), 0
+    for edit in edits:
+        after = edit.apply(champion)
+        if after is None:
+            continue
+        number += 1
+        if duel(champion, after, f"gated-{number}", rules(number, noise), bill).decision == "adopt":
+            champion = bill.crown(after, edit.name)
+
+
+def raced(start: Files, edits: Sequence[Edit], bill: Bill, noise: Noise, batch: int) -> None:
+    champion, number, waiting = bill.crown(start, ""), 0, list(edits)
+    while waiting:
+        entrants: dict[str, Files] = {}
+        while waiting and len(entrants) < batch:
+            edit = waiting.pop(0)
+            after = edit.apply(champion)
+            if after is not None:
+                entrants[edit.name] = after
+        if not entrants:
+            return
+        winner, kept = race(champion, entrants, bill)
+        if kept:
+            number += 1
+            if duel(champion, winner, f"raced-{number}", rules(number, noise), bill).decision == "adopt":
+                champion = bill.crown(winner, kept)
+
+
+def race(champion: Files, entrants: dict[str, Files], bill: Bill) -> tuple[Files, str]:
+    """What the race tool leaves in the trainer, and the names of what it kept. The tool's own code runs here."""
+    work = dict(champion)
+
+    def trials(asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        scores = bill.scores([explored({**work, **one["files"]}, one["fraction"]) for one in asked])
+        return [{"ok": score is not None, "score": score, "fault": None} for score in scores]
+
+    desk, glass = types.ModuleType("desk"), types.ModuleType("glass")
+    vars(desk).update(read=work.__getitem__, write=work.__setitem__)
+    vars(glass).update(trials=trials, budget=dict)
+    candidates = [{"name": name, "edits": edit_list(champion, after)} for name, after in entrants.items()]
+    result = tool(desk, glass)({"candidates": candidates, "short": SHORT, "long": LONG})
+    return work, "+".join(result["kept"])
+
+
+def tool(desk: types.ModuleType, glass: types.ModuleType) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The race tool's `run`, with these behind its imports."""
+    scope: dict[str, Any] = {}
+    sys.modules.update(desk=desk, glass=glass)
+    try:
+        exec(gifts.RACE, scope)
+    finally:
+        del sys.modules["desk"], sys.modules["glass"]
+    return scope["run"]
+
+
+def rules(number: int, noise: Noise) -> gate.Rules:
+    return gate.Rules(gate.spend(DEFAULTS.alpha, number), noise, DEFAULTS.max_pairs)
+
+
+def duel(parent: Files, child: Files, name: str, by: gate.Rules, bill: Bill) -> GateDecision:
+    """The gate as a loop does it: pair after pair, on fresh seeds and documents."""
+    pairs: list[tuple[float, float]] = []
+    while (decision := gate.decide(pairs, by)).decision == "more":
+        seeds = f"{name}-{len(pairs)}"
+        ours, theirs = bill.scores([Job(files, LONG, seeds, "confirm", name) for files in (parent, child)])
+        if ours is None or theirs is None:
+            return gate.failed("a training failed", pairs)
+        pairs.append((ours, theirs))
+    return decision
+
+
+# What they came to
+
+
+def calibrated(start: Files, bill: Bill) -> Noise:
+    """The starter's spread over seeds, which the gate starts from; on the documents that explorations use."""
+    found = bill.scores([Job(start, LONG, f"cal-{k}x{k}", "select") for k in range(DEFAULTS.panel)])
+    scores = [score for score in found if score is not None]
+    return Noise(sample_sd(scores), len(scores) - 1)
+
+
+def scored(champion: Champion, train: Train) -> tuple[float, ...] | None:
+    """On the panel; None when one of its trainings fails, since a failure is never a number."""
+    results = train([Job(champion.files, LONG, f"panel-{k}", "final", "panel") for k in range(PANEL)])
+    scores = tuple(result.score for result in results if result.score is not None)
+    return scores if len(scores) == PANEL else None
+
+
+def walk(way: str, replicate: int, train: Train, batch: int) -> search_page.Walk:
+    """One way through one replicate's stream, and its champions on the panel."""
+    start, edits, apart, bill = starter(), stream(replicate), Bill(train), Bill(train)
+    if way == "greedy":
+        greedy(start, edits, bill)
+    elif way == "gated":
+        gated(start, edits, bill, calibrated(start, apart))
+    else:
+        raced(start, edits, bill, calibrated(start, apart), batch)
+    steps = [search_page.Step(c.kept, c.seconds, scored(c, train)) for c in bill.champions]
+    return search_page.Walk(tuple(steps), bill.seconds, apart.seconds)
+
+
+def measured(replicate: int, train: Train, batch: int, wanted: Sequence[str]) -> dict[str, search_page.Walk]:
+    """Those of the wanted ways that can be told now, side by side; each goes as far as there is time."""
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        under_way = {way: pool.submit(walk, way, replicate, train, batch) for way in wanted}
+    return {way: future.result() for way, future in under_way.items() if not _cut_off(future)}
+
+
+def _cut_off(future: Future[search_page.Walk]) -> bool:
+    return isinstance(future.exception(), OutOfTime)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="stories")
+    parser.add_argument("--seconds", type=float, default=3.0, help="CPU-seconds of a full training")
+    parser.add_argument("--batch", type=int, default=14, help="proposals in one race: half of the menu")
+    parser.add_argument("--replicates", type=int, default=6)
+    parser.add_argument("--minutes", type=float, default=40.0, help="start no training after that; 0: only the page")
+    asked = parser.parse_args()
+    deadline, found = time.monotonic() + 60 * asked.minutes, []
+    with workers() as pool:
+        for replicate in range(asked.replicates):
+            world = World(asked.task, replicate, asked.seconds)
+            trainings = Trainings(WORK / "trainings.jsonl", world, pool, deadline, run_job)
+            ways: dict[str, search_page.Walk] = {}
+            for wanted in (("greedy", "raced"), ("gated",)):  # what the goal compares comes first
+                ways |= measured(replicate, trainings.train, asked.batch, wanted)
+            if ways:
+                found.append(search_page.Replicate(replicate, ways))
+                print(search_page.lines(found[-1:]), flush=True)
+    command = f"python benchmarks/search.py --seconds {asked.seconds:g} --batch {asked.batch}"
+    if any(replicate.complete for replicate in found):
+        section = search_page.section(found, asked.replicates, f"{command} --replicates {asked.replicates}", asked.task)
+        page.put(page.BENCHMARKS, "search", section)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""What search.py measured, as arithmetic and as a section of docs/benchmarks.md. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import page
+
+from bellglass.console import interval_text
+from bellglass.records import Interval
+from bellglass.stats import mean, mean_interval, paired_interval
+
+CONFIDENCE = 0.95
+GOAL = 2.0
+LEGEND = """\
+Seconds: of training, the parent's runs included, until the way's champion is at least as good as greedy's last one on a
+panel of seeds and documents that no way has seen (the same rule for greedy itself), of all that its stream took. A
+ratio is 0 where racing never got there. Scores: bits above the floor, lower is better. Not better: the panel's mean
+does not favour it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One champion of a way: what was kept to make it, after how many training seconds, its scores on the panel."""
+
+    kept: str
+    seconds: float
+    scores: tuple[float, ...] | None  # None: a training of the panel failed
+
+    @property
+    def true(self) -> float:
+        assert self.scores is not None
+        return mean(self.scores)
+
+
+@dataclass(frozen=True)
+class Walk:
+    steps: tuple[Step, ...]  # the starter first
+    seconds: float  # of training, over the whole stream
+    apart: float  # seconds of the calibration, which loops keep for each other
+
+    @property
+    def last(self) -> Step:
+        return self.steps[-1]
+
+    def reaches(self, target: float) -> tuple[float, float] | None:
+        """Seconds until a champion is at least as good as that; then with all that a loop pays beside the search.
+
+        A loop calibrates once, and trains each new champion again on as many seeds.
+        """
+        for adopted, step in enumerate(self.steps):
+            if step.scores is not None and step.true <= target:
+                return step.seconds, step.seconds + self.apart * (1 + adopted)
+        return None
+
+    def gains(self) -> list[Interval | None]:
+        """Of each champion over the one before, on the panel; None where its own panel failed."""
+        found: list[Interval | None] = []
+        for before, after in pairwise(self.steps):
+            if before.scores is not None:
+                pairs = list(zip(before.scores, after.scores or (), strict=False))
+                found.append(paired_interval(pairs, CONFIDENCE) if pairs else None)
+        return found
+
+
+@dataclass(frozen=True)
+class Replicate:
+    number: int
+    ways: Mapping[str, Walk]
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is something to compare."""
+        return all(way in self.ways and self.ways[way].last.scores is not None for way in ("greedy", "raced"))
+
+    @property
+    def target(self) -> float:
+        return self.ways["greedy"].last.true
+
+    def seconds(self, way: str, all_in: bool = False) -> float | None:
+        found = self.ways[way].reaches(self.target) if way in self.ways else None
+        return None if found is None else found[all_in]
+
+    def ratio(self, way: str, to: str = "raced", all_in: bool = False) -> float | None:
+        """How many times fewer seconds `to` needs; 0 where it never gets there, None where `way` doesn't."""
+        many, few = self.seconds(way), self.seconds(to, all_in)
+        return None if not many else 0.0 if few is None else many / few if few else None
+
+    def difference(self) -> Interval:
+        """True score of greedy's last champion minus that of racing's: positive where racing's is better."""
+        ends = [self.ways[way].last.scores or () for way in ("greedy", "raced")]
+        return paired_interval(list(zip(*ends, strict=True)), CONFIDENCE)
+
+
+def false_keeps(walk: Walk) -> tuple[int, int, int]:
+    """(kept, of these not better on the panel, of these better and clear of zero)."""
+    gains = walk.gains()
+    worse = sum(gain is None or gain.mean <= 0.0 for gain in gains)
+    return len(gains), worse, sum(gain is not None and gain.low > 0.0 for gain in gains)
+
+
+def median(values: Sequence[float | None]) -> str:
+    found = [value for value in values if value is not None]
+    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" if found else "–"
+
+
+def _number(value: float | None, otherwise: str = "–") -> str:
+    return otherwise if value is None else f"{value:.2f}"
+
+
+def _seconds(replicate: Replicate, way: str) -> str:
+    if way not in replicate.ways:
+        return "–"
+    whole, found = replicate.ways[way].seconds, replicate.seconds(way)
+    return f"{'never' if found is None else f'{found:.0f}'} of {whole:.0f}"
+
+
+def lines(found: Sequence[Replicate]) -> str:
+    rows = []
+    for replicate in found:
+        if not replicate.complete:
+            continue
+        kept, worse, clear = false_keeps(replicate.ways["greedy"])
+        rows.append(
+            [
+                str(replicate.number),
+                *(_seconds(replicate, way) for way in ("greedy", "gated", "raced")),
+                _number(replicate.ratio("greedy")),
+                *(_number(replicate.ways[way].last.true) for way in ("greedy", "raced")),
+                interval_text(replicate.difference(), sign="+"),
+                f"{kept}: {worse} not better, {clear} clear of zero",
+            ]
+        )
+    head = ["replicate", "greedy: s", "gated: s", "raced: s", "greedy / raced", "greedy's true score", "raced's"]
+    return page.table([*head, "raced better by (95%)", "kept by greedy"], rows)
+
+
+def section(found: Sequence[Replicate], wanted: int, command: str, task: str) -> str:
+    whole = [replicate for replicate in found if replicate.complete]
+    steps = {way: [false_keeps(r.ways[way]) for r in whole if way in r.ways] for way in ("greedy", "gated", "raced")}
+    kept = {way: f"{sum(k for k, _, _ in s)} kept, {sum(w for _, w, _ in s)} not better" for way, s in steps.items()}
+    gated = [replicate for replicate in whole if "gated" in replicate.ways]
+    differences = [replicate.difference().mean for replicate in whole]
+    over = interval_text(mean_interval(differences, CONFIDENCE), sign="+") if len(whole) > 1 else "one replicate only"
+    ratios = [replicate.ratio("greedy") for replicate in whole]
+    reached = sum(bool(ratio) for ratio in ratios)
+    head = ["figure", "median (least to most)", "goal"]
+    rows = [
+        ["training seconds to greedy's champion: greedy over raced", median(ratios), f"≥ {GOAL:g}"],
+        ["the same, calibration and retrained champions charged",
+         median([replicate.ratio("greedy", all_in=True) for replicate in whole]), "–"],
+        [f"the same: gated over raced ({len(gated)} replicates)", median([r.ratio("gated") for r in gated]), "–"],
+        ["replicates in which racing reached greedy's champion", f"{reached} of {len(whole)}", "all"],
+        ["true score: raced better than greedy by (95%, over replicates)", over, "not worse"],
+        *([f"champions of {way}, on the panel", kept[way], "0 not better"] for way in kept),
+    ]  # fmt: skip
+    return "\n\n".join([_head(len(whole), wanted, command, task), page.table(head, rows), LEGEND, lines(whole)])
+
+
+def _head(ran: int, wanted: int, command: str, task: str) -> str:
+    return (
+        f"Machine: {page.machine()}. Command: `{command}`, task `{task}`; {ran} of {wanted} replicates ran. "
+        "Real trainings, without a glass. The proposals are the offline improver's menu, which people wrote."
+    )

@@ -1,0 +1,165 @@
+"""Many bare trainings of edited trainers: two workers of one thread each, every result kept in a file of JSON lines.
+
+A training is known by what made it: files, share of the budget, seeds, documents. Asked for again, the stored result is
+the answer, so a program that asks for the same trainings in the same order goes on where it was cut off.
+
+For trainers whose edits are ours (the menu's); see bare_trial.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeAlias
+
+from bellglass import tasks
+from bellglass.paths import content_hash, content_root
+from bellglass.records import Budget
+from bellglass.steps.trial import derive_key, derive_seeds
+
+Files: TypeAlias = dict[str, str]  # "trainer/model.py" -> its text
+WORKERS, NICE = 2, 15
+
+
+@dataclass(frozen=True)
+class World:
+    """What all trainings of one replicate share: the task, its data, the full budget."""
+
+    task: str
+    replicate: int
+    seconds: float
+
+    @property
+    def secret(self) -> bytes:
+        return hashlib.sha256(f"benchmarks/trainings.py {self.replicate}".encode()).digest()
+
+
+@dataclass(frozen=True)
+class Job:
+    files: Files
+    fraction: float
+    seeds: str  # the same words, the same seeds
+    split: tasks.Split
+    salt: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    score: float | None  # None: the training failed
+    seconds: float  # of training, failed or not
+
+
+Train: TypeAlias = Callable[[Sequence[Job]], list[Result]]
+Run: TypeAlias = Callable[[World, Job], Result]
+
+
+class OutOfTime(Exception):
+    """A training is needed that is not stored, and this run's time is over."""
+
+
+class Trainings:
+    """`train` answers from the file, or has the workers `run` until `deadline` (on the monotonic clock)."""
+
+    def __init__(self, file: Path, world: World, workers: Executor, deadline: float, run: Run) -> None:
+        self._file, self._world, self._workers, self._deadline, self._run = file, world, workers, deadline, run
+        lines = file.read_text().splitlines() if file.exists() else []
+        self._known = {line.pop("key"): Result(**line) for line in map(json.loads, lines)}
+        self._under_way: dict[str, Future[Result]] = {}
+        self._lock = threading.Lock()
+
+    def train(self, jobs: Sequence[Job]) -> list[Result]:
+        keys = [key_of(self._world, job) for job in jobs]
+        with self._lock:
+            missing = [key for key in keys if key not in self._known and key not in self._under_way]
+            if missing and time.monotonic() > self._deadline:
+                raise OutOfTime
+            for key, job in zip(keys, jobs, strict=True):
+                if key not in self._known and key not in self._under_way:
+                    self._under_way[key] = self._workers.submit(self._run, self._world, job)
+        return [self._result(key) for key in keys]
+
+    def _result(self, key: str) -> Result:
+        if key not in self._known:
+            result = self._under_way[key].result()
+            with self._lock:
+                if key not in self._known:
+                    self._keep(key, result)
+        return self._known[key]
+
+    def _keep(self, key: str, result: Result) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a") as file:
+            file.write(json.dumps({"key": key, **asdict(result)}) + "\n")
+        self._known[key] = result
+
+
+@lru_cache
+def task_hash(name: str) -> str:
+    return content_hash(tasks.load(name).folder)[:8]
+
+
+def key_of(world: World, job: Job) -> str:
+    files = hashlib.sha256(json.dumps(sorted(job.files.items())).encode()).hexdigest()[:16]
+    data = f"{world.task} {task_hash(world.task)} world {world.replicate}"
+    return f"{data}: {files} for {job.fraction:g} of {world.seconds:g} s, seeds {job.seeds}, {job.split} {job.salt}"
+
+
+def starter() -> Files:
+    return {f"trainer/{path.name}": path.read_text() for path in sorted((content_root() / "trainer_seed").glob("*.py"))}
+
+
+def workers() -> ProcessPoolExecutor:
+    """Started afresh, not forked: a fork of a process with threads may hang."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported there: one thread, as in a glass
+    return ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn"), initializer=_prepare)
+
+
+def _prepare() -> None:
+    """Polite, one thread, and warm: the first steps of a process take many times a step's time."""
+    import torch
+
+    os.nice(max(0, NICE - os.nice(0)))
+    torch.set_num_threads(1)
+    world = World("stories", 0, 3.0)
+    _train(world, Job(starter(), 1.0, "warm", "select"), Budget("steps", 4, 60.0))
+
+
+def run_job(world: World, job: Job) -> Result:
+    """In a worker. Whatever an edit breaks fails this training alone; its seconds are charged all the same."""
+    amount, began = world.seconds * job.fraction, time.process_time()
+    try:
+        result = _train(world, job, Budget("cpu_seconds", amount, 100 * amount))
+    except (Exception, SystemExit):  # boundary: the trainer is edited code
+        return Result(None, round(time.process_time() - began, 3))
+    return result if result.score is not None and math.isfinite(result.score) else Result(None, result.seconds)
+
+
+def _train(world: World, job: Job, budget: Budget) -> Result:
+    import bare_trial  # it and torch are needed in workers only
+
+    train, test = _documents(world, "train", ""), _documents(world, job.split, job.salt)
+    with tempfile.TemporaryDirectory() as name:
+        for path, text in job.files.items():
+            (Path(name) / path.removeprefix("trainer/")).write_text(text)
+        seeds = derive_seeds(world.secret, job.seeds)
+        outcome = bare_trial.run(Path(name), tasks.load(world.task), train, test, seeds, budget)
+    return Result(outcome.score, round(outcome.train_seconds, 3))
+
+
+@lru_cache(maxsize=8)
+def _documents(world: World, split: tasks.Split, salt: str) -> tasks.Documents:
+    task = tasks.load(world.task)
+    preset = task.presets["tiny" if world.seconds < task.presets["cpu"].budget.amount else "cpu"]
+    counts = {"train": preset.train_docs, "select": preset.select_docs, "confirm": preset.confirm_docs}
+    return tasks.make(task, split, derive_key(world.secret, "data"), counts.get(split, preset.final_docs), salt)

@@ -1,0 +1,94 @@
+"""Racing: rungs belong to the scaffold's tool, bounds to the host (docs/decisions/011-racing-is-the-scaffolds.md).
+
+The tool that the offline improver builds, in a real session: real desk, lab, guests and books.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import small_world
+from test_loop import SUBMIT, Scripted, opened
+
+from bellglass import wiring
+from bellglass.doors.offline_model import gifts
+from bellglass.records import ChatReply, ChatRequest, Json, Trial
+from bellglass.state import to_json
+from bellglass.steps.propose import propose
+
+WAS = "SMOOTHING = 100000.0"
+CANDIDATES = {"less": "SMOOTHING = 10.0", "broken": "raise RuntimeError('no')", "more": "SMOOTHING = 1e9"}
+
+
+class Listener(Scripted):
+    """Keeps what the tools answered."""
+
+    heard: tuple[str, ...] = ()
+
+    def chat(self, request: ChatRequest) -> ChatReply:
+        self.heard = tuple(message.text for message in request.messages if message.role == "tool")
+        return super().chat(request)
+
+
+def race(home: Path, *, short: float, long: float, **chosen: object) -> tuple[str, list[Trial], int, str]:
+    """What the tool answered; the trials it booked; the lineage's bundles; the objective that was submitted."""
+    listed = [
+        {"name": name, "edits": [{"path": "trainer/objective.py", "old": WAS, "new": new}]}
+        for name, new in CANDIDATES.items()
+    ]
+    model = Listener(("race", {"candidates": listed, "short": short, "long": long}), SUBMIT)
+    bundle = {**small_world.starter(), gifts.RACE_PATH: gifts.RACE.encode()}
+    home.mkdir()
+    folder = wiring.create(small_world.config(generations=1, **chosen), home, bundle)
+    with opened(folder, model) as crew:
+        books = crew.place.books
+        books.record("generation.started", generation=1, parent=books.state.starter)
+        books.record("session.started", generation=1, left=to_json(books.left()))
+        proposal = propose(crew.place, 1, books.state.starter, brief="Tales.", seed=1)
+        made = list((folder / "lineage.git" / "refs" / "bundles").iterdir())
+        commit = proposal.successor or books.state.starter
+        kept = crew.place.lineage.read(commit)["trainer/objective.py"].decode()
+        return model.heard[0], [t for t in books.state.trials.values() if t.purpose == "explore"], len(made), kept
+
+
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Json], list[Trial], str]:
+    answer, trials, _, kept = race(tmp_path_factory.mktemp("race") / "loops", short=0.5, long=1.0)
+    return json.loads(answer), trials, kept
+
+
+def test_a_heat_is_short_and_only_what_won_it_trains_longer(settled: tuple[dict[str, Json], list[Trial], str]) -> None:
+    result, trials, kept = settled
+    assert [trial.budget.amount for trial in trials] == [3.0] * 4 + [6.0] * 2  # of the preset's 6 steps
+    assert len({trial.seeds for trial in trials}) == 1, "so that they compare"
+    assert {*result["heat"]} == {"unchanged", "less", "more"}
+    assert {*result["final"]} == {"unchanged", "less"}
+    assert result["kept"] == ["less"]
+    assert kept == "SMOOTHING = 10.0\n"
+
+
+def test_a_candidate_that_fails_costs_its_rung_and_no_more(settled: tuple[dict[str, Json], list[Trial], str]) -> None:
+    result, trials, _ = settled
+    assert result["faults"] == {"broken": "crashed"}
+    (broken,) = [trial for trial in trials if trial.fault]
+    assert broken.verdict is None
+    assert broken.train_seconds <= broken.budget.amount == 3.0
+    assert result["left"]["trials"] == 12 - 4 * 0.5 - 2 * 1.0
+
+
+def test_a_race_beyond_the_session_s_trials_trains_nothing(tmp_path: Path) -> None:
+    answer, trials, bundles, kept = race(tmp_path / "loops", short=0.5, long=1.0, trials_per_generation=1)
+    assert "refused: asked for 2 trials, 1 are left" in answer
+    assert trials == []
+    assert bundles == 1  # the starter
+    assert kept == small_world.TRAINER["trainer/objective.py"]
+
+
+@pytest.mark.slow
+def test_a_final_beyond_the_session_s_trials_leaves_the_trainer_as_it_was(tmp_path: Path) -> None:
+    answer, trials, _, kept = race(tmp_path / "loops", short=0.5, long=1.0, trials_per_generation=3)
+    assert "refused: asked for 2 trials, 1 are left" in answer
+    assert [trial.budget.amount for trial in trials] == [3.0] * 4
+    assert kept == small_world.TRAINER["trainer/objective.py"]

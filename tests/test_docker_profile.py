@@ -155,6 +155,14 @@ def test_security_options_with_a_hole_are_noticed(options: list[str] | None) -> 
     assert len(differences(changed("HostConfig.SecurityOpt", options), wanted)) == 1
 
 
+@pytest.mark.parametrize("path", ["/proc/stat", "/proc/meminfo", "/proc/loadavg", "/proc/vmstat", "/proc/kcore"])
+def test_a_guest_can_read_no_counter_of_the_machine(path: str) -> None:
+    asked = create_body(recorded_profile())["HostConfig"]["MaskedPaths"]
+    assert path in asked
+    left = [each for each in asked if each != path]
+    assert len(differences(changed("HostConfig.MaskedPaths", left), recorded_profile())) == 1
+
+
 def test_a_missing_answer_is_no_good_answer() -> None:
     assert len(differences({}, recorded_profile())) > 25
 
@@ -281,6 +289,7 @@ HARMFUL: dict[str, dict[str, Any]] = {
     "Tmpfs": {"Tmpfs": {"/work": "exec"}},
     "OomKillDisable": {"OomKillDisable": True},
     "Init": {"Init": True},
+    "MaskedPaths": {"MaskedPaths": ["/proc/kcore", "/proc/keys", "/sys/firmware"]},
 }
 
 

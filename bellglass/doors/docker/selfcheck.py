@@ -60,6 +60,9 @@ def forks():
     except OSError:
         pass
     return count
+def words(path):
+    with open(path) as file:
+        return file.read(100)
 end, other = os.pipe()
 x86 = os.uname().machine == "x86_64"
 numbers = {"unshare": 272, "ptrace": 101, "keyctl": 250, "bpf": 321, "mount": 165, "personality": 135} if x86 else {
@@ -78,6 +81,7 @@ said = {
     "calls": {name: call(number, 0x10000000, 0, 0, 0, 0) for name, number in numbers.items() if name != "clone3"},
     "clone3": call(numbers["clone3"], 0, 0), "root": tried(lambda: open("/opt/x", "w")), "sizes": sizes,
     "fill": tried(lambda: fill("/tmp/x", 64)), "forks": forks(),
+    "counters": [path for path in ("/proc/meminfo", "/proc/stat", "/proc/loadavg", "/proc/vmstat") if words(path)],
 }
 os.close(other)
 print(json.dumps(said), flush=True)
@@ -137,6 +141,8 @@ def _judge_look(said: Json, profile: Profile) -> Iterator[Check]:
     found = ", ".join(f"{name} {answer}" for name, answer in {**calls, "clone3": said["clone3"]}.items())
     yield "system calls", refused if gvisor else ours, found
     yield "read-only root", said["root"] == "EROFS", f"writing: {said['root']}"
+    hidden = gvisor or not said["counters"]
+    yield "the machine's counters", hidden, f"readable: {', '.join(said['counters']) or 'none'}"
     sizes = {each.path: [each.size_mb << 20, each.inodes, not each.executable] for each in profile.tmpfs}
     held = said["sizes"] == sizes or (gvisor and set(said["sizes"]) == set(sizes))
     yield "tmpfs", held and said["fill"] in ("ENOSPC", "ENOMEM"), f"overfilling /tmp: {said['fill']}; {said['sizes']}"

@@ -67,7 +67,7 @@ class Task:
     targets: Literal["all", "last"]  # every token but the first, or the last one alone
     floor: Literal["exact", "unknown"]
     skills: tuple[str, ...]
-    confirm_slices: int  # of a fixed corpus: used in turn, one a generation; 1: each salt draws anew
+    confirm_slices: int  # of a fixed corpus: used in turn, two a generation; 1: each salt draws anew
     downloads: tuple[Download, ...]  # public files that data.py reads
     presets: Mapping[str, Preset]
     measured: Mapping[str, Json]
@@ -263,8 +263,8 @@ class _Section:
 def make(task: Task, split: Split, secret: bytes, docs: int, salt: str = "") -> Documents:
     """That many documents of a split; with another salt other ones, of the same world.
 
-    A fixed corpus can't be drawn from for ever: the number in confirm's salt ("g3" for generation 3) says which of its
-    slices comes, and after the last one the first comes again.
+    A fixed corpus can't be drawn from for ever: confirm's salt ("g3" for the gate of generation 3, "panel-g3" for its
+    champion's panel) says which of its slices comes, and after the last one the first comes again.
     """
     assert split in SPLITS, split
     extras: dict[str, Any] = {}
@@ -285,9 +285,9 @@ def make(task: Task, split: Split, secret: bytes, docs: int, salt: str = "") -> 
 
 
 def _turn(salt: str) -> int:
-    """Generations count from 1, turns from 0."""
+    """Two a generation: its gate's, then its panel's, which must not be what chose the champion."""
     number = re.search(r"\d+", salt)
-    return max(0, int(number[0]) - 1) if number else 0
+    return 2 * max(0, int(number[0]) - 1) + salt.startswith("panel") if number else 0
 
 
 def _missing(task: Task, error: ImportError) -> SetupError:

@@ -20,7 +20,7 @@ from bellglass.errors import BellglassError, GuestFault
 from bellglass.ledger import Ledger
 from bellglass.lineage import Lineage
 from bellglass.ports import Glass
-from bellglass.records import Trial
+from bellglass.records import Trial, Word
 from bellglass.state import State, fold
 from bellglass.stats import sample_sd
 from bellglass.steps import gate
@@ -48,7 +48,7 @@ def verify(folder: Path, ledger: Ledger, head: str | None = None) -> list[Findin
         _checked("bundles", lambda: f"{_count(lineage.read(c) for c in _commits(state))} read and re-hashed")
     )
     findings.append(_checked("blobs", lambda: f"{_count(blobs.get(sha) for sha in _blobs(state))} read and re-hashed"))
-    secret = _secret(folder, state)
+    secret = secret_of(folder, state)
     findings.append(_secret_finding(state, secret))
     if secret is not None:
         findings.append(_seeds_finding(state, secret))
@@ -76,18 +76,28 @@ def _gates_finding(state: State) -> Finding:
         if gen.gate is None:
             continue
         decided += 1
-        trials = {trial.trial_id: trial for trial in state.trials_of(gen.number, "gate")}
-        verdicts = [
-            (trials[f"g{gen.number}-pair-{k}-parent"].verdict, trials[f"g{gen.number}-pair-{k}-child"].verdict)
-            for k in range(len(trials) // 2)
-        ]
-        pairs = [(parent.score, child.score) for parent, child in verdicts if parent and child]
-        whole = len(pairs) == len(verdicts)
-        again = gate.decide(pairs, rules_of(state, gen.number)).decision if whole else "reject"
+        again = decided_again(state, gen.number)
         adopted = bool(gen.result) and gen.result["trainer"] == "adopted"
         if again != gen.gate["decision"] or (adopted and again != "adopt"):
             return Finding("gates", False, f"generation {gen.number}: {gen.gate['decision']} recorded, {again} derived")
     return Finding("gates", True, f"{decided} derived again from their verdicts")
+
+
+def decided_again(state: State, number: int) -> Word:
+    """What a generation's recorded verdicts give; where a trial of the gate failed, the successor was rejected."""
+    pairs, whole = gate_pairs(state, number)
+    return gate.decide(pairs, rules_of(state, number)).decision if whole else "reject"
+
+
+def gate_pairs(state: State, number: int) -> tuple[list[tuple[float, float]], bool]:
+    """Parent's and child's recorded scores at a gate, and whether every trial has one."""
+    trials = {trial.trial_id: trial for trial in state.trials_of(number, "gate")}
+    verdicts = [
+        (trials[f"g{number}-pair-{k}-parent"].verdict, trials[f"g{number}-pair-{k}-child"].verdict)
+        for k in range(len(trials) // 2)
+    ]
+    pairs = [(parent.score, child.score) for parent, child in verdicts if parent and child]
+    return pairs, len(pairs) == len(verdicts)
 
 
 def _checked(what: str, check: Callable[[], str]) -> Finding:
@@ -119,7 +129,7 @@ def _blobs(state: State) -> list[str]:
     return sorted(named)
 
 
-def _secret(folder: Path, state: State) -> bytes | None:
+def secret_of(folder: Path, state: State) -> bytes | None:
     """Revealed in the ledger when the loop has finished; before, only its owner can read it."""
     if state.ended is not None and state.ended.get("secret"):
         return bytes.fromhex(state.ended["secret"])
@@ -146,7 +156,7 @@ def _seeds_finding(state: State, secret: bytes) -> Finding:
 def rejudge(folder: Path, ledger: Ledger, glass: Glass) -> list[Finding]:
     """Judge the stored weights of every deciding trial again. Slow: two guests each."""
     state = fold(ledger.events())
-    secret = _secret(folder, state)
+    secret = secret_of(folder, state)
     if secret is None:
         return [Finding("rejudge", False, "the secret is not revealed")]
     config = restore(state.config)

@@ -29,7 +29,7 @@ from bellglass.ledger import Ledger
 from bellglass.lineage import Lineage
 from bellglass.loop import take_requests
 from bellglass.ports import Glass, Model
-from bellglass.records import Bundle, Kind, Role
+from bellglass.records import Bundle, Json, Kind, Role
 from bellglass.review import Reviewer
 from bellglass.steps.gate import LOOKS
 from bellglass.steps.generation import Crew
@@ -125,7 +125,7 @@ def open_loop(
             books.record("loop.resumed", config=config.model_dump(mode="json"))
         if models is None:
             models = {name: open_model(provider, config) for name, provider in config.models.items()}
-        _refuse_unsealed_strangers(books, models)
+        _refuse_unsealed_strangers(books.state.created, models)
         if glass is None:
             glass = _open_glass(books.state.created["glass"], config)
         try:
@@ -245,9 +245,8 @@ def _open_glass(name: str, config: LoopConfig) -> Glass:
     return WarmGlass(glass, {Role.TRAIN: ready, Role.PREDICT: ready})
 
 
-def _refuse_unsealed_strangers(books: Books, models: Mapping[str, Model]) -> None:
+def _refuse_unsealed_strangers(created: Json, models: Mapping[str, Model]) -> None:
     """The process glass takes only what was made here, in this loop, by a built-in improver."""
-    created = books.state.created
     if created["sealed"]:
         return
     here = paths.user_host()
@@ -334,9 +333,10 @@ def killer(folder: Path) -> Killer:
 
 @contextlib.contextmanager
 def judging_glass(folder: Path) -> Iterator[Glass]:
-    """A glass like the loop's own, to judge its stored weights again."""
+    """A glass like the loop's own, to judge its stored weights again, or to train again."""
     with contextlib.closing(Ledger.open(folder)) as ledger:
         body = ledger.events()[0].body
+    _refuse_unsealed_strangers(body, {})
     glass = _open_glass(body["glass"], restore(body["config"]))
     try:
         yield glass

@@ -26,7 +26,7 @@ from bellglass.doors.offline_model.menu import MENU
 from bellglass.doors.offline_model.talk import Files, Move, Script, Talk, edit_moves, failed
 
 MOST_DRAWS = 50  # that were all tried before: then the space counts as exhausted
-MOST_SAID = 100_000  # characters of edits: a scaffold elides what a longer conversation began with
+MOST_SAID = 80_000  # characters of edits: a scaffold elides what a longer conversation began with
 
 
 class Sampler(Protocol):

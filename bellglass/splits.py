@@ -11,6 +11,8 @@ over generations, each on fresh `confirm` documents, is none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bellglass.records import Interval, Json, Trial
 from bellglass.state import State
 from bellglass.stats import mean_interval
@@ -23,7 +25,12 @@ def fitted(state: State, number: int) -> Interval | None:
 
     None where fewer than two pairs were measured on both.
     """
-    trials = {trial.trial_id: trial for trial in state.trials_of(number, "gate")}
+    return fitted_over(state.trials_of(number, "gate"))
+
+
+def fitted_over(gate: Sequence[Trial]) -> Interval | None:
+    """The same, over one generation's trials of the gate."""
+    trials = {trial.trial_id: trial for trial in gate}
     gaps = []
     for trial_id, child in trials.items():
         if trial_id.endswith("-child"):

@@ -96,7 +96,7 @@ def row(state: State, gen: Generation, share: Share) -> Row:
         claim_bits=_mean([trial.claim.bits for trial in children if trial.claim and trial.claim.bits is not None]),
         verdict_bits=verdict_interval(children),
         gain=gain,
-        fitted=splits.fitted(state, gen.number),
+        fitted=splits.fitted_over(share.of("gate")),
         trainer=result["trainer"],
         scaffold=result["scaffold"],
         why=result["why"],

@@ -30,9 +30,9 @@ from source_tree import (
 LAYERS = {
     0: "errors records stats strict_json picture bootstrap",  # vocabulary; pure
     1: "paths config tasks download ledger blobs lineage bounds state books "  # state on disk, and folds over it
-    "bundles calibration owner processes weights history splits baselines summary lineage_picture forecast",
+    "bundles nulls calibration owner processes weights history splits baselines summary view lineage_picture forecast",
     2: "ports wire frames intake gateway examiner probe warm doors",  # protocols, frames, and what implements them
-    3: "steps tripwires review verify halt",  # receive ports
+    3: "steps tripwires review verify recheck halt",  # receive ports
     4: "loop wiring foresight",
     5: "cli cli_start cli_look cli_decide cli_check cli_options console review_console doctor __main__",
 }

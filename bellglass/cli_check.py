@@ -1,4 +1,4 @@
-"""Commands that check: verify, doctor, image."""
+"""Commands that check: verify, recheck, doctor, image."""
 
 from __future__ import annotations
 
@@ -48,6 +48,42 @@ def verify(
             typer.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {finding.found}")
     if not all(finding.ok for finding in findings):
         raise BellglassError(f"loop {folder.name}", "checks that failed, see above", "a loop that fits its ledger")
+
+
+def recheck(
+    loop: Annotated[str, typer.Argument(help="A loop's name or the beginning of its id.")],
+    generation: Annotated[int, typer.Argument(help="One that the gate decided.")],
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, help="Train on so many new seeds. Default: those of its gate.")
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Under the recorded clock: weights and scores the same to the bit (CPU).")
+    ] = False,
+    loops: Loops = None,
+    json: Json = False,
+) -> None:
+    """Train a past generation's parent and child again, judge them again, say whether the verdict holds."""
+    from bellglass import paths, wiring
+    from bellglass import recheck as recheck_
+    from bellglass.ledger import Ledger
+
+    folder = paths.find_loop(loop, paths.loops_home(loops))
+    with closing(Ledger.open(folder, write=False)) as ledger:
+        case = recheck_.prepare(folder, ledger, recheck_.Asked(generation, seeds, exact))
+    with wiring.judging_glass(folder) as glass:
+        together = wiring.side_by_side(case.config)
+        say = (lambda again: None) if json else lambda again: typer.echo(recheck_.trial_line(again))
+        outcome = recheck_.recheck(case, glass, side_by_side=together, say=say)
+    if json:
+        typer.echo(json_.dumps(recheck_.as_json(outcome), indent=2))
+    else:
+        for line in recheck_.lines(outcome):
+            typer.echo(line)
+    if not outcome.holds:
+        found, needed = outcome.why, "a verdict that repeats"
+        raise BellglassError(
+            f"generation {generation} of {folder.name}", found, needed, f"bellglass verify {folder.name}"
+        )
 
 
 def doctor(json: Json = False) -> None:

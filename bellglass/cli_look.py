@@ -143,7 +143,8 @@ def task_lines(task: Task) -> Iterator[str]:
             line += f", reference {reference:.3f}, headroom {starter - reference:.3f}"
         yield line
     if task.confirm_slices > 1:
-        yield f"    a fixed corpus: {task.confirm_slices} slices of confirm, one a generation, then the first again"
+        slices = task.confirm_slices
+        yield f"    a fixed corpus: {slices} slices of confirm, new ones for {slices // 2} generations, then again"
     for download in task.downloads:
         yield f"    downloads {download.url} (bellglass tasks {task.name} --fetch)"
 

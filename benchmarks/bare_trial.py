@@ -61,6 +61,7 @@ class Outcome:
     raw_bits: float
     floor_bits: float
     by_skill: dict[str, float]
+    certain: float | None  # share of the documents whose forced targets (floor 0) all have a chance above one half
     claim_bits: float | None
     asked: int
     train_seconds: float
@@ -135,12 +136,14 @@ def _outcome(
     raw, floor = (float(values[test.target].mean(dtype=float)) for values in (bits, test.floor_bits))
     above = bits - test.floor_bits
     parts = {name: test.target & (test.skill == index) for index, name in enumerate(task.skills)}
+    forced = test.target & (test.floor_bits == 0) & (task.floor == "exact")
     claims = [value for name, value, _ in host.metrics if name == "claim_bits"]
     return Outcome(
         score=raw - floor,
         raw_bits=raw,
         floor_bits=floor,
         by_skill={name: float(above[part].mean()) for name, part in parts.items() if part.any()},
+        certain=float(((bits < 1) | ~forced).all(axis=1).mean()) if forced.any() else None,
         claim_bits=claims[-1] if claims else None,
         asked=host.asked,
         train_seconds=seconds[0],

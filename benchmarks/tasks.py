@@ -1,6 +1,8 @@
 """Measures the tasks: floor, compressors, the starter after each budget, the noise of its seeds.
 
     python benchmarks/tasks.py stories [--presets tiny,cpu] [--seeds 4] [--longer] [--reference] [--out FILE] [--write]
+    python benchmarks/tasks.py sums --presets cpu --seeds 8 --lab      the table of docs/labs/lucky-runs.md
+    python benchmarks/tasks.py --table                                 the table of docs/benchmarks.md, from [measured]
 
 Each training is one line of the results file, keyed by what made it (trainer, data, budget, seed), so a run that was
 cut off goes on where it stopped, and only what changed is measured again. `--write` puts the figures, with machine and
@@ -36,6 +38,7 @@ from bellglass.paths import content_hash, content_root  # noqa: E402
 from bellglass.records import Budget, Seeds  # noqa: E402
 
 SECRET = hashlib.sha256(b"benchmarks/tasks.py").digest()  # measuring needs no secrecy; every run uses the same data
+LAB = page.ROOT / "docs" / "labs" / "lucky-runs.md"
 LONGER = 60.0  # CPU-seconds: what the starter does when it gets four times the `cpu` preset
 
 
@@ -84,6 +87,12 @@ def compressors(task: tasks.Task, docs: int) -> Iterator[tuple[str, float]]:
     yield "xz", 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / made.target.sum()
 
 
+def trainings(
+    task: tasks.Task, trainer: Path, preset: tasks.Preset, amount: float, seeds: int, results: Results
+) -> list[dict]:
+    return [train_once(results, trainer, task, preset, amount, seed) for seed in range(seeds)]
+
+
 def measure(task: tasks.Task, trainer: Path, presets: list[str], seeds: int, longer: bool, results: Results) -> dict:
     found: dict[str, object] = {}
     if task.floor == "exact":
@@ -94,14 +103,69 @@ def measure(task: tasks.Task, trainer: Path, presets: list[str], seeds: int, lon
     if longer:
         amounts.append((f"{LONGER:g}s", task.presets["cpu"], LONGER))
     for name, preset, amount in amounts:
-        runs = [train_once(results, trainer, task, preset, amount, seed) for seed in range(1 if amount > 30 else seeds)]
+        runs = trainings(task, trainer, preset, amount, 1 if amount > 30 else seeds, results)
         scores = [line["score"] for line in runs]
         found[f"starter_{name}"] = statistics.mean(scores)
         found[f"steps_{name}"] = round(statistics.mean(line["asked"] for line in runs))
+        found[f"weights_mb_{name}"] = max(line["weights_mb"] for line in runs)
         found[f"judge_cpu_seconds_{name}"] = statistics.mean(line["predict_seconds"] for line in runs)
         if len(scores) > 1:
             found[f"noise_{name}"] = statistics.stdev(scores)
     return found
+
+
+def headroom_table() -> str:
+    """All tasks in one table, from what was measured and written before."""
+    rows = []
+    for task in map(tasks.load, tasks.names()):
+        for name, preset in task.presets.items():
+            found = task.measured
+            starter, reference = (found.get(f"{what}_{name}") for what in ("starter", "reference"))
+            rows.append(
+                [
+                    f"`{task.name}`",
+                    f"{name}, {preset.budget.amount:g} {preset.budget.kind.replace('_', ' ')}",
+                    task.unit + (" above the floor" if task.floor == "exact" else ""),
+                    "unmeasured" if starter is None else f"{starter:.3f}",
+                    _or_dash(found.get(f"noise_{name}")),
+                    "–" if reference is None else f"{reference:.3f}, {found.get(f'reference_mb_{name}', 0):.1f} MB",
+                    _or_dash(None if reference is None or starter is None else starter - reference),
+                    f"{preset.weights_mb:g} MB",
+                ]
+            )
+    head = ["task", "preset", "score", "starter", "noise (sd over seeds)", "reference", "headroom", "size cap"]
+    how = "; ".join(
+        sorted({f"`{task.measured['command']}`" for task in map(tasks.load, tasks.names()) if task.measured})
+    )
+    return f"Command: `python benchmarks/tasks.py --table`, after {how}.\n\n{page.table(head, rows)}"
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def lab_table(task: tasks.Task, runs: list[dict], shown: str) -> str:
+    """One line a seed: what a class sees when everybody trains the same thing once."""
+    skills = list(task.skills)
+    head = ["seed", "score", *skills, "documents all right"]
+    rows = [
+        [
+            str(seed),
+            f"{run['score']:.3f}",
+            *(f"{run['by_skill'].get(skill, float('nan')):.2f}" for skill in skills),
+            f"{100 * run['certain']:.0f}%",
+        ]
+        for seed, run in enumerate(runs)
+    ]
+    right, scores = ([run[key] for run in runs] for key in ("certain", "score"))
+    steps = [run["asked"] for run in runs]
+    return (
+        f"Machine: {page.machine()}. Command: `{shown}`. Steps: {min(steps)} to {max(steps)}.\n\n"
+        f"{page.table(head, rows)}\n\n"
+        f"Documents all right: {100 * statistics.mean(right):.0f}% ± {100 * statistics.stdev(right):.0f}% (standard "
+        f"deviation over seeds), from {100 * min(right):.0f}% to {100 * max(right):.0f}%. Score: "
+        f"{statistics.mean(scores):.3f} ± {statistics.stdev(scores):.3f}."
+    )
 
 
 def command(asked: argparse.Namespace) -> str:
@@ -125,25 +189,38 @@ def write(task: tasks.Task, found: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=tasks.names())
+    parser.add_argument("task", nargs="?", choices=tasks.names())
     parser.add_argument("--presets", default="tiny,cpu")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--longer", action="store_true", help=f"also one training of {LONGER:g} CPU-seconds")
     parser.add_argument("--reference", action="store_true", help="measure reference.py's trainer, not the starter")
     parser.add_argument("--out", type=Path, default=Path(".cache") / "benchmarks" / "tasks.jsonl")
     parser.add_argument("--write", action="store_true", help="put the figures into task.toml")
+    parser.add_argument("--table", action="store_true", help="write the table of docs/benchmarks.md")
+    parser.add_argument("--lab", action="store_true", help="write the table of docs/labs/lucky-runs.md")
     asked = parser.parse_args()
+    if asked.table:
+        page.put(page.BENCHMARKS, "tasks", headroom_table())
+    if asked.task is None:
+        return
     import torch
 
     torch.set_num_threads(1)
     task = tasks.load(asked.task)
     results, presets = Results(asked.out.resolve()), asked.presets.split(",")
     starter = content_root() / "trainer_seed"
+    if asked.lab:
+        preset = task.presets[presets[0]]
+        runs = trainings(task, starter, preset, preset.budget.amount, asked.seeds, results)
+        shown = f"python benchmarks/tasks.py {task.name} --presets {presets[0]} --seeds {asked.seeds} --lab"
+        page.put(LAB, "lucky-runs", lab_table(task, runs, shown))
+        return
     if asked.reference:
         with tempfile.TemporaryDirectory() as folder:
             trainer = reference.make(starter, Path(folder))
             found = measure(task, trainer, presets, asked.seeds, asked.longer, results)
-        found = {k.replace("starter", "reference"): v for k, v in found.items() if k.startswith("starter")}
+        renamed = {"starter": "reference", "weights_mb": "reference_mb"}
+        found = {k.replace(old, new): v for k, v in found.items() for old, new in renamed.items() if k.startswith(old)}
     else:
         found = measure(task, starter, presets, asked.seeds, asked.longer, results)
         found |= {"machine": page.machine(), "command": command(asked)}

@@ -124,7 +124,7 @@ def _installed(name: str) -> dict[str, str]:
     texts, total = {}, hashlib.sha256()
     for file in sorted(found.files or (), key=str):
         path = file.as_posix()
-        if path.endswith(".py") and not path.startswith(without or ".."):
+        if path.endswith(".py") and not path.startswith(without):
             data = file.locate().read_bytes() if file.locate().is_file() else b""
             total.update(f"{path}:{len(data)}:".encode() + data)
             texts[path] = data.decode("utf-8", "replace").replace("\r\n", "\n")

@@ -100,8 +100,26 @@ def test_an_ended_guest_leaves_no_container_and_may_be_ended_again_by_anyone(gla
         thread.start()
     for thread in threads:
         thread.join()
-    assert engine.inspect(guest.id) is None
+    assert not ((engine.inspect(guest.id) or {}).get("State") or {}).get("Running")
+    assert wait_until(lambda: engine.inspect(guest.id) is None)
     assert guest.end() == guest.end()
+
+
+def test_removing_what_has_ended_is_waited_for_by_the_close_alone(engine: Any) -> None:
+    from bellglass.doors.docker.glass import DockerGlass
+
+    class Slow(type(engine)):  # type: ignore[misc]
+        def remove(self, container: str) -> None:
+            time.sleep(1.0)
+            super().remove(container)
+
+    glass = DockerGlass(Slow(engine._api, engine.url), warm=False, prove=False)
+    guest, late = glass.open(spec()), glass.open(spec())
+    guest.end()
+    assert engine.inspect(guest.id)["State"]["Running"] is False
+    glass.close()
+    assert engine.inspect(guest.id) is None
+    assert engine.inspect(late.id) is None
 
 
 def test_closing_the_glass_ends_every_guest(glass: Any, engine: Any) -> None:
@@ -179,6 +197,7 @@ def test_a_container_unlike_its_profile_gets_nothing_and_is_ended(engine: Any) -
     glass = DockerGlass(Careless(engine._api, engine.url), warm=False, prove=False)
     with pytest.raises(SetupError, match="ReadonlyRootfs"):
         glass.open(labelled(loop))
+    glass.close()
     assert engine.containers({"bellglass.loop": loop}) == []
     glass.close()
 

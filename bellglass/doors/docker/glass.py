@@ -1,9 +1,10 @@
 """DockerGlass: one container per guest, one attached pipe, no other contact.
 
 A guest's container is made by its profile, attached before it starts (nothing can be missed), compared with the
-profile once it runs, and not auto-removed: first its state is read. Our end of the pipe is the guest's life line: it
-closes when this process dies, and it is always closed *before* anything is killed, because a daemon that waits for a
-full pipe answers no `kill`, `inspect` or `rm` until then. A watchdog does the same at the deadline.
+profile once it runs, and not auto-removed: first its state is read. What is left then runs no more, and is removed in
+the background. Our end of the pipe is the guest's life line: it closes when this process dies, and it is always closed
+*before* anything is killed, because a daemon that waits for a full pipe answers no `kill`, `inspect` or `rm` until then.
+A watchdog does the same at the deadline.
 
 Not covered: a kernel, runtime or GPU-driver exploit; a daemon that lies; a frozen driver, whose own watchdog is frozen
 too: its guests end by their lease and deadline, and `kill_all` ends them from outside once the driver is killed.
@@ -16,7 +17,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from bellglass.doors.docker import image, reaper, selfcheck
@@ -39,8 +41,16 @@ DEADLINE_GRACE_SECONDS = 2.0  # the guest's own supervisor goes first
 class DockerGuest:
     """ports.Guest over a container."""
 
-    def __init__(self, engine: Engine, container: str, pipe: AttachedPipe, line: Line, deadline: float) -> None:
-        self._engine, self.id = engine, container
+    def __init__(
+        self,
+        engine: Engine,
+        container: str,
+        pipe: AttachedPipe,
+        line: Line,
+        deadline: float,
+        remove: Callable[[str], None],
+    ) -> None:
+        self._engine, self.id, self._remove = engine, container, remove
         self.pipe, self.line = pipe, line
         self.deadline = deadline  # on the monotonic clock
         self.meter: Meter | None = None
@@ -89,7 +99,7 @@ class DockerGuest:
             return self._exit
 
     def _finish(self) -> GuestExit:
-        """Kill, read the state, remove. An engine that fails here leaves work for the reaper, never an error."""
+        """Kill, read the state, have it removed. An engine that fails leaves work for the reaper, never an error."""
         with contextlib.suppress(BellglassError):
             self._engine.kill(self.id)
         known = self.meter is not None and self.meter.out_of_memory()
@@ -102,8 +112,7 @@ class DockerGuest:
                     result = GuestExit(state.get("ExitCode"), known or bool(state.get("OOMKilled")))
                     break
                 time.sleep(0.01)
-        with contextlib.suppress(BellglassError):
-            self._engine.remove(self.id)
+        self._remove(self.id)
         return result
 
     @contextlib.contextmanager
@@ -165,6 +174,8 @@ class DockerGlass:
         self._seccomp = (content_root() / "sandbox" / "seccomp.json").read_text("utf-8")
         self._guests: list[DockerGuest] = []
         self._lock = threading.Lock()
+        # What has ended is removed in the background: a tenth of a second that no trial has to wait for.
+        self._removals = ThreadPoolExecutor(max_workers=2, thread_name_prefix="docker-remove")
         self._proving, self._proven = threading.Lock(), not prove
         self._closing = threading.Event()
         self._watchdog: threading.Thread | None = None
@@ -194,8 +205,19 @@ class DockerGlass:
         with self._lock:
             guests, self._guests = self._guests, []
         reaper.side_by_side(DockerGuest.end, guests)
+        self._removals.shutdown()
         if self._owns_engine:
             self._engine.close()
+
+    def _remove(self, container: str) -> None:
+        def remove() -> None:
+            with contextlib.suppress(BellglassError):  # the reaper tries again
+                self._engine.remove(container)
+
+        try:
+            self._removals.submit(remove)
+        except RuntimeError:  # the glass is closed, and nothing waits for this guest
+            remove()
 
     def _prove(self) -> None:
         with self._proving:
@@ -234,7 +256,8 @@ class DockerGlass:
             found = f"its container vanished: {fault}"
             raise SetupError(f"a {spec.role} guest", found, "a daemon that keeps it", "bellglass doctor") from fault
         pipe = AttachedPipe(end)
-        return DockerGuest(self._engine, container, pipe, Line(pipe, POLICIES[spec.role]), deadline)
+        line = Line(pipe, POLICIES[spec.role])
+        return DockerGuest(self._engine, container, pipe, line, deadline, self._remove)
 
     def _admit(self, guest: DockerGuest, profile: Profile) -> None:
         """Nothing of a bundle has been sent yet: a container that is not as it should be never gets any."""

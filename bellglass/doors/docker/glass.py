@@ -3,8 +3,8 @@
 A guest's container is made by its profile, attached before it starts (nothing can be missed), compared with the
 profile once it runs, and not auto-removed: first its state is read. What is left then runs no more, and is removed in
 the background. Our end of the pipe is the guest's life line: it closes when this process dies, and it is always closed
-*before* anything is killed, because a daemon that waits for a full pipe answers no `kill`, `inspect` or `rm` until then.
-A watchdog does the same at the deadline.
+*before* anything is killed, because a daemon that waits for a full pipe answers no `kill`, `inspect` or `rm` until
+then. A watchdog does the same at the deadline.
 
 Not covered: a kernel, runtime or GPU-driver exploit; a daemon that lies; a frozen driver, whose own watchdog is frozen
 too: its guests end by their lease and deadline, and `kill_all` ends them from outside once the driver is killed.

@@ -28,9 +28,9 @@ from source_tree import (
 # A module may import its own layer and those below, without cycles. Two rules more: doors never import each other, and
 # only `wiring` imports doors.
 LAYERS = {
-    0: "errors records stats strict_json picture bootstrap",  # vocabulary; pure
+    0: "errors records stats variance strict_json picture bootstrap",  # vocabulary; pure
     1: "paths config tasks download ledger blobs lineage bounds state books "  # state on disk, and folds over it
-    "bundles nulls calibration owner processes weights history splits baselines summary view lineage_picture forecast",
+    "bundles nulls calibration owner processes weights history splits baselines summary view showing transcript lineage_picture forecast",
     2: "ports wire frames intake gateway examiner probe warm doors",  # protocols, frames, and what implements them
     3: "steps tripwires review verify recheck halt",  # receive ports
     4: "loop wiring foresight",

@@ -130,6 +130,13 @@ def test_the_next_batch_races_against_the_champion_that_the_gate_made() -> None:
     assert {"a", "e"} <= set(chosen(bill.champions[-1].files))
 
 
+def test_what_wins_a_race_by_luck_fails_at_the_gate() -> None:
+    table = Table(noise=0.02)
+    bill = went("raced", table, noise=NOISE, batch=6)
+    assert "confirm" in {job.split for job in table.asked}, "something won the race"
+    assert len(bill.champions) == 1
+
+
 def test_a_proposal_that_fails_costs_a_heat_and_is_not_kept() -> None:
     table = Table(noise=0.001, broken="b", a=0.3)
     bill = went("raced", table, "ab", noise=NOISE, batch=2)

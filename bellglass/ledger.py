@@ -171,6 +171,18 @@ class Ledger:
             raise _broken(self.folder, after)
         return list(_chained(self.folder, rows[1:], after, rows[0][5]))
 
+    def sound(self) -> tuple[list[Event], str]:
+        """The events up to the first that does not fit the chain, and what is wrong with that; for showing alone."""
+        found: list[Event] = []
+        query = "SELECT seq, time, kind, body, prev, hash FROM events ORDER BY seq"
+        try:
+            with self._guard, _translated(self.folder):
+                for event in _chained(self.folder, self._db.execute(query), 0, GENESIS):
+                    found.append(event)  # noqa: PERF402 - what came before a fault is kept
+        except LoopFault as fault:
+            return found, fault.found
+        return found, ""
+
     def verify(self, head: str | None = None) -> int:
         """Derive the whole chain again; returns the number of events. `head`: a hash (or its beginning) that must be
         part of it."""

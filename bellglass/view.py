@@ -20,6 +20,7 @@ from bellglass.summary import CONFIDENCE, Row, Share
 
 FORMAT = 1
 DIGITS = 5
+UNIT = "bits per target"
 NOTE_CHARS = 2000  # of an improver's note; all of it is in the ledger
 TRIAL_COLUMNS = (
     "id", "generation", "purpose", "side", "claim", "raw", "score", "select", "seconds", "fault", "proof", "bundle",
@@ -34,7 +35,7 @@ class About:
     head: str = ""
     seq: int = 0
     title: str = ""
-    unit: str = "bits per target"
+    unit: str = UNIT
     started: float | None = None  # times of the first and the last event, in seconds since 1970
     updated: float | None = None
     missing: tuple[str, ...] = ()  # what could not be opened, in sentences

@@ -1,0 +1,92 @@
+"""Opening a loop to show it: as far as it can be read, saying what could not be. Never takes a lock, writes nothing.
+
+For deciding and checking use `ledger` and `verify`, which refuse what this module puts up with.
+
+Not covered: whether the ledger is genuine. A broken chain is said, a forged whole one is not noticed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from bellglass import tasks, view
+from bellglass.blobs import Blobs
+from bellglass.errors import BellglassError, LoopFault
+from bellglass.ledger import GENESIS, Event, Ledger
+from bellglass.lineage import Lineage
+from bellglass.records import Json
+from bellglass.state import State, apply
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A loop as it was at its last readable event."""
+
+    folder: Path
+    state: State
+    about: view.About
+
+    @property
+    def lineage(self) -> Lineage:
+        return Lineage.open(self.folder / "lineage.git")
+
+    @property
+    def blobs(self) -> Blobs:
+        return Blobs(self.folder / "blobs")
+
+    def document(self) -> Json:
+        return view.document(self.state, self.about)
+
+
+def open_loop(folder: Path) -> Shown:
+    """Raises only where there is no ledger at all, or one whose format this version cannot read."""
+    with closing(Ledger.open(folder, write=False)) as ledger:
+        events, fault = ledger.sound()
+    told = [f"the ledger is damaged behind event {len(events)}: {fault}"] if fault else []
+    return shown_at(folder, events, tuple(told))
+
+
+def shown_at(folder: Path, events: Sequence[Event], told: tuple[str, ...] = ()) -> Shown:
+    """As it was after these events, which begin with the first."""
+    state = State()
+    skipped = fold_as_far(events, state)
+    return Shown(folder, state, about(state, events, (*told, *skipped)))
+
+
+def fold_as_far(events: Iterable[Event], state: State) -> tuple[str, ...]:
+    """Apply what this version understands to `state`; a sentence for each kind of event that it does not."""
+    strange: dict[str, int] = {}
+    for event in events:
+        try:
+            apply(state, event)
+        except (LoopFault, LookupError, TypeError, AttributeError, ValueError):
+            strange[event.kind] = strange.get(event.kind, 0) + 1
+    return tuple(
+        f"{count} event(s) of the kind {kind!r} were written by another version and are not shown"
+        for kind, count in strange.items()
+    )
+
+
+def about(state: State, events: Sequence[Event], told: tuple[str, ...] = ()) -> view.About:
+    title, unit = _task(state)
+    return view.About(
+        head=events[-1].hash if events else GENESIS,
+        seq=events[-1].seq if events else 0,
+        title=title,
+        unit=unit,
+        started=events[0].time if events else None,
+        updated=events[-1].time if events else None,
+        missing=told,
+    )
+
+
+def _task(state: State) -> tuple[str, str]:
+    """What the task calls itself and its unit; a task that is no longer there has neither."""
+    try:
+        task = tasks.load(state.created["task"])
+    except (BellglassError, TypeError):  # TypeError: the loop's first event is missing
+        return "", view.UNIT
+    return task.title, task.unit

@@ -55,7 +55,12 @@ def test_a_loop_that_improved_shows_the_baselines_beside(home: Path) -> None:
 
 def test_nothing_is_shown_where_nothing_comparable_was_measured(home: Path) -> None:
     stays = state(champion="5eed")
-    others = [state(preset="tiny"), state(task="sums"), state(task=str(home / "stories")), state(virtual_clock=True)]
+    others = [
+        state(preset="tiny"),
+        state(task="sums"),
+        state(task=str(home / "tasks" / "stories")),
+        state(virtual_clock=True),
+    ]
     for found in (stays, *others):
         assert "baselines on" not in printed(found)
         assert summary.as_json(found)["baselines"] is None

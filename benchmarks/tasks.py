@@ -217,7 +217,7 @@ def main() -> None:
         return
     if asked.reference:
         with tempfile.TemporaryDirectory() as folder:
-            trainer = reference.make(starter, Path(folder))
+            trainer = reference.make(starter, Path(folder), task.name)
             found = measure(task, trainer, presets, asked.seeds, asked.longer, results)
         renamed = {"starter": "reference", "weights_mb": "reference_mb"}
         found = {k.replace(old, new): v for k, v in found.items() for old, new in renamed.items() if k.startswith(old)}

@@ -8,6 +8,7 @@ Not covered: noise that depends on the secret's own data; loops of one task diff
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,7 @@ class Conditions:
     glass: str
     starter: str  # its commit, which follows from its bytes
     images: str  # hash of what the guests run
+    documents: str  # hash of what makes them, and how many
     speed_ms: float  # CPU milliseconds of a fixed piece of work; 0 where budgets don't depend on it
 
 
@@ -41,7 +43,7 @@ class Calibration:
     scores: tuple[float, ...]
     document_se: float  # sampling error of one score over the documents it is judged on
     trial_seconds: float  # wall time of one trial, judging included
-    parts: Mapping[str, Json]  # what only `bellglass calibrate` measures: see steps/panel.py
+    parts: Mapping[str, Json]  # what only `bellglass calibrate` measures: see steps/grid.py
 
     def as_json(self) -> Json:
         return asdict(self)
@@ -84,7 +86,10 @@ class Shelf:
         return file
 
     def _file(self, conditions: Conditions) -> Path:
-        name = "-".join((conditions.task, conditions.preset, conditions.device.replace(":", ""), conditions.glass))
+        task = Path(conditions.task).name  # of a folder of one's own the path, so that two of a name stay apart
+        if task != conditions.task:
+            task += "-" + hashlib.sha256(conditions.task.encode()).hexdigest()[:8]
+        name = "-".join((task, conditions.preset, conditions.device.replace(":", ""), conditions.glass))
         return self._folder / f"{name}.json"
 
 

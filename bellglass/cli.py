@@ -25,7 +25,7 @@ for panel, commands in (
     ("Start", (cli_start.demo, cli_start.run, cli_start.resume)),
     ("Look", (cli_look.status, cli_look.log, cli_look.diff, cli_look.tasks)),
     ("Decide", (cli_decide.review, cli_decide.stop)),
-    ("Check", (cli_check.verify, cli_check.recheck, cli_check.doctor)),
+    ("Check", (cli_check.calibrate, cli_check.verify, cli_check.recheck, cli_check.doctor)),
 ):
     for command in commands:
         app.command(rich_help_panel=panel)(command)

@@ -1,4 +1,4 @@
-"""Commands that check: verify, recheck, doctor, image."""
+"""Commands that check: calibrate, verify, recheck, doctor, image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from bellglass.cli_options import Json, LoopName, Loops
+from bellglass.cli_options import GlassName, Json, LoopName, Loops
 from bellglass.errors import BellglassError, SetupError, UsageError
 
 image = typer.Typer(help="The images that sealed guests run from.", no_args_is_help=True)
@@ -84,6 +84,39 @@ def recheck(
         raise BellglassError(
             f"generation {generation} of {folder.name}", found, needed, f"bellglass verify {folder.name}"
         )
+
+
+def calibrate(
+    task: Annotated[str, typer.Argument(help="A task; `bellglass tasks` lists them.")] = "stories",
+    preset: Annotated[str, typer.Option("--preset", help="tiny, cpu or gpu.")] = "cpu",
+    glass: GlassName = "auto",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:1.")] = "cpu",
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=3, max=20, help="Initialisations, each with as many data orders.")
+    ] = 6,
+    loops: Loops = None,
+    json: Json = False,
+) -> None:
+    """Measure a task's noise, where it comes from and what bounds can see; loops that start later use it."""
+    from bellglass import calibrating, config, paths, tasks, wiring
+    from bellglass.cli_start import catch_interrupts
+    from bellglass.console import LoopView
+
+    home = paths.loops_home(loops)
+    chosen = config.load(None, {"task": task, "preset": preset, "glass": glass, "device": device})
+    typer.echo(calibrating.forecast_line(chosen, seeds), err=True)
+    folder = calibrating.folder_for(chosen, seeds, home)
+    stop = catch_interrupts()
+    with LoopView() as view:
+        surface = wiring.Surface(view.event, view.progress, None, stop)
+        with wiring.open_loop(folder, surface, models={}) as crew:
+            view.say(f"folder {folder}")
+            body = calibrating.run(crew)
+    if json:
+        typer.echo(json_.dumps(body, indent=2, sort_keys=True))
+    else:
+        for line in calibrating.lines(body, tasks.load(chosen.task).unit):
+            typer.echo(line)
 
 
 def doctor(json: Json = False) -> None:

@@ -153,8 +153,8 @@ def _calibrated(body: Json) -> str:
     noise, seconds = body["noise"], body["trial_seconds"]
     source = f"measured ({body['why']})" if body["measured"] else body["why"]
     return (
-        f"calibration {source}: noise {noise['sd']:.4f} bits over {noise['df'] + 1} seeds, {seconds:.1f} s a trial; "
-        f"the smallest gain that generation 1 can detect: {body['smallest_gain']:.3f} bits"
+        f"calibration {source}: noise {noise['sd']:.4f} bits over {len(body['scores'])} trainings, "
+        f"{seconds:.1f} s a trial; the smallest gain that generation 1 can detect: {body['smallest_gain']:.3f} bits"
     )
 
 

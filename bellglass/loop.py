@@ -48,6 +48,9 @@ def run_loop(crew: Crew, before_models: Callable[[], None] = lambda: None) -> St
     books = crew.place.books
     if books.state.ended is not None and books.state.ended["why"] == "finished":
         return books.state
+    if books.state.created.get("calibrates"):
+        found = f"a calibration of {crew.config.task}"
+        raise UsageError(f"loop {books.state.loop_id}", found, "a loop", f"bellglass calibrate {crew.config.task}")
     try:
         refuse_if_tripped(books.state)
         _calibrate(crew)

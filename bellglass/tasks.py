@@ -307,6 +307,13 @@ def contents(task: Task) -> dict[str, str]:
     return {part: content_hash(root / part) for part in CONTENT} | own | fetched
 
 
+def documents_hash(task: Task, preset: Preset) -> str:
+    """Of what makes the documents that a preset trains and scores on, and of how many those are."""
+    counts = (preset.train_docs, preset.select_docs)
+    made_from = (task.folder / "data.py").read_bytes() + repr((counts, [d.sha256 for d in task.downloads])).encode()
+    return hashlib.sha256(made_from).hexdigest()
+
+
 def reopen(name: str, made_from: Mapping[str, str]) -> Task:
     """The task of a loop that exists; LoopFault where its documents would not be the same."""
     task = load(name)

@@ -22,9 +22,8 @@ from bellglass.lineage import Lineage
 from bellglass.ports import Glass
 from bellglass.records import Trial, Word
 from bellglass.state import State, fold
-from bellglass.stats import sample_sd
 from bellglass.steps import gate
-from bellglass.steps.panel import rules_of
+from bellglass.steps.panel import rules_of, spread
 from bellglass.steps.trial import PROVED, Workbench, judge_weights, make_documents, seeds_of, split_of
 
 SCORE_TOLERANCE = 1e-4  # bits: other hardware rounds otherwise
@@ -69,8 +68,8 @@ def _gates_finding(state: State) -> Finding:
     decided = 0
     calibration = state.calibration
     if calibration is not None and calibration["measured"]:
-        scores = [t.verdict.score for t in state.trials.values() if t.purpose == "calibrate" and t.verdict is not None]
-        if abs(sample_sd(scores) - calibration["noise"]["sd"]) > 1e-12:
+        found = spread([trial for trial in state.trials.values() if trial.purpose == "calibrate"])
+        if abs(found.sd - calibration["noise"]["sd"]) > 1e-12 or found.df != calibration["noise"]["df"]:
             return Finding("gates", False, "the recorded noise is not that of the calibration's trials")
     for gen in state.generations.values():
         if gen.gate is None:

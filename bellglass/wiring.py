@@ -53,10 +53,11 @@ class Surface:
     interrupted: Callable[[], None]  # raises Interrupted after Ctrl-C
 
 
-def create(config: LoopConfig, home: Path, starter: Bundle | None = None) -> Path:
+def create(config: LoopConfig, home: Path, starter: Bundle | None = None, *, calibrates: int = 0) -> Path:
     """Make a new loop's folder, ready to run; checks everything that can be checked before.
 
-    `starter` replaces the bundle of generation 0, for labs and tests.
+    `starter` replaces the bundle of generation 0, for labs and tests. `calibrates`: it is no loop but a calibration on
+    that many seeds.
     """
     task = tasks.prepared(config.task)
     refuse_contradictions(config, task)
@@ -88,6 +89,7 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None) -> Pat
                 "sealed": glass_name == "docker",
                 "content": tasks.contents(task),
                 "confirm_slices": task.confirm_slices,
+                **({"calibrates": calibrates} if calibrates else {}),
                 **paths.user_host(),
             },
         )
@@ -163,12 +165,12 @@ def _crew(
     )
     seed = int.from_bytes(hashlib.sha256(bench.secret + b"improver").digest()[:4], "big")
     seed = seed if config.seed is None else config.seed
-    conditions = _conditions(books, config, preset, glass)
-    shelf = Shelf(folder.parent / CALIBRATIONS)
+    conditions = _conditions(books, config, task, preset, glass)
+    shelf = Shelf(folder.parent if books.state.created.get("calibrates") else folder.parent / CALIBRATIONS)
     return Crew(place, config, task.brief(), surface.reviewer, seed, models, conditions, shelf)
 
 
-def _conditions(books: Books, config: LoopConfig, preset: Preset, glass: Glass) -> Conditions:
+def _conditions(books: Books, config: LoopConfig, task: Task, preset: Preset, glass: Glass) -> Conditions:
     created = books.state.created
     return Conditions(
         task=config.task,
@@ -178,6 +180,7 @@ def _conditions(books: Books, config: LoopConfig, preset: Preset, glass: Glass) 
         glass=glass.name,
         starter=books.state.starter,
         images=created["content"]["sandbox"],
+        documents=tasks.documents_hash(task, preset),
         speed_ms=0.0 if config.virtual_clock else speed_reference(),
     )
 

@@ -33,7 +33,7 @@ LAYERS = {
     "bundles nulls calibration owner processes weights history splits baselines summary view showing transcript lineage_picture forecast",
     2: "ports wire frames intake gateway examiner probe warm doors",  # protocols, frames, and what implements them
     3: "steps tripwires review verify recheck halt",  # receive ports
-    4: "loop wiring foresight",
+    4: "loop calibrating wiring foresight",
     5: "cli cli_start cli_look cli_decide cli_check cli_options console review_console doctor __main__",
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}

@@ -14,7 +14,7 @@ from bellglass.state import State
 from bellglass.steps import panel
 from bellglass.steps.trial import seeds_of
 
-CONDITIONS = Conditions("stories", "tiny", "cpu_seconds 3", "cpu", "process", "abc", "def", speed_ms=100.0)
+CONDITIONS = Conditions("stories", "tiny", "cpu_seconds 3", "cpu", "process", "abc", "def", "docs", speed_ms=100.0)
 FOUND = Calibration(CONDITIONS, Noise(0.04, 3), (3.1, 3.2, 3.15, 3.12), 0.02, 4.5, {})
 
 
@@ -37,6 +37,7 @@ def test_what_was_kept_is_found_under_the_same_conditions(tmp_path: Path) -> Non
     [
         ({"starter": "other"}, "starter abc, not other"),
         ({"images": "new"}, "images def, not new"),
+        ({"documents": "other"}, "documents docs, not other"),
         ({"budget": "cpu_seconds 6"}, "budget cpu_seconds 3, not cpu_seconds 6"),
         ({"speed_ms": 170.0}, "a machine that took 100 ms for what took 170 ms here"),
         ({"speed_ms": 60.0}, "a machine that took 100 ms for what took 60 ms here"),

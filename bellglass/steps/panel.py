@@ -9,13 +9,16 @@ Not covered: the champion's own noise when it differs from the starter's by much
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bellglass.calibration import Calibration, Conditions, Shelf, pooled
 from bellglass.errors import LoopFault
 from bellglass.records import Json, Noise, Trial
 from bellglass.state import State
 from bellglass.stats import mean, sample_sd
 from bellglass.steps import gate
-from bellglass.steps.trial import Lab, Order
+from bellglass.steps.trial import GRID, Lab, Order
+from bellglass.variance import components
 
 
 def calibrate(lab: Lab, state: State, conditions: Conditions, shelf: Shelf, *, seeds: int) -> Json:
@@ -23,7 +26,7 @@ def calibrate(lab: Lab, state: State, conditions: Conditions, shelf: Shelf, *, s
     stored, why = shelf.find(conditions)
     if stored is not None:
         return {**stored.as_json(), "measured": False, "why": "stored for these conditions"}
-    trials = lab.run([_order(lab, f"cal-{k}x{k}", "calibrate", 0, state.starter) for k in range(seeds)])
+    trials = lab.run([calibration_order(lab, f"cal-{k}x{k}", state.starter) for k in range(seeds)])
     found = from_panel(conditions, trials)
     shelf.keep(found)
     return {**found.as_json(), "measured": True, "why": why}
@@ -37,17 +40,32 @@ def from_panel(conditions: Conditions, trials: list[Trial]) -> Calibration:
         raise LoopFault("calibration", found, "a starter whose trials succeed", "bellglass log")
     verdicts = [trial.verdict for trial in trials if trial.verdict is not None]
     scores = tuple(verdict.score for verdict in verdicts)
-    spread = sample_sd(scores)
-    if spread == 0.0:
+    noise = spread(trials)
+    if noise.sd == 0.0:
         raise LoopFault("calibration", "one score under different seeds", "a starter that uses its seeds", "")
     return Calibration(
         conditions=conditions,
-        noise=Noise(spread, len(scores) - 1),
+        noise=noise,
         scores=scores,
         document_se=mean([verdict.sampling_se for verdict in verdicts]),
         trial_seconds=round(mean([trial.wall_seconds + trial.judge_seconds for trial in trials]), 3),
         parts={},
     )
+
+
+def spread(trials: Sequence[Trial]) -> Noise:
+    """Of the starter's scores among a calibration's trials, some of which may be null edits.
+
+    From a whole grid all of it is used: its diagonal alone would throw most of the trainings away.
+    """
+    scores: dict[tuple[int, int], float] = {}
+    for trial in trials:
+        if trial.verdict is not None and (place := GRID.fullmatch(trial.trial_id)):
+            scores[int(place[1]), int(place[2])] = trial.verdict.score
+    seeds = range(max(i for i, _ in scores) + 1)
+    if len(seeds) > 1 and len(scores) == len(seeds) ** 2:
+        return components([[scores[i, j] for j in seeds] for i in seeds]).noise
+    return Noise(sample_sd(list(scores.values())), len(scores) - 1)
 
 
 def retrain(lab: Lab, number: int, champion: str, *, seeds: int) -> list[Trial]:
@@ -78,6 +96,10 @@ def rules_of(state: State, number: int) -> gate.Rules:
         max_pairs=config["max_pairs"],
         seeks_equality=config["scaffold_rule"] == "neutral",
     )
+
+
+def calibration_order(lab: Lab, trial_id: str, commit: str) -> Order:
+    return _order(lab, trial_id, "calibrate", 0, commit)
 
 
 def _order(lab: Lab, trial_id: str, purpose: str, generation: int, commit: str) -> Order:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from bellglass.records import Interval
 
@@ -35,6 +36,7 @@ def t_cdf(t: float, df: float) -> float:
     return 0.5 * _beta_tail(0.5 * df, 0.5, df / (df + square), square / (df + square))
 
 
+@lru_cache(maxsize=4096)  # solving takes a millisecond, and decisions ask for the same few again and again
 def t_quantile(p: float, df: float) -> float:
     """The t with t_cdf(t, df) == p."""
     _open_unit(p)

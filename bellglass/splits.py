@@ -53,19 +53,19 @@ def _gap(trial: Trial) -> float | None:
 def looks(state: State) -> Json:
     """How many verdicts each split has given; of `confirm` also on how many sets of documents.
 
-    `again` counts generations of a fixed corpus whose slice an earlier generation had been judged on.
+    `again` counts the sets of a fixed corpus that had been judged on before: its slices are used in turn (tasks.py).
     """
     judged = [trial for trial in state.trials.values() if trial.verdict is not None]
     gates = [trial for trial in judged if trial.purpose == "gate"]
     panels = [trial for trial in judged if trial.purpose == "panel"]
     beside = sum(trial.verdict is not None and trial.verdict.select_score is not None for trial in gates)
-    used = {_generation(trial) for trial in (*gates, *panels)}
+    used = {2 * _generation(trial) + (trial.purpose == "panel") for trial in (*gates, *panels)}
     slices = state.created.get("confirm_slices", 1)
-    parts = {(number - 1) % slices for number in used} if slices > 1 else used
+    parts = {number % slices for number in used} if slices > 1 else used
     return {
         "select": sum(trial.purpose in ("explore", "calibrate") for trial in judged) + beside,
         "confirm": len(gates) + len(panels),
-        "confirm_sets": len({(trial.purpose, _generation(trial)) for trial in (*gates, *panels)}),
+        "confirm_sets": len(used),
         "confirm_slices": slices,
         "again": len(used) - len(parts),
         "final": sum(trial.purpose == "final" for trial in judged),
@@ -75,7 +75,7 @@ def looks(state: State) -> Json:
 def looks_line(state: State) -> str:
     found = looks(state)
     if found["confirm_slices"] > 1:
-        confirm = f"on {found['confirm_slices']} slices in turn, {found['again']} generations on one used before"
+        confirm = f"on {found['confirm_slices']} slices in turn, {found['again']} of them used again"
     else:
         confirm = f"on {found['confirm_sets']} fresh sets of documents"
     final = f"{found['final']}, opened once" if state.final is not None else "not opened"

@@ -6,6 +6,8 @@ import hashlib
 import importlib.metadata
 import os
 import re
+import runpy
+import sys
 import zipfile
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -373,7 +375,18 @@ def test_a_task_folder_that_breaks_the_contract_is_one_clear_error(
         tasks.prepared(str(echo))
 
 
-# The command
+# The commands
+
+
+@pytest.mark.parametrize("page", ["tasks.md", "labs/lucky-runs.md", "benchmarks.md"])
+def test_the_measuring_commands_of_the_pages_are_understood(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = re.findall(r"python benchmarks/tasks\.py ([^`\n]*)", (ROOT / "docs" / page).read_text())
+    monkeypatch.setattr(sys, "path", list(sys.path))  # it adds folders
+    words = runpy.run_path(str(ROOT / "benchmarks" / "tasks.py"))["words"]
+    for typed in found:
+        asked = words().parse_args(typed.split())
+        assert asked.table or set(asked.presets.split(",")) <= set(tasks.PRESETS)
+    assert found or page == "tasks.md"
 
 
 def listed(*words: str) -> str:

@@ -204,6 +204,10 @@ def recheck(case: Case, glass: Glass, *, side_by_side: int, say: Callable[[Again
     trials: list[Again] = []
 
     def run(job: Job) -> Again:
+        first = _again(case, glass, job, (train_docs, confirm, select), cancel.is_set)
+        if first.fault in (None, first.recorded_fault):
+            return first
+        # A guest that this machine lost accuses nobody: once more.
         return _again(case, glass, job, (train_docs, confirm, select), cancel.is_set)
 
     with ThreadPoolExecutor(max_workers=min(2, side_by_side), thread_name_prefix="recheck") as pool:

@@ -91,6 +91,7 @@ class WarmGlass:
         self._glass.close()
         if self._worker is not None:
             self._worker.join(timeout=15.0)  # it may be opening one, which it then ends itself
+            self._glass.close()  # and what the glass itself keeps running for that one
 
     def _take(self, spec: GuestSpec) -> Guest | None:
         while True:

@@ -12,10 +12,12 @@ from small_world import Tuner
 from bellglass import wiring
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import BoundReached, Interrupted, LoopFault, ReviewPending, SetupError, TripwireFired, UsageError
+from bellglass.ledger import Event
 from bellglass.loop import run_loop
 from bellglass.ports import Model
 from bellglass.records import ChatReply, ChatRequest, ToolCall
 from bellglass.review import Answer, Evidence
+from bellglass.splits import fitted, looks
 from bellglass.state import State
 
 
@@ -65,6 +67,37 @@ def test_a_better_trainer_is_adopted_and_its_scaffold_inherited(tmp_path: Path) 
     assert state.champion == result["champion"] != state.starter
     assert state.final["gain"]["low"] > 0
     assert state.ended["why"] == "finished"
+    assert all(trial.verdict.select_score is not None for trial in state.trials_of(1, "gate"))
+    assert fitted(state, 1).n == len(state.trials_of(1, "gate")) // 2
+
+
+@pytest.mark.slow
+def test_final_is_opened_once_for_starter_and_champion_however_often_the_loop_is_resumed(tmp_path: Path) -> None:
+    events: list[Event] = []
+    surface = wiring.Surface(events.append, lambda trial, phase: None, None, lambda: None)
+    folder = small_world.create(tmp_path / "loops", generations=1)
+
+    def interrupt(event: Event) -> None:
+        events.append(event)
+        if event.kind == "trial.settled" and event.body["trial_id"] == "final-pair-0-champion":
+            raise KeyboardInterrupt
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        opened(folder, Tuner(), wiring.Surface(interrupt, surface.progress, None, surface.interrupted)) as crew,
+    ):
+        run_loop(crew)
+    for _ in range(2):
+        with opened(folder, Tuner(), surface) as crew:
+            state = run_loop(crew)
+    opened_at = [event.seq for event in events if event.kind == "final.opened"]
+    judged = [event for event in events if event.kind == "trial.settled" and event.body["purpose"] == "final"]
+    assert len(opened_at) == 1
+    assert len({event.body["trial_id"] for event in judged}) == len(judged) == 2 * crew.config.panel
+    assert {event.body["bundle"] for event in judged} == {state.starter, state.champion}
+    last = max(event.seq for event in events if event.kind == "generation.ended")
+    assert last < min(event.seq for event in judged)
+    assert looks(state)["final"] == len(judged)
 
 
 @pytest.mark.slow
@@ -251,6 +284,7 @@ def test_an_improver_never_learns_a_confirm_score(tmp_path: Path) -> None:
     for verdict in secrets:
         assert f"{verdict.score:.4f}" not in model.heard
         assert f"{verdict.raw_bits:.4f}" not in model.heard
+        assert f"{verdict.select_score or 0.1234567:.4f}" not in model.heard
 
 
 @pytest.mark.slow

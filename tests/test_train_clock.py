@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import small_world
 from bellglass import tasks
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.records import Budget, Seeds
-from bellglass.steps.train import Training, train
+from bellglass.steps.train import Clock, Training, train
 
 TASK = tasks.load("stories")
 BUDGET = Budget("cpu_seconds", 3.0, 60.0)
@@ -36,6 +37,47 @@ def test_an_ordinary_set_up_is_free(tmp_path: Path) -> None:
     left, total = json.loads(result.log)
     assert (result.fault, total) == ("no_weights", 3.0)
     assert left > 2.5
+
+
+TIRED = """
+import numpy as np, glass
+from safetensors.numpy import save_file
+glass.data()
+rng, steps = np.random.default_rng(glass.args["init_seed"]), 0
+while glass.time_left()[0] > 0.1:
+    rng.normal(size=20_000)
+    steps += 1
+save_file({"drawn": rng.normal(size=4), "steps": np.array([steps])}, "out/weights.safetensors")
+"""
+
+
+def test_under_its_recorded_answers_a_training_repeats_to_the_bit(tmp_path: Path) -> None:
+    bundle = {**small_world.starter(), "trainer/train.py": TIRED.encode()}
+    budget = Budget("cpu_seconds", 0.3, 20.0)
+    glass = ProcessGlass(warm=False, home=tmp_path)
+    docs, labels = tasks.make(TASK, "train", bytes(32), 20), {"loop": "l", "generation": "1", "trial": "t"}
+
+    def again(recorded: Sequence[float] | None) -> Training:
+        seeds = Seeds(1, 2)
+        return train(glass, bundle, docs, task=TASK, seeds=seeds, budget=budget, labels=labels, recorded=recorded)
+
+    first = again(None)
+    assert first.fault is None
+    assert len(first.answers) == first.claim.steps > 2
+    assert all(0.0 <= left <= 0.3 for left in first.answers)
+    second = again(list(first.answers))
+    assert list(second.answers) == list(first.answers)
+    assert second.files == first.files
+
+
+class Idle:
+    def cpu_seconds(self) -> float:
+        return 0.0
+
+
+def test_a_question_that_was_not_recorded_is_answered_with_nothing_left() -> None:
+    clock = Clock(BUDGET, Idle(), [3.0, 1.25])  # type: ignore[arg-type]
+    assert [clock.ask()["left"] for _ in range(3)] == [3.0, 1.25, 0.0]
 
 
 HERE = "while time.process_time() < 2.5: pass"

@@ -1,0 +1,174 @@
+"""Recheck: a verdict holds when it was measured, to the bit where that is asked, and a forged one is found."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import small_world
+from typer.testing import CliRunner
+
+from bellglass import bundles, wiring
+from bellglass.bundles import starter as real_starter
+from bellglass.cli import app
+from bellglass.doors.process_glass import ProcessGlass
+from bellglass.errors import LoopFault, SetupError, UsageError
+from bellglass.ledger import Ledger
+from bellglass.lineage import Lineage
+from bellglass.ports import Glass
+from bellglass.recheck import RULE, Again, Asked, Outcome, noise_explains, prepare, recheck
+from bellglass.records import Bundle, Json, Noise
+from bellglass.steps import panel
+from bellglass.steps.generation import _gate
+from bellglass.verify import verify
+
+WORSE = {"trainer/objective.py": b"SMOOTHING = 1e7\n"}
+
+
+def decided(home: Path, first: Bundle, edit: Bundle, glass: Glass, **chosen: object) -> Path:
+    """A loop of which only the first gate was run: its successor is a clear loser, so one pair decides."""
+    folder = wiring.create(small_world.config(generations=1, **chosen), home / "loops", first)
+    with wiring.open_loop(folder, small_world.quiet(), models={"main": small_world.Tuner()}, glass=glass) as crew:
+        books, parent = crew.place.books, crew.state.champion
+        found = panel.calibrate(crew.place.lab, crew.state, crew.conditions, crew.shelf, seeds=2)
+        books.record("loop.calibrated", smallest_gain=1.0, **found)
+        books.record("generation.started", generation=1, parent=parent)
+        successor = crew.place.lineage.commit({**first, **edit}, parent, "worse")
+        kinds = sorted(crew.place.lineage.kinds(parent, successor))
+        books.record("proposal.made", generation=1, successor=successor, fault=None, note="", kinds=kinds)
+        _gate(crew, crew.state.generation(1))
+        assert crew.state.generation(1).gate["decision"] == "reject"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("decided")
+    return decided(home, small_world.starter(), WORSE, ProcessGlass(warm=False, home=home / "guests"))
+
+
+def again(folder: Path, guests: Path, asked: Asked) -> Outcome:
+    with closing(Ledger.open(folder)) as ledger:
+        case = prepare(folder, ledger, asked)
+    told: list[Again] = []
+    outcome = recheck(case, ProcessGlass(warm=False, home=guests), side_by_side=2, say=told.append)
+    assert tuple(told) == outcome.trials
+    return outcome
+
+
+def forged(folder: Path, to: Path, change: Callable[[str, Json], None]) -> Path:
+    """A copy with a ledger written anew: every hash fits, only not what it says."""
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns("loop.*"))
+    with closing(Ledger.open(folder)) as ledger, closing(Ledger.create(to)) as fresh:
+        for event in ledger.events():
+            change(event.kind, event.body)
+            fresh.append(event.kind, event.body)
+    return to
+
+
+def files(folder: Path) -> dict[str, str]:
+    found = {path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(("-shm", "-wal"))}
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def test_a_verdict_that_was_measured_holds_to_the_bit_and_nothing_is_written(loop: Path, tmp_path: Path) -> None:
+    before = files(loop)
+    outcome = again(loop, tmp_path, Asked(1, exact=True))
+    assert outcome.holds, outcome.why
+    assert [trial.trial_id for trial in outcome.trials] == ["g1-pair-0-parent", "g1-pair-0-child"]
+    assert all(trial.same and trial.same_weights for trial in outcome.trials)
+    assert outcome.gain == outcome.gain_again < 0
+    assert files(loop) == before
+
+
+def test_a_running_loop_can_be_rechecked(loop: Path, tmp_path: Path) -> None:
+    with closing(Ledger.open(loop, write=True)):
+        outcome = again(loop, tmp_path, Asked(1))
+    assert (outcome.holds, outcome.why) == (True, RULE)
+
+
+def test_a_forged_score_is_found_although_every_hash_fits(loop: Path, tmp_path: Path) -> None:
+    def flatter(kind: str, body: Json) -> None:
+        if kind == "trial.settled" and body["trial_id"] == "g1-pair-0-child":
+            body["verdict"]["score"] += 2.0  # a loser still, so the decision itself fits
+
+    folder = forged(loop, tmp_path / "forged", flatter)
+    with closing(Ledger.open(folder)) as ledger:
+        assert all(finding.ok for finding in verify(folder, ledger))
+    outcome = again(folder, tmp_path / "guests", Asked(1))
+    assert not outcome.holds
+    assert "bits apart" in outcome.why
+
+
+def test_a_forgery_smaller_than_the_noise_is_found_exactly(loop: Path, tmp_path: Path) -> None:
+    def touch(kind: str, body: Json) -> None:
+        if kind == "trial.settled" and body["trial_id"] == "g1-pair-0-parent":
+            body["verdict"]["score"] += 1e-9
+
+    outcome = again(forged(loop, tmp_path / "forged", touch), tmp_path / "guests", Asked(1, exact=True))
+    assert (outcome.holds, outcome.why) == (False, "g1-pair-0-parent is not the same to the bit")
+
+
+@pytest.mark.slow
+def test_new_seeds_say_whether_the_gain_repeats(loop: Path, tmp_path: Path) -> None:
+    outcome = again(loop, tmp_path, Asked(1, seeds=2))
+    assert outcome.holds, outcome.why
+    assert [trial.trial_id for trial in outcome.trials][::2] == ["g1-recheck-0-parent", "g1-recheck-1-parent"]
+    assert all(trial.recorded is None and trial.again is not None for trial in outcome.trials)
+
+
+def refused(folder: Path, asked: Asked, match: str, kind: type[Exception] = LoopFault) -> None:
+    with closing(Ledger.open(folder)) as ledger, pytest.raises(kind, match=match):
+        prepare(folder, ledger, asked)
+
+
+def test_a_bundle_that_the_lineage_lacks_is_one_clear_error(loop: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cut"
+    shutil.copytree(loop, folder, ignore=shutil.ignore_patterns("lineage.git"))
+    Lineage.create(folder / "lineage.git").commit(small_world.starter(), None, "starter")
+    refused(folder, Asked(1), "no commit")
+
+
+def test_what_cannot_be_rechecked_is_said_before_anything_is_trained(loop: Path, tmp_path: Path) -> None:
+    refused(loop, Asked(2), "no verdict of a gate; needed: one of 1;", UsageError)
+    refused(loop, Asked(1, seeds=2, exact=True), "new seeds", UsageError)
+
+    def older(kind: str, body: Json) -> None:
+        if kind == "trial.settled":
+            body["budget"] |= {"kind": "cpu_seconds", "amount": 3.0}
+            del body["clock"], body["verdict"]["select_score"]
+
+    folder = forged(loop, tmp_path / "older", older)
+    refused(folder, Asked(1, exact=True), "no recorded clock")
+    (folder / "secret").write_bytes(bytes(32))
+    refused(folder, Asked(1), "another secret")
+    (folder / "secret").unlink()
+    refused(folder, Asked(1), "not revealed")
+
+
+def test_a_strangers_loop_does_not_run_in_the_process_glass(loop: Path, tmp_path: Path) -> None:
+    folder = forged(loop, tmp_path / "x", lambda kind, body: body.update(host="elsewhere") if "host" in body else None)
+    with pytest.raises(SetupError, match="elsewhere"), wiring.judging_glass(folder):
+        pass
+
+
+def test_the_noise_explains_less_with_more_pairs_and_more_trainings_behind_it() -> None:
+    assert noise_explains(Noise(0.05, 3), 3, 3) == pytest.approx(5.8409 * 0.05 * (4 / 3) ** 0.5, rel=1e-4)
+    assert noise_explains(Noise(0.05, 3), 8, 8) < noise_explains(Noise(0.05, 3), 3, 3)
+    assert noise_explains(Noise(0.05, 30), 3, 3) < noise_explains(Noise(0.05, 3), 3, 3)
+
+
+@pytest.mark.slow
+def test_the_real_trainer_repeats_to_the_bit_under_its_recorded_clock(tmp_path: Path) -> None:
+    first = real_starter()
+    source = bundles.starter()["trainer/train.py"].decode()
+    slow = {"trainer/train.py": source.replace("LEARNING_RATE = 1e-3", "LEARNING_RATE = 1e-6").encode()}
+    folder = decided(tmp_path, first, slow, ProcessGlass(home=tmp_path / "guests"), virtual_clock=False)
+    said = CliRunner().invoke(app, ["recheck", folder.name, "1", "--exact", "--loops", str(folder.parent)])
+    assert (said.exit_code, said.exception) == (0, None), said.output
+    assert said.output.count("same weights") == 2
+    assert "generation 1 holds" in said.output

@@ -184,6 +184,10 @@ def interval(values: Sequence[float]) -> Interval | None:
     return mean_interval(values, CONFIDENCE) if len(values) > 1 else None
 
 
+def told(values: Sequence[float]) -> str:
+    return f"{values[0]:+.3f} (one loop)" if len(values) == 1 else interval_text(interval(values), sign="+")
+
+
 def row(plan: Plan, task: str, improver: str) -> list[str]:
     loops = finished(plan, task, improver)
     mine, randoms = gains(loops), gains(finished(plan, task, "random"))
@@ -194,8 +198,8 @@ def row(plan: Plan, task: str, improver: str) -> list[str]:
         improver,
         f"{len(loops)} of {len(plan.seeds)}"
         + (f", {len(loops) - len(mine)} without a figure" * (len(loops) > len(mine))),
-        interval_text(interval(list(mine.values())), sign="+"),
-        "–" if improver == "random" else interval_text(interval(more), sign="+"),
+        told(list(mine.values())),
+        told([] if improver == "random" else more),
         f"{adopted} of {len(loops)}" if loops else "–",
         f"{mean(facts['train_seconds'] for facts in loops.values()):.0f} s" if loops else "–",
     ]
@@ -260,7 +264,8 @@ def main() -> None:
     for number, (task, improver, seed) in enumerate([] if asked.write_only else todo[: asked.most], 1):
         facts = run_one(plan, task, improver, seed)
         print(f"{number}/{len(todo)} {task} {improver} seed {seed}: {facts['gain']} {facts['why']}", file=sys.stderr)
-        write(plan, wanted, content_root() / "tasks", page.BENCHMARKS)
+        if plan.preset == "cpu":  # a table of some of the loops is there whenever this ends
+            write(plan, wanted, content_root() / "tasks", page.BENCHMARKS)
     write(plan, wanted, content_root() / "tasks", page.BENCHMARKS)
 
 

@@ -116,7 +116,7 @@ def test_a_loop_without_a_figure_is_counted_and_not_averaged(tmp_path: Path) -> 
     plan = small_plan(tmp_path)
     facts(plan, "random", 1, 0.2)
     facts(plan, "random", 2, None)
-    assert bench.row(plan, "stories", "random")[2:4] == ["2 of 2, 1 without a figure", "–"]
+    assert bench.row(plan, "stories", "random")[2:4] == ["2 of 2, 1 without a figure", "+0.200 (one loop)"]
 
 
 def test_facts_of_other_improvers_bounds_or_starters_do_not_count(tmp_path: Path) -> None:

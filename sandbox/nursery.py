@@ -14,6 +14,7 @@ Not covered: anything that a fork inherits and a started process would not: the 
 seed of Python's hashes.
 """
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -35,9 +36,12 @@ HIGHEST_FD = 4096
 _PR_SET_DUMPABLE = 4
 
 
-def preload(role):
+def preload(role, warm):
     """The imports of glass_child.preload, and no step backwards: its threads would not survive a fork."""
-    import numpy  # noqa: F401
+    with contextlib.suppress(ImportError):
+        import numpy  # noqa: F401 cheap, so it comes to cold guests too
+    if not warm:
+        return
     import torch
 
     torch.set_num_threads(1)
@@ -122,8 +126,7 @@ def reap(pid, until):
 
 def main():
     role, driver, warm = sys.argv[1], socket.socket(fileno=int(sys.argv[2])), sys.argv[3] == "warm"
-    if warm:
-        preload(role)
+    preload(role, warm)
     gc.collect()
     gc.freeze()  # a collection in a fork would else write to every page, and so copy it
     driver.send(b'{"ready": true}')

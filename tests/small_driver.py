@@ -12,7 +12,7 @@ from bellglass.loop import run_loop
 
 def main() -> None:
     folder, guests = Path(sys.argv[1]), Path(sys.argv[2])
-    glass = ProcessGlass(warm=False, home=guests)
+    glass = ProcessGlass(warm=False, forks=True, home=guests)
     with wiring.open_loop(folder, small_world.quiet(), models={"main": small_world.Tuner()}, glass=glass) as crew:
         run_loop(crew)
 

@@ -7,6 +7,8 @@ exceptions, so that honest code lengths are known and cheating pays.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,8 +122,9 @@ def documents(count: int = 48, context: int = 64, seed: int = 1) -> Documents:
 
 
 @pytest.fixture
-def glass(tmp_path: Path) -> ProcessGlass:
-    return ProcessGlass(warm=False, home=tmp_path / "glass")
+def glass(tmp_path: Path) -> Iterator[ProcessGlass]:
+    with closing(ProcessGlass(warm=False, forks=True, home=tmp_path / "glass")) as made:
+        yield made
 
 
 def ask(

@@ -49,7 +49,7 @@ def opened(folder: Path, model: Model, surface: wiring.Surface | None = None, **
         surface or small_world.quiet(),
         overrides,
         models={"main": model},
-        glass=ProcessGlass(warm=False, home=folder.parent.parent / "guests"),
+        glass=ProcessGlass(warm=False, forks=True, home=folder.parent.parent / "guests"),
     ) as crew:
         yield crew
 

@@ -162,9 +162,8 @@ def test_a_forked_trainer_learns_the_same_weights_bit_for_bit(open_glass: Open) 
     assert made[0].claim == made[1].claim
 
 
-@pytest.mark.slow
 def test_chance_differs_between_forks_of_one_nursery(open_glass: Open) -> None:
-    glass, drawn = open_glass(warm=True), set()
+    glass, drawn = open_glass(), set()
     for _ in range(2):
         guest = glass.open(spec(memory_mb=2048))
         begin(guest, "import random, numpy; print(random.random(), numpy.random.rand())")

@@ -110,7 +110,7 @@ def check(undisturbed: dict[str, object], home: Path, chance: random.Random, mos
     assert not state.open_trials
     assert not state.open_calls
     assert guests_left(guests) == []
-    ProcessGlass(warm=False, home=guests).reap()
+    ProcessGlass(warm=False, forks=True, home=guests).reap()
     assert not any(guests.iterdir()), "a workspace was left behind"
     return kills
 

@@ -136,6 +136,7 @@ def test_races_follow_each_other_until_the_session_s_trials_are_used_and_then_co
     bill = went("raced", table, noise=NOISE, batch=2, trials=5.5)
     explored = [job.split == "select" for job in table.asked]
     assert explored == [True] * 10 + [False] * 6 + [True] * 5 + [False] * 6
+    assert "a" in chosen(table.asked[5].files), "the second heat's unchanged trainer is what the first race left"
     assert {"a", "c"} <= set(chosen(bill.champions[1].files)) & set(bill.champions[1].kept.split("+"))
     assert len(bill.champions) == 3
 

@@ -153,6 +153,7 @@ class Trial:
     wall_seconds: float
     judge_seconds: float
     log: str | None = None  # sha256 of the end of what its trainer printed
+    curves: str | None = None  # sha256 of what it reported while it trained: claims, for people
     clock: str | None = None  # sha256 of the answers to its `time_left`, where they don't follow from the budget
 
 

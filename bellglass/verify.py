@@ -120,7 +120,7 @@ def _commits(state: State) -> list[str]:
 def _blobs(state: State) -> list[str]:
     named: set[str] = set()
     for trial in state.trials.values():
-        named |= {sha for sha in (trial.weights, trial.log, trial.clock) if sha is not None}
+        named |= {sha for sha in (trial.weights, trial.log, trial.curves, trial.clock) if sha is not None}
     for gen in state.generations.values():
         named |= set(gen.logs)
     for call in state.calls.values():

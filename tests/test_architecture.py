@@ -30,7 +30,8 @@ from source_tree import (
 LAYERS = {
     0: "errors records stats variance strict_json picture bootstrap",  # vocabulary; pure
     1: "paths config tasks download ledger blobs lineage bounds state books "  # state on disk, and folds over it
-    "bundles nulls calibration owner processes weights history splits baselines summary view showing transcript lineage_picture forecast",
+    "bundles nulls calibration curves owner processes weights history splits baselines summary view showing transcript "
+    "lineage_picture forecast",
     2: "ports wire frames intake gateway examiner probe warm doors",  # protocols, frames, and what implements them
     3: "steps tripwires review verify recheck halt",  # receive ports
     4: "loop calibrating wiring foresight",

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bellglass import tasks
+from bellglass.curves import Curves
 from bellglass.errors import GuestFault
 from bellglass.ports import MEMORY_MB, Glass, Guest, GuestSpec
 from bellglass.records import Budget, Bundle, Claim, Role, Seeds
@@ -45,6 +46,7 @@ class Training:
     train_seconds: float
     wall_seconds: float
     answers: Sequence[float] = ()  # what was left, each time it asked
+    curves: bytes = b""  # what it reported while it trained: claims, for people
 
 
 class Clock:
@@ -107,6 +109,7 @@ class _Heard:
 
     bits: float | None = None
     metrics: int = 0
+    curves: Curves = field(default_factory=Curves)
     files: dict[str, bytes] = field(default_factory=dict)
     log: LogTail = field(default_factory=lambda: LogTail(LOG_TAIL_BYTES))
 
@@ -170,6 +173,7 @@ def _result(fault: GuestFault | None, heard: _Heard, clock: Clock | None, used: 
         train_seconds=round(used, 4),
         wall_seconds=round(wall_seconds, 4),
         answers=clock.answers if clock else (),
+        curves=bytes(heard.curves),
     )
 
 
@@ -215,7 +219,7 @@ def _converse(
         if isinstance(event, Request):
             _answer(guest, event, clock, docs, task)
         elif event is not None:
-            _hear(heard, event)
+            _hear(heard, event, clock)
 
 
 def _answer(guest: Guest, request: Request, clock: Clock, docs: Documents, task: Task) -> None:
@@ -228,9 +232,10 @@ def _answer(guest: Guest, request: Request, clock: Clock, docs: Documents, task:
         guest.send("reply", id=request.id, ok=True, value=None)
 
 
-def _hear(heard: _Heard, event: Event) -> None:
+def _hear(heard: _Heard, event: Event, clock: Clock) -> None:
     if isinstance(event, Metric):
         heard.metrics += 1
+        heard.curves.take(event.name, event.step, clock.used(), event.value)
         if event.name == "claim_bits":
             heard.bits = event.value
     elif isinstance(event, Log):

@@ -136,6 +136,7 @@ class Lab:
             wall_seconds=training.wall_seconds,
             judge_seconds=round(time.monotonic() - began, 4),
             log=self._books.blobs.put(training.log) if training.log else None,
+            curves=self._books.blobs.put(training.curves) if training.curves else None,
             clock=self._store_clock(order, training),
         )
 

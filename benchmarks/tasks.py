@@ -116,28 +116,35 @@ def measure(task: tasks.Task, trainer: Path, presets: list[str], seeds: int, lon
 
 def headroom_table() -> str:
     """All tasks in one table, from what was measured and written before."""
-    rows = []
-    for task in map(tasks.load, tasks.names()):
-        for name, preset in task.presets.items():
-            found = task.measured
-            starter, reference = (found.get(f"{what}_{name}") for what in ("starter", "reference"))
-            rows.append(
-                [
-                    f"`{task.name}`",
-                    f"{name}, {preset.budget.amount:g} {preset.budget.kind.replace('_', ' ')}",
-                    task.unit + (" above the floor" if task.floor == "exact" else ""),
-                    "unmeasured" if starter is None else f"{starter:.3f}",
-                    _or_dash(found.get(f"noise_{name}")),
-                    "–" if reference is None else f"{reference:.3f}, {found.get(f'reference_mb_{name}', 0):.1f} MB",
-                    _or_dash(None if reference is None or starter is None else starter - reference),
-                    f"{preset.weights_mb:g} MB",
-                ]
-            )
-    head = ["task", "preset", "score", "starter", "noise (sd over seeds)", "reference", "headroom", "size cap"]
-    how = "; ".join(
-        sorted({f"`{task.measured['command']}`" for task in map(tasks.load, tasks.names()) if task.measured})
+    loaded = [tasks.load(name) for name in tasks.names()]
+    rows = [_headroom(task, preset) for task in loaded for preset in task.presets.values()]
+    head = ["task", "preset", "score", "starter", "steps", "noise", "judge", "reference", "headroom", "size cap"]
+    how = "; ".join(f"`{task.measured['command']}`" for task in loaded if task.measured)
+    return (
+        f"Command: `python benchmarks/tasks.py --table`, after {how}, each again with `--reference`. Noise: standard "
+        f"deviation over seeds. Judge: CPU-seconds to score `select` once.\n\n{page.table(head, rows)}"
     )
-    return f"Command: `python benchmarks/tasks.py --table`, after {how}.\n\n{page.table(head, rows)}"
+
+
+def _headroom(task: tasks.Task, preset: tasks.Preset) -> list[str]:
+    found = task.measured
+    starter, noise, judge, reference, size = (
+        found.get(f"{what}_{preset.name}")
+        for what in ("starter", "noise", "judge_cpu_seconds", "reference", "reference_mb")
+    )
+    gap = None if reference is None or starter is None else starter - reference
+    return [
+        f"`{task.name}`",
+        f"{preset.name}, {preset.budget.amount:g} {preset.budget.kind.replace('_', ' ')}",
+        task.unit + (" above the floor" if task.floor == "exact" else ""),
+        "unmeasured" if starter is None else f"{starter:.3f}",
+        str(found.get(f"steps_{preset.name}", "–")),
+        _or_dash(noise),
+        "–" if judge is None else f"{judge:.2f}",
+        _or_dash(reference) + ("" if size is None else f" ({size:.1f} MB)"),
+        _or_dash(gap),
+        f"{preset.weights_mb:g} MB",
+    ]
 
 
 def _or_dash(value: float | None) -> str:
@@ -187,7 +194,7 @@ def write(task: tasks.Task, found: dict) -> None:
         file.write("\n".join(lines) + "\n")
 
 
-def main() -> None:
+def words() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", nargs="?", choices=tasks.names())
     parser.add_argument("--presets", default="tiny,cpu")
@@ -198,7 +205,11 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the figures into task.toml")
     parser.add_argument("--table", action="store_true", help="write the table of docs/benchmarks.md")
     parser.add_argument("--lab", action="store_true", help="write the table of docs/labs/lucky-runs.md")
-    asked = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    asked = words().parse_args()
     if asked.table:
         page.put(page.BENCHMARKS, "tasks", headroom_table())
     if asked.task is None:

@@ -24,15 +24,15 @@ from bellglass.recheck import RULE, Again, Asked, Outcome, noise_explains, prepa
 from bellglass.records import Bundle, Json, Noise
 from bellglass.steps import panel
 from bellglass.steps.generation import _gate
-from bellglass.verify import verify
+from bellglass.verify import rejudge, verify
 
 WORSE = {"trainer/objective.py": b"SMOOTHING = 1e7\n"}
 
 
-def decided(home: Path, first: Bundle, edit: Bundle, glass: Glass, **chosen: object) -> Path:
+def decided(home: Path, first: Bundle, edit: Bundle, through: Glass, **chosen: object) -> Path:
     """A loop of which only the first gate was run: its successor is a clear loser, so one pair decides."""
     folder = wiring.create(small_world.config(generations=1, **chosen), home / "loops", first)
-    with wiring.open_loop(folder, small_world.quiet(), models={"main": small_world.Tuner()}, glass=glass) as crew:
+    with wiring.open_loop(folder, small_world.quiet(), models={"main": small_world.Tuner()}, glass=through) as crew:
         books, parent = crew.place.books, crew.state.champion
         found = panel.calibrate(crew.place.lab, crew.state, crew.conditions, crew.shelf, seeds=2)
         books.record("loop.calibrated", smallest_gain=1.0, **found)
@@ -111,6 +111,21 @@ def test_a_forgery_smaller_than_the_noise_is_found_exactly(loop: Path, tmp_path:
 
     outcome = again(forged(loop, tmp_path / "forged", touch), tmp_path / "guests", Asked(1, exact=True))
     assert (outcome.holds, outcome.why) == (False, "g1-pair-0-parent is not the same to the bit")
+
+
+def test_judging_the_stored_weights_again_finds_both_scores_of_a_gates_trial(loop: Path, tmp_path: Path) -> None:
+    def flatter(kind: str, body: Json) -> None:
+        if kind == "trial.settled" and body["trial_id"] == "g1-pair-0-child":
+            body["verdict"]["select_score"] -= 0.01
+
+    glass = ProcessGlass(warm=False, home=tmp_path / "guests")
+    with closing(Ledger.open(forged(loop, tmp_path / "forged", flatter))) as ledger:
+        found = {finding.what: finding for finding in rejudge(ledger.folder, ledger, glass)}
+    assert {what: finding.ok for what, finding in found.items()} == {
+        "rejudge g1-pair-0-parent": True,
+        "rejudge g1-pair-0-child": False,
+    }
+    assert all("on select" in finding.found for finding in found.values())
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from bellglass import __version__, cli_check, cli_decide, cli_look, cli_start
+from bellglass import __version__, cli_check, cli_decide, cli_export, cli_look, cli_start
 from bellglass.errors import BellglassError
 from bellglass.lineage import visible
 
@@ -29,6 +29,7 @@ for panel, commands in (
 ):
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(cli_export.export, name="export", rich_help_panel="Look")
 app.add_typer(cli_check.image, name="image", rich_help_panel="Check")
 
 

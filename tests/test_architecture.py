@@ -30,12 +30,12 @@ from source_tree import (
 LAYERS = {
     0: "errors records stats variance strict_json picture bootstrap",  # vocabulary; pure
     1: "paths config tasks download ledger blobs lineage bounds state books "  # state on disk, and folds over it
-    "bundles nulls calibration curves owner processes weights history splits baselines summary view showing transcript "
-    "lineage_picture forecast",
+    "bundles nulls calibration curves owner processes weights history splits baselines summary conclusions view showing transcript "
+    "lineage_picture forecast notebook table_files",
     2: "ports wire frames intake gateway examiner probe warm doors",  # protocols, frames, and what implements them
     3: "steps tripwires review verify recheck halt",  # receive ports
     4: "loop calibrating wiring foresight",
-    5: "cli cli_start cli_look cli_decide cli_check cli_options console review_console doctor __main__",
+    5: "cli cli_start cli_look cli_decide cli_export cli_check cli_options console review_console doctor report report_text compare web __main__",
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
 

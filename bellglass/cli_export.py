@@ -1,0 +1,27 @@
+"""Commands that hand a loop's data to other programs: export csv. They read, and never take a loop's lock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bellglass.cli_options import LoopName, Loops
+
+export = typer.Typer(help="A loop's data for other programs.", no_args_is_help=True)
+
+
+@export.command("csv")
+def csv(
+    loop: LoopName = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder. Default: csv in the loop's.")] = None,
+    loops: Loops = None,
+) -> None:
+    """Generations, trials and curves as CSV files."""
+    import bellglass
+    from bellglass import table_files
+
+    found = bellglass.open(loop, loops=loops)
+    for file in table_files.write(found, output or found.folder / "csv"):
+        typer.echo(file)

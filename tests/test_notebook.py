@@ -1,0 +1,96 @@
+"""The read-only view and the CSV files: the same numbers as the page, the loop left alone."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from pathlib import Path
+
+import made_loop
+import pytest
+
+import bellglass
+from bellglass import table_files
+from bellglass.blobs import Blobs
+from bellglass.curves import Curves
+from bellglass.errors import UsageError
+from bellglass.notebook import Loop
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_loop.write(tmp_path_factory.mktemp("made"), 6, texts=True)
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("loop.db-"))
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_loop_is_found_by_name_id_and_folder(folder: Path) -> None:
+    name = folder.name
+    for wanted in (name, folder, None):
+        assert bellglass.open(wanted, loops=folder.parent).folder.name == name
+    with pytest.raises(UsageError):
+        bellglass.open("no-such-loop", loops=folder.parent)
+
+
+def test_looking_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    before = files_of(folder)
+    loop = bellglass.open(folder)
+    _ = loop.document, loop.trials, loop.final, loop.diff(1), loop.session(1), loop.bundle(), repr(loop)
+    table_files.write(loop, tmp_path)
+    assert files_of(folder) == before
+
+
+def test_trials_are_the_ledgers(folder: Path) -> None:
+    loop = Loop(folder)
+    assert [trial["id"] for trial in loop.trials] == list(loop.state.trials)
+    for row, trial in zip(loop.trials, loop.state.trials.values(), strict=True):
+        assert row["fault"] == trial.fault
+        assert row["score"] == (None if trial.verdict is None else pytest.approx(trial.verdict.score, abs=1e-5))
+
+
+def test_the_champion_and_each_successor_can_be_read(folder: Path) -> None:
+    loop = Loop(folder)
+    assert any(path.startswith("trainer/") for path in loop.bundle())
+    assert loop.bundle(1) == dict(loop._shown.lineage.read(loop.state.generations[1].successor))
+    with pytest.raises(UsageError, match="no successor"):
+        loop.bundle(99)
+
+
+def test_curves_are_what_the_trainer_reported(folder: Path) -> None:
+    loop, curves = Loop(folder), Curves()
+    for step in range(5):
+        curves.take("loss", step, step / 10, 3.0 - step / 10)
+    trial_id = next(iter(loop.state.trials))
+    assert loop.curves(trial_id) == {}
+    object.__setattr__(loop.state.trials[trial_id], "curves", Blobs(folder / "blobs").put(bytes(curves)))
+    assert [point[2] for point in loop.curves(trial_id)["loss"]] == [3.0, 2.9, 2.8, 2.7, 2.6]
+    with pytest.raises(UsageError, match="no such trial"):
+        loop.curves("g99-nothing")
+
+
+def test_csv_files_hold_the_numbers_of_the_page(folder: Path, tmp_path: Path) -> None:
+    loop = Loop(folder)
+    generations, trials, _ = table_files.write(loop, tmp_path / "new")
+    rows = read(generations)
+    assert [int(row["n"]) for row in rows] == [gen["n"] for gen in loop.generations]
+    for row, gen in zip(rows, loop.generations, strict=True):
+        assert row["trainer"] == gen["trainer"]
+        assert row["raw_mean"] == ("" if gen["raw"] is None else str(gen["raw"]["mean"]))
+        assert row["train_seconds"] == str(gen["cost"]["train_seconds"])
+        for skill, value in gen["skills"].items():
+            assert row[f"skill_{skill}"] == str(value)
+    assert [row["id"] for row in read(trials)] == list(loop.state.trials)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2+3", "@sum", "\tx"])
+def test_no_text_of_a_guest_becomes_a_formula(text: str) -> None:
+    assert table_files._cell(text) == f"'{text}"
+    assert table_files._cell(-1.5) == -1.5

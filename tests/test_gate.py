@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bellglass.records import GateDecision, Noise
+from bellglass.stats import sample_sd, t_cdf, t_quantile
 from bellglass.steps import gate
 from bellglass.steps.gate import Rules
 
@@ -185,3 +188,102 @@ def test_more_noise_hides_larger_gains() -> None:
     assert 0.05 < quiet < 0.2
     assert loud == pytest.approx(2 * quiet)
     assert gate.smallest_gain(replace(RULES, max_pairs=3)) > quiet
+
+
+def bound(pairs: list[tuple[float, float]], rules: Rules) -> tuple[float, float, float]:
+    """Mean gain, its standard error, its degrees of freedom: docs/statistics.md once more, written from the page."""
+    gains = [parent - child for parent, child in pairs]
+    weight, n = min(2, rules.noise.df), len(gains)
+    centre = sum(gains) / n
+    squares = sum((gain - centre) ** 2 for gain in gains)
+    variance = (weight * 2 * rules.noise.sd**2 + squares) / (weight + n - 1)
+    return centre, (variance / n) ** 0.5, weight + n - 1
+
+
+def clear_at(pairs: list[tuple[float, float]], rules: Rules) -> list[int]:
+    """Every look at which these pairs are over the bound, had the gate not stopped before."""
+    found = []
+    for look in rules.looks:
+        centre, error, df = bound(pairs[:look], rules)
+        if centre > t_quantile(1 - rules.error / len(rules.looks), df) * error:
+            found.append(look)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("error", "max_pairs", "calibrated"), [(0.025, 3, 1), (0.0012, 8, 3), (0.4, 9, 7), (0.01, 25, 2)]
+)
+def test_all_looks_of_a_decision_together_spend_no_more_than_its_error(
+    error: float, max_pairs: int, calibrated: int
+) -> None:
+    rules = Rules(error, Noise(0.05, calibrated), max_pairs)
+    pairs, spent = pairs_of([50.0 + 0.0001 * (k % 3) for k in range(max_pairs)]), 0.0
+    for n in range(1, max_pairs + 1):
+        decision = gate.decide(pairs[:n], rules)
+        if decision.decision == "adopt":
+            assert decision.gain is not None
+            centre, se, df = bound(pairs[:n], rules)
+            spent += 1.0 - t_cdf((centre - decision.gain.low) / se, df)
+    assert 0.99 * error < spent <= error * (1 + 1e-6)
+
+
+def no_score_twice(thousandths: list[int]) -> list[float]:
+    return [gain / 1000 + 0.0001 * k + 0.00003 for k, gain in enumerate(thousandths)]
+
+
+CLOSE = st.lists(st.integers(-100, 300), min_size=8, max_size=8).map(no_score_twice)
+ALIKE = st.lists(st.integers(-60, 60), min_size=8, max_size=8).map(no_score_twice)
+
+
+@given(gains=CLOSE, seeking=st.booleans(), calibrated=st.integers(1, 9))
+def test_giving_up_early_never_turns_into_an_adoption(gains: list[float], seeking: bool, calibrated: int) -> None:
+    rules = replace(RULES, noise=Noise(0.05, calibrated), seeks_equality=seeking)
+    pairs = pairs_of(gains)
+    decision = play(pairs, rules)
+    if decision.decision == "adopt":
+        assert clear_at(pairs, rules)[0] == len(decision.parent_scores)
+
+
+@given(gains=CLOSE)
+def test_all_that_clears_a_look_before_it_is_given_up_is_adopted(gains: list[float]) -> None:
+    decision, clear = play(pairs_of(gains)), clear_at(pairs_of(gains), RULES)
+    assert (decision.decision == "adopt") == bool(clear and len(decision.parent_scores) >= clear[0])
+
+
+@given(gains=CLOSE, look=st.sampled_from(RULES.looks))
+def test_a_child_and_its_mirror_are_never_both_adopted(gains: list[float], look: int) -> None:
+    words = [gate.decide(pairs_of([sign * gain for gain in gains[:look]]), RULES).decision for sign in (1, -1)]
+    assert words.count("adopt") <= 1
+
+
+@given(gains=ALIKE, max_pairs=st.integers(3, 8))
+def test_equal_means_that_neither_side_may_be_better_by_the_noise(gains: list[float], max_pairs: int) -> None:
+    rules = replace(RULES, seeks_equality=True, max_pairs=max_pairs)
+    decision = play(pairs_of(gains), rules)
+    if decision.decision == "equal":
+        n = len(decision.parent_scores)
+        assert n in rules.looks
+        centre, se, df = bound(pairs_of(gains)[:n], rules)
+        reach = t_quantile(1 - 0.05 / len(rules.looks), df) * se
+        assert -0.05 < centre - reach < centre + reach < 0.05
+
+
+def test_the_worked_example_of_the_page_is_what_the_gate_says() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "statistics.md").read_text()
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"(?m)^\| \d.*", page)]
+    noise = Noise(sample_sd([2.507, 2.561, 2.473, 2.527]), 3)
+    rules = Rules(gate.spend(0.05, 2), noise, 8)
+    assert f"*s₀* = {noise.sd:.5f}" in page
+    assert f"= {2 * noise.sd**2:.6f}" in page
+    assert f"0.05/6/3 = {rules.error / 3:.5f}" in page
+    pairs = [(float(line[1]), float(line[2])) for line in lines]
+    for n in range(1, len(pairs) + 1):
+        centre, se, df = bound(pairs[:n], rules)
+        own = f"{sample_sd([a - b for a, b in pairs[:n]]) ** 2:.6f}" if n > 1 else "–"
+        over = t_quantile(1 - rules.error / 3, df)
+        decision = gate.decide(pairs[:n], rules)
+        says = [f"{centre:.4f}", own, f"{se**2 * n:.6f}", f"{df}", f"{centre / se:.2f}", f"{over:.2f}"]
+        assert lines[n - 1][3:] == [*says, decision.decision]
+        assert decision.gain is not None
+        assert decision.gain.low == pytest.approx(centre - over * se)
+    assert f"`{decision.why}`" in page

@@ -108,17 +108,17 @@ def lines(body: Json, unit: str) -> Iterator[str]:
     noise, parts, conditions = Noise(**body["noise"]), body["parts"], Conditions(**body["conditions"])
     yield f"noise          {noise.sd:.4f} {unit}: how far one training's score spreads over seeds"
     yield f"               {noise.df} degrees of freedom, from {len(body['scores'])} trainings of the starter"
-    yield f"  of which     {parts['initialisation']:.4f} by initialisation, {parts['data_order']:.4f} by data order, "
+    yield f"  of which     {parts['initialisation']:.4f} by initialisation, {parts['data_order']:.4f} by data order,"
     yield f"               {parts['rest']:.4f} by neither alone (timing, and what the two do together)"
     yield f"documents      {body['document_se']:.4f}: sampling error of one score; parent and child share theirs"
-    yield "pairing        unpaired over paired variance of a gain (95%)"
+    yield "pairing        unpaired over paired variance of a gain (95%); pairs of the gate also share their moment"
     for name, found in parts["pairing"].items():
         yield f"  {name:<12} {_ratio_text(found)}  {found['about']}"
     yield (
         f"smallest gain  {body['smallest_gain']:.4f}: seen in 4 of 5 cases within {parts['max_pairs']} pairs, in "
         "generation 1, when pairing does not help"
     )
-    yield f"a trial        {body['trial_seconds']:.1f} s of wall time; speed reference {conditions.speed_ms:.0f} ms"
+    yield f"a trial        {body['trial_seconds']:.1f} s of wall time; speed reference {conditions.speed_ms:.2f} ms"
     hour = 3600.0 / parts["pair_seconds"]
     none, small = parts["pairs_no_better"], parts["pairs_smallest_gain"]
     yield (

@@ -66,14 +66,12 @@ class Planted:
 
 
 def fit(slope: Mapping[tuple[float, int], float]) -> Planted:
-    """Least squares with a level for each seed, so that luck which a seed brings to all budgets is taken off the slope.
+    """Least squares; every seed has every budget, so the luck that a seed brings to all of them bends nothing.
 
     The noise is that of one training at the starter's own budget over seeds: what a loop calibrates to.
     """
-    seeds = sorted({seed for _, seed in slope})
-    rows = [[math.log(f), math.log(f) ** 2, *(float(seed == s) for s in seeds)] for f, seed in slope]
-    solved = np.linalg.lstsq(np.array(rows), np.array(list(slope.values())), rcond=None)[0]
-    linear, bend = float(solved[0]), float(solved[1])
+    logs = [math.log(factor) for factor, _ in slope]
+    bend, linear, _ = (float(value) for value in np.polyfit(logs, list(slope.values()), 2))
     curve = Planted(linear, bend, 0.0)
     levelled = [score - curve.worse(math.log(f)) for (f, _), score in slope.items()]
     return Planted(linear, bend, float(np.std(levelled, ddof=1)))

@@ -126,7 +126,8 @@ FOUND = Calibration(CONDITIONS, Noise(0.04, 14), (3.1, 3.2, 3.15, 3.12), 0.02, 4
 def test_what_a_stored_calibration_said_before_is_compared(tmp_path: Path) -> None:
     with opened(begin(tmp_path / "loops")) as crew:
         assert calibrating._before(crew, FOUND) == ""
-        crew.shelf.keep(replace(FOUND, conditions=crew.conditions, noise=Noise(0.041, 14)))
+        file = crew.shelf.keep(replace(FOUND, conditions=crew.conditions, noise=Noise(0.041, 14)))
+        assert file.parent == tmp_path / "loops" / "calibrations", "where loops look for it"
         assert calibrating._before(crew, FOUND).endswith("was stored for the same conditions: replaced")
         crew.shelf.keep(replace(FOUND, conditions=crew.conditions, noise=Noise(0.4, 14)))
         assert "chance alone sets them so far apart" in calibrating._before(crew, FOUND)

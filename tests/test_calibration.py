@@ -13,6 +13,7 @@ from bellglass.records import Budget, Noise, Seeds, Trial, Verdict
 from bellglass.state import State
 from bellglass.steps import panel
 from bellglass.steps.trial import seeds_of
+from bellglass.variance import components
 
 CONDITIONS = Conditions("stories", "tiny", "cpu_seconds 3", "cpu", "process", "abc", "def", "docs", speed_ms=100.0)
 FOUND = Calibration(CONDITIONS, Noise(0.04, 3), (3.1, 3.2, 3.15, 3.12), 0.02, 4.5, {})
@@ -69,6 +70,14 @@ def test_a_panel_of_scores_becomes_noise() -> None:
     found = panel.from_panel(CONDITIONS, [trial("cal-0x0", 3.0), trial("cal-1x1", 3.2), trial("cal-2x2", 3.4)])
     assert found.noise.sd == pytest.approx(0.2)
     assert (found.noise.df, found.trial_seconds, found.document_se) == (2, 5.0, pytest.approx(0.02))
+
+
+def test_a_whole_grid_of_scores_becomes_noise_and_null_edits_do_not() -> None:
+    table = [[3.0, 3.2, 3.1], [3.4, 3.5, 3.3], [2.9, 3.3, 3.0]]
+    grid = [trial(f"cal-{i}x{j}", table[i][j]) for i in range(3) for j in range(3)]
+    edits = [trial(f"cal-{k}x{k}-draw", 9.0 + k) for k in range(3)]
+    assert panel.from_panel(CONDITIONS, grid).noise == components(table).noise == panel.spread([*edits, *grid])
+    assert panel.spread(grid).df > 2
 
 
 @pytest.mark.parametrize("scores", [[3.0, None, 3.1], [3.0, 3.0, 3.0]])

@@ -3,7 +3,9 @@
 Row k of the grid and the null edits on its diagonal are asked for together, so that an edit is trained near in time to
 the starter it is paired with. What is settled is not run again: an interrupted calibration goes on at its next row.
 
-Not covered: trials here are judged without the proof, so a pair of the gate takes a little longer than two of them.
+Not covered: the gate trains parent and child at the same moment, here an edit only comes soon after: where a machine's
+speed wanders, pairing helps the gate more than is measured here. And trials here are judged without the proof, so a
+pair of the gate takes a little longer than two of them.
 """
 
 from __future__ import annotations

@@ -121,8 +121,9 @@ def headroom_table() -> str:
     head = ["task", "preset", "score", "starter", "steps", "noise", "judge", "reference", "headroom", "size cap"]
     how = "; ".join(f"`{task.measured['command']}`" for task in loaded if task.measured)
     return (
-        f"Command: `python benchmarks/tasks.py --table`, after {how}, each again with `--reference`. Noise: standard "
-        f"deviation over seeds. Judge: CPU-seconds to score `select` once.\n\n{page.table(head, rows)}"
+        f"Command: `python benchmarks/tasks.py --table`, after {how}; where a reference stands, again with "
+        f"`--reference`. Noise: standard deviation over seeds. Judge: CPU-seconds to score `select` once.\n\n"
+        f"{page.table(head, rows)}"
     )
 
 

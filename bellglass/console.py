@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from bellglass.compare import Group as Alike
 from bellglass.ledger import Event
 from bellglass.records import Interval, Json
 from bellglass.splits import looks_line
@@ -265,3 +266,43 @@ def print_summary(state: State, out: Console | None = None) -> None:
         console.print(Text(line), soft_wrap=not console.is_terminal)
     for line in about_improvers(state):
         console.print(Text(line, style="dim"), soft_wrap=not console.is_terminal)
+
+
+def print_comparison(found: Sequence[Json], groups: Sequence[Alike], cautions: Sequence[str]) -> None:
+    """Loops as rows; below them the means of those that are of one kind."""
+    console = Console(file=sys.stdout, highlight=False)
+    if not console.is_terminal and console.width < 100:
+        console.width = 100
+    narrow = console.width < NARROW
+    table = Table(
+        title="bits per target, lower is better", title_justify="left", show_edge=not narrow, pad_edge=not narrow
+    )
+    for name in ("loop", "improver", "adopted", "starter", "champion", "final gain", "trained", "end"):
+        table.add_column(name, overflow="fold", no_wrap=name == "loop")
+    for row in found:
+        table.add_row(*(escape(cell) for cell in _comparison_cells(row)))
+    console.print(table)
+    for group in groups:
+        if group.gain is not None:
+            over = f"over {group.gain.n} of {group.loops} loops"
+            told = Text(f"{group.kind}: final gain {interval_text(group.gain, sign='+')} {over}")
+            console.print(told, soft_wrap=not console.is_terminal)
+    for line in cautions:
+        console.print(Text(line, style="dim"), soft_wrap=not console.is_terminal)
+
+
+def _comparison_cells(row: Json) -> list[str]:
+    def bits(found: Json) -> str:
+        return "–" if found is None else f"{found['mean']:.3f}"
+
+    gain = row["final_gain"]
+    return [
+        row["loop"],
+        row["improver"],
+        f"{row['adopted']} of {row['generations']}",
+        bits(row["starter"]),
+        bits(row["champion"]),
+        "–" if gain is None else interval_text(Interval(**gain), sign="+"),
+        f"{row['train_seconds']:.0f} s",
+        "still open" if row["ended"] is None else str(row["ended"]),
+    ]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from bellglass import baselines, splits, summary
+from bellglass.conclusions import conclusions
 from bellglass.records import Cost, Interval, Json, Trial
 from bellglass.state import Generation, State
 from bellglass.stats import mean_interval
@@ -71,6 +72,7 @@ def document(state: State, about: About | None = None) -> Json:
         "looks": splits.looks(state) if state.created else None,
         "oversight": oversight(state),
         "said": summary.about_improvers(state) if state.config else [],
+        "conclusions": conclusions(state),
         "missing": [*about.missing, *missing(state)],
     }
 

@@ -30,12 +30,14 @@ from source_tree import (
 LAYERS = {
     0: "errors records stats variance strict_json picture bootstrap",  # vocabulary; pure
     1: "paths config tasks download ledger blobs lineage bounds state books "  # state on disk, and folds over it
-    "bundles nulls calibration curves owner processes weights history splits baselines summary conclusions view showing transcript "
-    "lineage_picture forecast notebook table_files",
+    "bundles nulls calibration curves owner processes weights history splits baselines "
+    "summary conclusions view compare showing transcript "
+    "lineage_picture forecast notebook table_files following recording",
     2: "ports wire frames intake gateway examiner probe warm doors",  # protocols, frames, and what implements them
-    3: "steps tripwires review verify recheck halt",  # receive ports
+    3: "steps tripwires review deciding verify recheck halt",  # receive ports
     4: "loop calibrating wiring foresight",
-    5: "cli cli_start cli_look cli_decide cli_export cli_check cli_options console review_console doctor report report_text compare web __main__",
+    5: "cli cli_start cli_look cli_report cli_decide cli_export cli_check cli_options cli_watch console review_console "
+    "doctor report report_text web __main__",
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
 
@@ -49,9 +51,23 @@ THIRD_PARTY = {
     "openai",
     "optuna",
     "httpx",
+    "starlette",
+    "uvicorn",
 }  # all that bellglass imports
-ONE_IMPORTER = {"docker", "litellm", "wandb", "optuna", "starlette", "ray"}
-NEVER_LOADED_BY_IMPORTING = {"torch", "lightning", "litellm", "docker", "wandb", "sklearn", "openai", "httpx", "optuna"}
+ONE_IMPORTER = {"docker", "litellm", "wandb", "optuna", "starlette", "uvicorn", "ray"}
+NEVER_LOADED_BY_IMPORTING = {
+    "torch",
+    "lightning",
+    "litellm",
+    "docker",
+    "wandb",
+    "sklearn",
+    "openai",
+    "httpx",
+    "optuna",
+    "starlette",
+    "uvicorn",
+}
 INSIDE = {  # what goes inside the glass, and what it may import beside the standard library and its own files
     "agent": {"glass"},
     "sandbox": set(),

@@ -184,6 +184,8 @@ def test_the_wheel_holds_bellglass_with_its_content_and_nothing_else(copy: Path,
             inside = Path(content) / path.relative_to(ROOT)
             if path.is_file() and "__pycache__" not in path.parts:
                 assert inside.read_bytes() == path.read_bytes(), inside
+    for path in (ROOT / "bellglass" / "web" / "static").iterdir():
+        assert (Path(place).parent / "web" / "static" / path.name).read_bytes() == path.read_bytes(), path.name
     assert (Path(content) / "Dockerfile").is_file()
     assert not any((Path(content) / name).exists() for name in ("tests", "pyproject.toml", "bellglass"))
 

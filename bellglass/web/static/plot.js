@@ -1,0 +1,181 @@
+// What all charts share: the frame with its scales, shapes for decisions, and a figure that has a table beside it, can be
+// read with the arrow keys and is drawn again when its width changes.
+"use strict";
+(function (bg) {
+  const { h, s } = bg;
+
+  // The next smaller of 1, 2, 5 times a power of ten.
+  function step(rough) {
+    const power = 10 ** Math.floor(Math.log10(rough));
+    return [5, 2, 1].map((f) => f * power).find((f) => f <= rough * 1.0000001) || power;
+  }
+
+  function ticks(lo, hi, most) {
+    const by = step((hi - lo) / most);
+    const first = Math.ceil(lo / by - 1e-9);
+    const last = Math.floor(hi / by + 1e-9);
+    const digits = Math.max(0, -Math.floor(Math.log10(by) + 1e-9));
+    return Array.from({ length: Math.max(0, last - first + 1) }, (_, k) => [(first + k) * by, digits]);
+  }
+
+  // Where a column and a value stand. `values` set the scale; anything beyond is drawn at the edge.
+  bg.frame = (options) => {
+    const { width, height, count, values } = options;
+    const box = { left: 52, right: 16, top: 12, bottom: 30, ...options.box };
+    const known = values.filter(bg.known);
+    let lo = known.length ? Math.min(...known.slice(0, 5e4)) : 0;
+    let hi = known.length ? Math.max(...known.slice(0, 5e4)) : 1;
+    const room = (hi - lo) * 0.07 || Math.max(0.05, Math.abs(hi) * 0.05);
+    lo -= options.zero && lo >= 0 ? lo : room;
+    hi += room;
+    const column = (width - box.left - box.right) / Math.max(1, count);
+    const y = (value) => box.top + ((hi - Math.min(hi, Math.max(lo, value))) / (hi - lo)) * (height - box.top - box.bottom);
+    const svg = s("svg", { width, height, viewBox: "0 0 " + width + " " + height, "aria-hidden": "true" });
+    const frame = { svg, width, height, box, column, lo, hi, y, x: (i) => box.left + column * (i + 0.5) };
+    frame.size = Math.max(1.6, Math.min(6, column / 2.6));
+    frame.add = (...nodes) => (nodes.flat(9).forEach((node) => node && svg.append(node)), frame);
+    return frame;
+  };
+
+  bg.yAxis = (f, most = 5, write = bg.num) => {
+    for (const [value, digits] of ticks(f.lo, f.hi, most)) {
+      f.add(
+        s("line", { class: "grid", x1: f.box.left, x2: f.width - f.box.right, y1: f.y(value), y2: f.y(value) }),
+        s("text", { x: f.box.left - 9, y: f.y(value) + 4, "text-anchor": "end" }, write(value, digits)),
+      );
+    }
+  };
+
+  // Generations along the bottom, as many as there is room for.
+  bg.xAxis = (f, names, word) => {
+    const every = Math.max(1, Math.ceil(52 / f.column));
+    const nice = every === 1 ? 1 : [2, 5, 10, 20, 25, 50, 100, 200, 250, 500].find((n) => n >= every) || 1000;
+    names.forEach((name, i) => {
+      if (i % nice === 0 || (i === 0 && nice > 1)) {
+        f.add(s("text", { x: f.x(i), y: f.height - 10, "text-anchor": "middle" }, i === 0 && f.column < 46 ? "0" : name));
+      }
+    });
+    if (word) f.add(s("text", { x: f.box.left - 9, y: f.height - 10, "text-anchor": "end" }, word));
+  };
+
+  // One shape per meaning; colour never stands alone.
+  bg.shape = (kind, x, y, r = 6) => {
+    const at = (path, name) => s("path", { d: path, class: name });
+    switch (kind) {
+      case "starter":
+      case "adopted":
+        return s("circle", { cx: x, cy: y, r, class: "full" });
+      case "rejected":
+        return s("rect", { x: x - r * 0.85, y: y - r * 0.85, width: r * 1.7, height: r * 1.7, class: "open" });
+      case "unchanged":
+        return at(`M${x} ${y - r}v${r * 2}`, "line");
+      case "inherited":
+        return at(`M${x} ${y - r}L${x + r} ${y + r * 0.8}H${x - r}Z`, "full");
+      case "not inherited":
+        return at(`M${x} ${y - r}L${x + r} ${y + r * 0.8}H${x - r}Z`, "open");
+      case "claim":
+        return at(`M${x} ${y - r}l${r} ${r} ${-r} ${r} ${-r} ${-r}z`, "said");
+      case "failed":
+      case "failed boot check":
+        return at(`M${x - r * 0.8} ${y - r * 0.8}l${r * 1.6} ${r * 1.6}m0 ${-r * 1.6}l${-r * 1.6} ${r * 1.6}`, "cross");
+      case "alarm":
+        return at(`M${x} ${y - r}L${x + r} ${y + r * 0.8}H${x - r}ZM${x} ${y - r * 0.35}v${r * 0.6}`, "alarmed");
+      default: // under way
+        return s("circle", { cx: x, cy: y, r: r * 0.85, class: "dash" });
+    }
+  };
+  bg.whisker = (x, low, high, half) =>
+    s("path", { class: "thin", d: `M${x} ${low}V${high}M${x - half} ${low}h${half * 2}M${x - half} ${high}h${half * 2}` });
+  bg.icon = (kind, r = 5.5) => s("svg", { width: 14, height: 14, viewBox: "0 0 14 14", "aria-hidden": "true" }, bg.shape(kind, 7, 7, r));
+  bg.mark = (kind, words) => h("span", { class: "mark" }, bg.icon(kind), words);
+  bg.legend = (...entries) =>
+    h("div", { class: "legend" }, entries.filter(Boolean).map(([icon, words]) => h("span", {}, typeof icon === "string" ? bg.icon(icon) : icon, words)));
+  bg.swatch = (name, shape = "line") =>
+    s("svg", { width: 22, height: 12, "aria-hidden": "true" }, shape === "band"
+      ? s("rect", { x: 0, y: 1, width: 22, height: 10, class: name })
+      : s("line", { x1: 0, x2: 22, y1: 6, y2: 6, class: name }));
+
+  // An interval as a bar on a line with a zero, for tables.
+  bg.bar = (interval, reach, width = 132) => {
+    if (!interval) return h("span", { class: "soft" }, "–");
+    const x = (value) => width / 2 + (Math.max(-reach, Math.min(reach, value)) / reach) * (width / 2 - 7);
+    const low = interval.low ?? interval.mean;
+    const high = interval.high ?? interval.mean;
+    return s(
+      "svg",
+      { width, height: 18, role: "img", "aria-label": bg.interval(interval, 3, bg.plus) },
+      s("line", { x1: 0, x2: width, y1: 9, y2: 9, class: "grid" }),
+      s("line", { x1: width / 2, x2: width / 2, y1: 1, y2: 17, class: "hint" }),
+      s("line", { x1: x(low), x2: x(high), y1: 9, y2: 9, class: "line" }),
+      s("circle", { cx: x(interval.mean), cy: 9, r: 4, class: low > 0 ? "full" : "open" }),
+    );
+  };
+
+  // A figure: caption, chart, table twin. `draw(width)` gives a frame; columns answer to pointer and arrow keys.
+  const tables = new Set(); // figures that a person has switched to their table; kept when the page is drawn again
+  bg.figure = (o) => {
+    const canvas = h("div", { class: "canvas", tabindex: "0", role: "group" });
+    canvas.setAttribute("aria-label", o.title + ". Arrow keys go from column to column" + (o.pick ? ", Enter opens one." : "."));
+    const under = o.legend || null;
+    let frame = null;
+    let at = null;
+    let cursor = null;
+    const show = (i, loud) => {
+      if (!frame || i === null || !o.tip) return;
+      at = Math.max(0, Math.min(o.count - 1, i));
+      if (!cursor) frame.svg.prepend((cursor = s("rect", { class: "cursor", rx: 3 })));
+      const wide = Math.max(frame.column, 3);
+      const place = { x: frame.x(at) - wide / 2, width: wide, y: frame.box.top - 4, height: frame.height - frame.box.top - frame.box.bottom + 8 };
+      for (const [name, value] of Object.entries(place)) cursor.setAttribute(name, value);
+      const [title, ...lines] = o.tip(at).filter(Boolean);
+      bg.tip(canvas, lines, title, { x: frame.x(at) - canvas.scrollLeft, y: frame.box.top + 26 });
+      if (loud) bg.say([title, ...lines].join(". "));
+    };
+    const hide = () => {
+      bg.untip();
+      if (cursor) cursor.remove();
+      cursor = null;
+    };
+    const nearest = (event) => {
+      const x = event.clientX - canvas.getBoundingClientRect().left + canvas.scrollLeft;
+      return Math.floor((x - frame.box.left) / frame.column);
+    };
+    const keys = (event) => {
+      const move = { ArrowRight: 1, ArrowLeft: -1, PageDown: 10, PageUp: -10, Home: -1e9, End: 1e9 }[event.key];
+      if (event.key === "Enter" && o.pick && at !== null) o.pick(at);
+      if (move === undefined || !frame) return;
+      event.preventDefault();
+      const next = Math.max(0, Math.min(o.count - 1, (at === null ? (move > 0 ? -1 : o.count) : at) + move));
+      const x = frame.x(next);
+      if (x < canvas.scrollLeft + 40 || x > canvas.scrollLeft + canvas.clientWidth - 40) canvas.scrollLeft = x - canvas.clientWidth / 2;
+      show(next, true);
+    };
+    const listen = { pointermove: (e) => frame && show(nearest(e)), pointerleave: hide, blur: hide, keydown: keys };
+    listen.click = (e) => frame && o.pick && nearest(e) >= 0 && nearest(e) < o.count && o.pick(nearest(e));
+    for (const [event, action] of Object.entries(listen)) canvas.addEventListener(event, action);
+    const draw = () => {
+      const width = Math.floor(canvas.clientWidth);
+      if (width < 40 || (frame && frame.asked === width)) return;
+      const first = !frame;
+      cursor = null;
+      frame = o.draw(width);
+      frame.asked = width;
+      bg.put(canvas, frame.svg);
+      if (first && o.showEnd) canvas.scrollLeft = canvas.scrollWidth;
+    };
+    new ResizeObserver(draw).observe(canvas);
+    const table = h("div", { hidden: true });
+    const toggle = bg.button("Table", () => flip(!tables.has(o.key)), { "aria-pressed": "false", "aria-label": o.title + " as a table" });
+    const flip = (on) => {
+      tables[on ? "add" : "delete"](o.key);
+      toggle.setAttribute("aria-pressed", String(on));
+      canvas.hidden = on;
+      if (under) under.hidden = on;
+      table.hidden = !on;
+      if (on) bg.put(table, bg.table(o.head, o.rows(), { label: o.title }));
+    };
+    if (tables.has(o.key)) flip(true);
+    const caption = h("figcaption", {}, h("h3", {}, o.title), h("span", { class: "sub" }, o.sub), toggle);
+    return h("figure", { class: "chart", id: o.key }, caption, canvas, under, table);
+  };
+})((window.bellglass = window.bellglass || {}));

@@ -1,0 +1,215 @@
+"""The report: one file that holds the page and its data, fetches nothing, stays small, and runs nothing foreign."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import made_loop
+import pytest
+from typer.testing import CliRunner
+
+from bellglass import compare, report, report_text, showing
+from bellglass.cli import app
+
+HOSTILE = (
+    "</script><script>window.owned=1</script><img src=x onerror=window.owned=1>\"><svg onload='window.owned=1'>"
+    "\u202eevil\u2066 \u0000 <!-- ]]> &lt; " + "long" * 400
+)
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_loop.write(tmp_path_factory.mktemp("made"), 5, texts=True, seed=4)
+
+
+@pytest.fixture(scope="module")
+def gathered(loop: Path) -> report.Report:
+    return report.gather(showing.open_loop(loop))
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_loop.write(tmp_path_factory.mktemp("made"), 4, texts=True, seed=6, note=HOSTILE, waits=True)
+
+
+class Seen(HTMLParser):
+    """What a browser would make of a file: its elements, and the text of its scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.inside: dict[str, list[str]] = {"script": [], "style": []}
+        self._in = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag in self.inside:
+            self._in = tag
+            self.inside[tag].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._in:
+            self.inside[self._in][-1] += data
+
+
+def payload(text: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    return json.loads(found.group(1))
+
+
+def test_the_file_holds_the_document_of_the_loop_and_its_texts(loop: Path, gathered: report.Report) -> None:
+    found = payload(report.html(gathered))
+    assert found["document"] == json.loads(json.dumps(showing.open_loop(loop).document()))
+    assert set(found["diffs"]) == {"1", "2", "3", "4"}
+    assert set(found["sessions"]) == {"1", "2", "3", "4", "5"}
+    assert found["dropped"] == {"sessions": [], "diffs": []}
+
+
+def test_nothing_in_it_is_fetched(gathered: report.Report) -> None:
+    seen = Seen(report.html(gathered))
+    for tag, attributes in seen.elements:
+        assert (
+            tag not in ("link", "img", "iframe", "object", "embed", "base", "form")
+            or attributes.get("href") == "data:,"
+        )
+        assert "src" not in attributes
+    assert "@import" not in seen.inside["style"][0]
+    assert "url(" not in seen.inside["style"][0]
+
+
+def test_only_its_own_script_and_style_may_run(gathered: report.Report) -> None:
+    seen = Seen(report.html(gathered))
+    (policy,) = [a["content"] for t, a in seen.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    data, script = seen.inside["script"]
+    for kind, text in (("script", script), ("style", seen.inside["style"][0])):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'; ")
+    assert json.loads(data)["document"]["format"] == 1
+
+
+def test_hostile_text_adds_no_element_and_ends_no_script(gathered: report.Report, hostile: Path) -> None:
+    text = report.html(report.gather(showing.open_loop(hostile)))
+    tame = [(tag, sorted(attributes)) for tag, attributes in Seen(report.html(gathered)).elements]
+    assert [(tag, sorted(attributes)) for tag, attributes in Seen(text).elements] == tame
+    assert payload(text)["document"]["generations"][0]["note"] == HOSTILE[:2000]
+    assert text.isascii() or "\u202e" not in text
+
+
+def test_no_script_of_the_page_can_make_markup_of_a_text() -> None:
+    for path in report.STATIC.glob("*.js"):
+        text = path.read_text()
+        for way in (
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "new Function",
+            "DOMParser",
+        ):
+            assert way not in text, f"{path.name}: {way}"
+
+
+def test_the_checks_of_the_loop_are_in_it(gathered: report.Report) -> None:
+    found = {finding["what"]: finding["ok"] for finding in gathered.payload()["report"]["findings"]}
+    assert found["ledger"]
+    assert found["bundles"]
+
+
+def test_it_says_how_to_check_and_repeat_the_loop(gathered: report.Report) -> None:
+    again = gathered.reproduce
+    assert any(
+        "verify" in command and gathered.document["loop"]["head"][:12] in command for command in again["commands"]
+    )
+    facts = dict(again["facts"])
+    assert facts["secret commitment"] == gathered.document["loop"]["secret_commitment"]
+    assert facts["models"] == "main: offline"
+
+
+def test_a_damaged_loop_is_reported_with_what_is_wrong(loop: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(loop, tmp_path / "copy"))
+    shutil.rmtree(copy / "lineage.git")
+    found = report.gather(showing.open_loop(copy))
+    assert not all(finding.ok for finding in found.findings)
+    assert "no git repository" in found.diffs[1]["missing"]
+
+
+def test_a_file_that_grows_too_large_drops_sessions_first_then_rejected_diffs(gathered: report.Report) -> None:
+    whole = len(report.html(gathered))
+    less = report.fitted(gathered, whole - 100)
+    assert (less.sessions, less.diffs) == ({}, gathered.diffs)
+    assert "sessions" in less.left_out[0]
+    without = len(report.html(less))
+    least = report.fitted(gathered, without - 50)
+    adopted = {gen["n"] for gen in gathered.document["generations"] if gen["trainer"] == "adopted"}
+    assert set(least.diffs) == adopted & set(gathered.diffs)
+    nothing = report.fitted(gathered, 10)
+    assert nothing.document["trials"] == {**gathered.document["trials"], "rows": [], "dropped": True}
+    assert len(nothing.left_out) == 4
+
+
+@pytest.mark.slow
+def test_a_thousand_generations_stay_below_the_cap(tmp_path: Path) -> None:
+    shown = showing.open_loop(made_loop.write(tmp_path, 1000))
+    assert len(report.html(report.gather(shown)).encode()) <= report.MOST_BYTES
+
+
+def test_the_text_holds_what_the_page_shows(gathered: report.Report) -> None:
+    text = report_text.markdown(gathered)
+    for gen in gathered.document["generations"]:
+        assert f"| {gen['n']} | {gen['trainer']} |" in text
+        if gen["raw"]:
+            assert f"{gen['raw']['mean']:.3f}" in text
+    assert "## May not be concluded" in text
+    assert "positive control" in text
+
+
+def test_the_text_escapes_markup_and_keeps_one_line(hostile: Path) -> None:
+    text = report_text.markdown(report.gather(showing.open_loop(hostile)))
+    assert "<script" not in text.replace("\\<", "")
+    assert "\u202e" not in text
+    assert "\u0000" not in text
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("html", "<!doctype html>"), ("md", "# stories"), ("svg", "<svg ")])
+def test_the_command_writes_each_format(loop: Path, tmp_path: Path, kind: str, begins: str) -> None:
+    ran = CliRunner().invoke(app, ["report", str(loop), "--format", kind, "-o", str(tmp_path / "file")])
+    assert ran.exit_code == 0, ran.output
+    assert (tmp_path / "file").read_text().startswith(begins)
+
+
+def test_loops_of_one_kind_have_a_mean(loop: Path, hostile: Path) -> None:
+    states = [showing.open_loop(folder).state for folder in (loop, loop, hostile)]
+    rows = compare.rows(states)
+    (group,) = compare.groups(rows)
+    assert (group.loops, group.gain.n) == (3, 2)
+    assert group.gain.mean == pytest.approx(states[0].final["gain"]["mean"], abs=1e-4)
+
+
+def test_loops_of_different_kinds_have_none_and_are_told_apart(loop: Path) -> None:
+    rows = compare.rows([showing.open_loop(loop).state])
+    other = {**rows[0], "preset": "tiny", "secret_commitment": "other"}
+    assert [group.gain for group in compare.groups([rows[0], other])] == [None, None]
+    assert len(compare.cautions([], [rows[0], other])) == 2
+
+
+def test_the_comparison_is_printed_and_given_as_json(loop: Path) -> None:
+    ran = CliRunner().invoke(app, ["compare", str(loop)])
+    assert ran.exit_code == 0, ran.output
+    assert "positive control" in ran.output
+    ran = CliRunner().invoke(app, ["compare", str(loop), "--json"])
+    assert json.loads(ran.output)["loops"][0]["loop"] == loop.name

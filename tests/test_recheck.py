@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import shutil
 from collections.abc import Callable
 from contextlib import closing
@@ -172,9 +173,30 @@ def test_a_strangers_loop_does_not_run_in_the_process_glass(loop: Path, tmp_path
 
 
 def test_the_noise_explains_less_with_more_pairs_and_more_trainings_behind_it() -> None:
-    assert noise_explains(Noise(0.05, 3), 3, 3) == pytest.approx(5.8409 * 0.05 * (4 / 3) ** 0.5, rel=1e-4)
-    assert noise_explains(Noise(0.05, 3), 8, 8) < noise_explains(Noise(0.05, 3), 3, 3)
-    assert noise_explains(Noise(0.05, 30), 3, 3) < noise_explains(Noise(0.05, 3), 3, 3)
+    noise = Noise(0.05, 3)
+    pairs = [(2.0, 1.9), (2.05, 1.96), (1.95, 1.84)]  # gains 0.10, 0.09, 0.11
+    variance = (2 * 0.01**2 + 2 * 2 * 0.05**2) / 4
+    assert noise_explains(pairs, 3, noise) == pytest.approx(2.7764 * (variance * 2 / 3) ** 0.5, rel=1e-4)
+    assert noise_explains(pairs * 3, 9, noise) < noise_explains(pairs, 3, noise)
+    assert noise_explains(pairs[:1], 1, noise) > noise_explains(pairs[:1], 1, Noise(0.02, 3))
+
+
+def test_an_honest_ledger_seldom_fails_and_a_forged_gain_mostly_does() -> None:
+    chance, sd = random.Random(5), 0.05
+
+    def gains(n: int, mean: float) -> list[tuple[float, float]]:
+        return [(2.0, 2.0 - chance.gauss(mean, sd)) for _ in range(n)]  # half the variance of unpaired trainings
+
+    def fails(forged: float) -> float:
+        count = 0
+        for _ in range(1000):
+            recorded, again = gains(5, 0.1), gains(5, 0.1)
+            apart = abs(sum(p - c for p, c in recorded) - sum(p - c for p, c in again) + 5 * forged) / 5
+            count += apart > noise_explains(again, 5, Noise(sd, 3))
+        return count / 1000
+
+    assert fails(0.0) < 0.05
+    assert fails(0.2) > 0.95
 
 
 @pytest.mark.slow

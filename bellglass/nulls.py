@@ -113,6 +113,8 @@ HALVES = Null(
     ),
 )
 
+# After a dozen steps on stories the smaller rate costs 0.063 bits and the larger one gains 0.062 (8 paired seeds): the
+# mean stays, and the spread over seeds of 0.02 to 0.05 grows. Longer trainings may tilt it; benchmarks/gate.py shows.
 JITTER = Null(
     "jitter",
     "a learning rate that each seed makes larger or smaller: about the same mean, a larger spread",
@@ -122,7 +124,7 @@ JITTER = Null(
             '            group["lr"] = learning_rate(1 - left / total)\n',
             '            group["lr"] = learning_rate(1 - left / total) * (LOW, HIGH)[glass.args["init_seed"] % 2]\n',
         ),
-        Change("trainer/train.py", "LEARNING_RATE = 1e-3\n", "LEARNING_RATE = 1e-3\nLOW, HIGH = 0.93, 1.07\n"),
+        Change("trainer/train.py", "LEARNING_RATE = 1e-3\n", "LEARNING_RATE = 1e-3\nLOW, HIGH = 0.88, 1.13\n"),
     ),
 )
 

@@ -2,7 +2,8 @@
 
 The page's scripts and styles are put into the file and allowed by their hashes alone, so a script that came in with the
 data could not run even if it were one. Large texts give way before the file grows beyond what a mail takes: sessions
-first, then the diffs of what was not adopted, then the other diffs, then the rows of single trials; the file says so.
+and curves first, then the diffs of what was not adopted, then the other diffs, then the rows of single trials; the file
+says so.
 
 Not covered: whether the numbers are true. The findings of `verify` are in the file; a reader can run it again.
 """
@@ -14,7 +15,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bellglass import __version__, transcript
@@ -37,6 +38,7 @@ class Report:
     document: Json
     diffs: Mapping[int, Json]
     sessions: Mapping[int, Json]
+    curves: Mapping[int, Json]
     findings: tuple[Finding, ...]
     reproduce: Json
     left_out: tuple[str, ...] = ()
@@ -47,7 +49,7 @@ class Report:
         dropped = {"sessions": sorted(has - set(self.sessions)), "diffs": sorted(made - set(self.diffs))}
         findings = [{"what": finding.what, "ok": finding.ok, "found": finding.found} for finding in self.findings]
         extra = {"findings": findings, "reproduce": self.reproduce, "left_out": list(self.left_out)}
-        texts = {"diffs": self.diffs, "sessions": self.sessions, "dropped": dropped}
+        texts = {"diffs": self.diffs, "sessions": self.sessions, "curves": self.curves, "dropped": dropped}
         return {"document": self.document, **texts, "report": extra}
 
 
@@ -56,12 +58,16 @@ def gather(shown: Shown) -> Report:
     document = shown.document()
     numbers = [gen["n"] for gen in document["generations"]]
     made = [gen["n"] for gen in document["generations"] if gen["successor"]]
-    diffs = {} if len(made) > DIFFS_FROM else _diffs(shown, made)
-    sessions = (
-        {} if len(numbers) > SESSIONS_FROM else {n: transcript.session_of(shown.state, shown.blobs, n) for n in numbers}
+    told = numbers if len(numbers) <= SESSIONS_FROM else []
+    drawn = {n: transcript.curves_of(shown.state, shown.blobs, n) for n in told}
+    report = Report(
+        document=document,
+        diffs=_diffs(shown, made if len(made) <= DIFFS_FROM else []),
+        sessions={n: transcript.session_of(shown.state, shown.blobs, n) for n in told},
+        curves={n: found for n, found in drawn.items() if found["series"]},
+        findings=tuple(_findings(shown)),
+        reproduce=reproduce(shown),
     )
-    findings = tuple(_findings(shown))
-    report = Report(document, diffs, sessions, findings, reproduce(shown))
     return fitted(report)
 
 
@@ -129,28 +135,34 @@ def _words(created: Json, config: Json) -> str:
 
 def fitted(report: Report, most_bytes: int = MOST_BYTES) -> Report:
     """The report with as much of its texts as fits, and a sentence for what does not."""
-    adopted = {gen["n"] for gen in report.document["generations"] if gen["trainer"] == "adopted"}
-    gone: list[str] = []
-    if len(report.document["generations"]) > SESSIONS_FROM:
-        gone.append("Sessions were left out to keep this file small.")
-    if report.document["generations"] and not report.diffs and len(report.document["generations"]) > DIFFS_FROM:
-        gone.append("Diffs were left out to keep this file small.")
-    now = Report(report.document, report.diffs, report.sessions, report.findings, report.reproduce, tuple(gone))
+    doc = report.document
+    made = [gen for gen in doc["generations"] if gen["successor"]]
+    gone = []
+    if len(doc["generations"]) > SESSIONS_FROM:
+        gone.append("The improvers' sessions and the curves were left out")
+    if made and not report.diffs:
+        gone.append("All diffs were left out")
+    adopted = {gen["n"] for gen in made if gen["trainer"] == "adopted"}
     kept = {n: diff for n, diff in report.diffs.items() if n in adopted}
-    rows = {**report.document, "trials": {**report.document["trials"], "rows": [], "dropped": True}}
+    rows = {**doc, "trials": {**doc["trials"], "rows": [], "dropped": True}}
     steps: tuple[tuple[str, dict[str, Json]], ...] = (
-        ("The improvers' sessions were left out to keep this file small.", {"sessions": {}}),
-        ("Diffs of successors that were not adopted were left out to keep this file small.", {"diffs": kept}),
-        ("All diffs were left out to keep this file small.", {"diffs": {}}),
-        ("The rows of single trials were left out to keep this file small.", {"document": rows}),
+        ("The improvers' sessions and the curves were left out", {"sessions": {}, "curves": {}}),
+        ("Diffs of successors that were not adopted were left out", {"diffs": kept}),
+        ("All diffs were left out", {"diffs": {}}),
+        ("The rows of single trials were left out", {"document": rows}),
     )
-    for sentence, without in steps:
+    now = replace(report, left_out=_sentences(gone))
+    for words, without in steps:
         if len(html(now).encode()) <= most_bytes:
-            return now
-        gone.append(sentence)
-        parts = {"document": now.document, "diffs": now.diffs, "sessions": now.sessions, **without}
-        now = Report(parts["document"], parts["diffs"], parts["sessions"], now.findings, now.reproduce, tuple(gone))
+            break
+        if any(getattr(now, part) != left for part, left in without.items()):
+            gone.append(words)
+        now = replace(now, **without, left_out=_sentences(gone))
     return now
+
+
+def _sentences(gone: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{words} to keep this file small." for words in gone)
 
 
 # The file

@@ -1,4 +1,4 @@
-"""The large texts of a generation, one by one: what its successor changed, and what its improver's session said.
+"""What is large of a generation, one by one: what its successor changed, what its improver's session said, its curves.
 
 All of it came from a model or a bundle: whoever shows it shows it as text. A session is told call by call, each with
 only what its request added to the one before, because a request repeats the whole conversation.
@@ -12,16 +12,18 @@ import json
 import re
 from collections.abc import Iterator
 
+from bellglass import curves
 from bellglass.blobs import Blobs
 from bellglass.errors import BellglassError
 from bellglass.lineage import Lineage
 from bellglass.records import Json, kind_of
 from bellglass.state import State
 
-DIFF_BYTES = 1 << 20
+DIFF_BYTES = 8 << 20  # more than two bundles can differ by: who decides from this must see all of it
 TEXT_CHARS = 20_000  # of one message; the blob has all of it
 PART = re.compile(r"(?m)^(?=diff --git )")
 PATH = re.compile(r"diff --git a/(.+?) b/\1$", re.MULTILINE)
+MOST_SERIES, MOST_POINTS = 48, 128  # of curves, for one picture
 REASONING = ("thinking", "text", "reasoning_content", "summary")  # where providers put words in an opaque block
 
 
@@ -67,6 +69,24 @@ def session_of(state: State, blobs: Blobs, number: int) -> Json:
     gen = state.generations.get(number)
     logs = [] if gen is None else [_log(blobs, sha, missing) for sha in gen.logs]
     return {"generation": number, "calls": calls, "printed": [log for log in logs if log], "missing": missing}
+
+
+def curves_of(state: State, blobs: Blobs, number: int) -> Json:
+    """What the trainers of a generation reported while they trained, evenly thinned: claims."""
+    series: list[Json] = []
+    missing: list[str] = []
+    for trial in state.trials.values():
+        if trial.curves is None or not trial.trial_id.startswith(f"g{number}-") or len(series) >= MOST_SERIES:
+            continue
+        try:
+            found = curves.read(blobs.get(trial.curves))
+        except (BellglassError, ValueError, TypeError) as error:
+            missing.append(f"{trial.trial_id}: {error.one_line() if isinstance(error, BellglassError) else error}")
+            continue
+        for name, points in found.items():
+            thin = points[:: len(points) // MOST_POINTS + 1]
+            series.append({"trial": trial.trial_id, "name": name, "points": [[step, value] for step, _, value in thin]})
+    return {"generation": number, "series": series[:MOST_SERIES], "missing": missing}
 
 
 def _calls(state: State, number: int) -> Iterator[tuple[str, Json]]:

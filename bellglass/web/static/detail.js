@@ -68,7 +68,7 @@
     ["changes", "What changed", (doc, g) => later(fetched("diff", g.n), bg.diffView)],
     ["session", "The improver's session", (doc, g) => later(fetched("session", g.n), bg.sessionView)],
     ["trials", "Trials", trials],
-    ["curves", "Curves", (doc, g) => later(fetched("curves", g.n), (c) => (c.series && c.series.length ? bg.curveChart(c.series, doc.loop.unit) : h("p", { class: "soft" }, "No curves were recorded.")))],
+    ["curves", "Curves", (doc, g) => later(fetched("curves", g.n), (c) => (c.series && c.series.length ? bg.curveCharts(c.series) : h("p", { class: "soft" }, "No curves were recorded.")))],
   ];
 
   function step(by) {

@@ -65,6 +65,7 @@
     const top = Math.max(...judged, 0.1);
     const bottom = Math.min(...judged, top);
     const reach = Math.max(top - bottom, 0.2 * top); // a claim far away must not squeeze what was measured
+    const occurs = (kind) => gens(doc).some((g) => bg.decided(g) === kind);
     const near = all.map((g) => g.claim).filter((c) => bg.known(c) && c > bottom - reach && c < top + reach);
     const draw = (width) => {
       const narrow = width < 560;
@@ -121,8 +122,10 @@
       pick: (i) => i && bg.pick(i),
       legend: bg.legend(
         ["adopted", "verdict, trainer adopted"],
-        ["rejected", "rejected"],
-        ["failed", "failed, no verdict"],
+        occurs("rejected") && ["rejected", "rejected"],
+        occurs("unchanged") && ["unchanged", "trainer unchanged"],
+        occurs("failed") && ["failed", "failed, no verdict"],
+        occurs("under way") && ["under way", "under way"],
         ["claim", [bg.term("claim"), " (never decides)"]],
         [bg.swatch("line"), "champion"],
         noise && [bg.swatch("band", "band"), [bg.term("noise", "seed noise"), " around it (95%)"]],
@@ -246,25 +249,36 @@
     });
   };
 
-  // Training curves, where the loop recorded some: [{name, trial, points: [[step, value], …]}].
-  bg.curveChart = (series, unit) => {
-    const points = series.flatMap((line) => line.points);
+  // Training curves, where the loop recorded some: one chart for each metric, one line for each trial.
+  bg.curveCharts = (series) => {
+    const names = [...new Set(series.map((line) => line.name))];
+    return h("div", { class: "pair" }, names.map((metric, k) => curveChart(metric, k, series.filter((line) => line.name === metric))));
+  };
+
+  function curveChart(metric, k, lines) {
+    const points = lines.flatMap((line) => line.points);
     const last = Math.max(...points.map((p) => p[0]), 1);
+    const child = (line) => /-(child|panel)\b/.test(line.trial);
     const draw = (width) => {
-      const f = bg.frame({ width, height: 240, count: 1, values: points.map((p) => p[1]), box: { right: 12, bottom: 34 } });
+      const f = bg.frame({ width, height: 220, count: 1, values: points.map((p) => p[1]), box: { right: 24, bottom: 34 } });
       const x = (at) => f.box.left + (at / last) * (width - f.box.left - f.box.right);
-      bg.yAxis(f);
+      bg.yAxis(f, 4);
       f.add([0, 0.5, 1].map((part) => s("text", { x: x(last * part), y: f.height - 10, "text-anchor": "middle" }, bg.count(last * part))));
-      series.forEach((line, k) => {
+      for (const line of lines) {
         const d = line.points.map(([at, value], i) => (i ? "L" : "M") + x(at) + " " + f.y(value)).join("");
-        f.add(s("path", { class: k % 2 ? "dash" : "thin", d }));
-      });
+        f.add(s("path", { class: child(line) ? "thin" : "dash", d }, s("title", {}, line.trial)));
+      }
       return f;
     };
     return bg.figure({
-      key: "curves", title: "Training curves", sub: unit + " as the trainer reported it (claims), over its steps", count: 1, draw,
-      head: ["trial", "metric", "step", "value"],
-      rows: () => series.flatMap((line) => line.points.map(([at, v]) => [bg.foreign(line.trial || ""), bg.foreign(line.name), at, bg.num(v, 4)])),
+      key: "curves-" + k,
+      title: bg.clean(metric),
+      sub: ["as the trainers reported it, over their steps: ", bg.term("claim", "claims")],
+      count: 1,
+      draw,
+      legend: bg.legend([bg.swatch("thin"), "child, new champion"], [bg.swatch("dash"), "parent, explorations"]),
+      head: ["trial", "step", "value"],
+      rows: () => lines.flatMap((line) => line.points.map(([at, v]) => [bg.foreign(line.trial), at, bg.num(v, 4)])),
     });
-  };
+  }
 })((window.bellglass = window.bellglass || {}));

@@ -31,7 +31,7 @@
     const left = 104;
     const least = all.length > 400 ? 9 : 15;
     const wide = Math.max(width, left + 16 + least * count);
-    const column = Math.min(180, (wide - left - 16) / count);
+    const column = Math.min(240, (wide - left - 16) / count);
     const total = Math.max(width < left + 16 + column * count ? left + 16 + column * count : 0, left + 16 + column * count);
     const height = MATRIX + ROW * KINDS.length + 34;
     const f = bg.frame({ width: total, height, count, values: [0, 1], box: { left, right: 16, top: 10, bottom: 30 } });
@@ -67,8 +67,9 @@
     ];
   }
 
-  bg.lineageChart = (doc) =>
-    bg.figure({
+  bg.lineageChart = (doc) => {
+    const occurs = (shapeOf, kind) => doc.generations.some((g) => shapeOf(g) === kind);
+    return bg.figure({
       key: "tree",
       title: "Trainer and scaffold, decided apart",
       sub: "on the line: taken over by the next generation; below it: not",
@@ -79,17 +80,18 @@
       pick: (i) => i && bg.pick(i),
       legend: bg.legend(
         ["adopted", "trainer adopted"],
-        ["rejected", "rejected"],
-        ["failed", "failed"],
+        occurs(trainerShape, "rejected") && ["rejected", "trainer rejected"],
         ["inherited", ["scaffold ", bg.term("inherited")]],
-        ["not inherited", "not inherited"],
-        ["unchanged", "unchanged"],
+        occurs(scaffoldShape, "not inherited") && ["not inherited", "scaffold not inherited"],
+        (occurs(trainerShape, "failed") || occurs(scaffoldShape, "failed boot check")) && ["failed", "failed"],
+        (occurs(trainerShape, "unchanged") || occurs(scaffoldShape, "unchanged")) && ["unchanged", "unchanged"],
         doc.generations.some((g) => !g.done) && ["under way", "under way"],
         doc.generations.some((g) => g.alarms) && ["alarm", bg.term("tripwire")],
       ),
       head: ["generation", "parent", "trainer", "scaffold", "changed"],
       rows: () => doc.generations.map((g) => [g.n, g.from || "starter", g.trainer, g.scaffold, g.kinds.join(", ")]),
     });
+  };
   bg.trainerMark = (g) => bg.mark(trainerShape(g), g.trainer);
   bg.scaffoldMark = (g) => (g.done ? bg.mark(scaffoldShape(g), g.scaffold) : h("span", { class: "soft" }, "–"));
 })((window.bellglass = window.bellglass || {}));

@@ -65,7 +65,7 @@
       first,
       tile([bg.term("generation", "Generations"), " adopted"], adopted + " of " + gens.length, "", bg.count(rest) + " not adopted; " + bg.count(doc.config.generations) + " allowed"),
       doc.floor > 0 && tile(["Above the ", bg.term("floor")], score(champion), unit, "starter " + score(doc.starter) + "; 0 is the source itself"),
-      tile([bg.term("noise", "Noise"), " over seeds"], doc.calibration ? bg.num(doc.calibration.sd) : "–", "", doc.calibration ? [bg.term("smallest gain"), " detectable at first: " + bg.num(doc.calibration.smallest_gain)] : "not measured"),
+      tile([bg.term("noise", "Noise"), " over seeds"], doc.calibration ? bg.num(doc.calibration.sd) : "–", "", doc.calibration ? [bg.term("smallest gain", "smallest detectable gain"), " " + bg.num(doc.calibration.smallest_gain)] : "not measured"),
     );
   }
 
@@ -95,7 +95,7 @@
         bg.trainerMark(g),
         bg.scaffoldMark(g),
         g.kinds.join(", ") || "–",
-        bg.bar(g.gain, reach),
+        h("span", { class: "mark" }, bg.bar(g.gain, reach, 112), g.gain && bg.plus(g.gain.mean)),
         h("span", {}, bg.num(g.raw && g.raw.mean), " ", h("span", { class: "soft small" }, bg.range(g.raw))),
         bg.num(g.claim),
         bg.plus(g.fitted && g.fitted.mean),
@@ -106,7 +106,7 @@
       tr.addEventListener("click", () => bg.pick(g.n));
       return tr;
     };
-    const head = ["generation", "trainer", "scaffold", "changed", "gain, bits (±" + bg.num(reach, 2) + ")", "verdict", "claim", "fitted", "trained", "money"];
+    const head = ["generation", "trainer", "scaffold", "changed", "gain over parent, bits", "verdict", "claim", "fitted", "trained", "money"];
     const paid = shown.some((g) => g.cost.usd !== 0);
     const table = h("table", { class: "rows" }, h("thead", {}, h("tr", {}, head.map((cell) => h("th", { scope: "col" }, cell)))), h("tbody", {}, shown.map(row)));
     if (!paid) table.querySelectorAll("tr > :last-child").forEach((cell) => cell.remove());
@@ -176,7 +176,7 @@
     { key: "lineage", nav: "Lineage", of: (d) => [d.generations, ui()], draw: (d) => part("lineage", "Lineage", ["Every ", bg.term("generation"), " has two decisions. A ", bg.term("scaffold"), " comes along with a better ", bg.term("trainer"), "; it was not selected for itself."], bg.lineageChart(d)) },
     { key: "generations", nav: "Generations", of: (d) => [d.generations, d.trials.rows.length, ui()], draw: (d) => part("generations", "Generations", "Open one to see why it was decided so, what it changed, and what its improver did.", generations(d)) },
     { key: "skills", nav: "Skills", of: (d) => [d.generations, d.starter], draw: (d) => part("skills", "Skills of the champion", [d.loop.unit + " above each skill's own ", bg.term("floor"), ", from the starter to the last generation; one scale, lower is better."], bg.skillCharts(d)) },
-    { key: "gaps", nav: "Honesty", of: (d) => [d.generations], draw: (d) => part("gaps", "Claims and fit", "Two ways a number can flatter: the inside says so, or its documents were looked at too often.", h("div", { class: "pair" }, bg.claimGap(d), bg.fitGap(d))) },
+    { key: "gaps", nav: "Claims", of: (d) => [d.generations], draw: (d) => part("gaps", "Claims and fit", "Two ways a number can flatter: the inside says so, or its documents were looked at too often.", h("div", { class: "pair" }, bg.claimGap(d), bg.fitGap(d))) },
     { key: "bounds", nav: "Bounds", of: (d) => [d.bounds, d.burnt, d.under_way, d.ended], draw: (d) => part("bounds", "Bounds", ["What the loop may use, and has used. ", bg.term("bounds", "Bounds"), " lie outside the glass."], boundsPart(d)) },
     { key: "safety", nav: "Safety", of: (d) => [d.oversight, d.tripwires, d.looks, d.loop], draw: (d) => part("safety", "Safety and oversight", null, safety(d)) },
     { key: "conclusions", nav: "Conclusions", of: (d) => [d.conclusions], draw: (d) => part("conclusions", "What this shows, and what not", null, conclusions(d)) },

@@ -12,7 +12,7 @@
       session: (n) => has("sessions", n).then((s) => s || { calls: [], printed: [], missing: dropped("sessions", n) ? [dropped("sessions", n)] : [] }),
       curves: (n) => has("curves", n),
       listen: () => {},
-      can: (action) => (action === "session" ? Boolean(data.sessions) : action === "curves" ? Boolean(data.curves) : false),
+      can: (action) => (action === "session" ? Boolean(data.sessions) : action === "curves" ? Boolean(data.curves && Object.keys(data.curves).length) : false),
       report: data.report || null,
     };
   }

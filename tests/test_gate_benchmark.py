@@ -141,8 +141,12 @@ def test_tables_say_what_was_counted() -> None:
         (f, k): 4.0 - 9 * math.log(f) + 0.1 * k for f in (0.8, 1.0, 1.2) for k in (0, 1, 2)
     }.items():
         found.slope[factor, seed] = score
+    for (_, cell), pairs in found_with("draw", 0.0).pairs.items():
+        found.pairs[len(found.pairs), cell] = pairs
+        found.words[len(found.pairs) - 1, cell] = "reject"
     text = gate_table.section(found, 1.0, "the command")
-    assert "30 decisions so far" in text
+    assert "60 decisions so far" in text
+    assert "| draw: one extra random draw after seeding | 0 of 30: 0.0% [0.0%, 11.6%] | 4.0 |" in text
     assert "Partial" in text
     assert "1 of 30: 3.3% [0.1%, 17.2%]" in text
 

@@ -1,0 +1,127 @@
+"""The gate's simulation: its scores are what they are called, and the page that it writes keeps the gate's promises."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules.setdefault(name, importlib.util.module_from_spec(spec))
+    spec.loader.exec_module(module)
+    return module
+
+
+worlds = load("gate_worlds")
+simulation = load("gate_simulation")
+
+
+def section() -> str:
+    return re.findall(r"(?s)<!-- begin gate-simulation -->(.*)<!-- end gate-simulation -->", PAGE.read_text())[0]
+
+
+def table_under(head: str) -> list[list[str]]:
+    """The cells of the first table under a heading, without its head."""
+    part = section().split(f"### {head}")[1]
+    lines = re.findall(r"(?m)^\|.*\|$", part.split("\n### ")[0])
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def percents(cell: str) -> list[float]:
+    return [float(found) / 100.0 for found in re.findall(r"([\d.]+)%", cell)]
+
+
+@pytest.mark.parametrize("law", ["normal", "student3", "contaminated", "skewed_up", "skewed_down", "collapsing"])
+def test_every_law_has_mean_0_and_variance_1(law: str) -> None:
+    drawn = getattr(worlds, law)(np.random.default_rng(1), (400_000,))
+    assert drawn.mean() == pytest.approx(0.0, abs=0.01)
+    assert drawn.var() == pytest.approx(1.0, abs=0.15 if law == "student3" else 0.03)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.25, 0.86])
+def test_pairs_share_as_much_as_they_are_said_to(rho: float) -> None:
+    parent, child = worlds.draw(worlds.World(rho=rho), np.random.default_rng(2), (20_000, 1, 1), gain=1.5)
+    assert np.corrcoef(parent.ravel(), child.ravel())[0, 1] == pytest.approx(rho, abs=0.03)
+    assert (parent - child).mean() == pytest.approx(1.5, abs=0.03)
+
+
+def test_what_goes_wrong_in_a_world_goes_wrong_in_its_scores() -> None:
+    def drawn(**what: object) -> tuple[np.ndarray, np.ndarray]:
+        return worlds.draw(worlds.World(**what), np.random.default_rng(3), (20_000, 2, 4))
+
+    assert drawn(child_sd=2.0)[1].var() == pytest.approx(4.0, rel=0.05)
+    assert drawn(growth=2.0)[0].var() == pytest.approx(4.0, rel=0.05)
+    early, late = (drawn(drift=2.0)[0][:, :1], drawn(drift=2.0)[0][:, 1:])
+    assert early.mean() - late.mean() == pytest.approx(1.0, abs=0.03)
+    parent, child = drawn(drift=2.0, cached=True)
+    assert (parent[:, 0] == parent[:, 1]).all()
+    assert parent.mean() - child.mean() == pytest.approx(1.0, abs=0.03)
+    parent, child = drawn(rho=0.9, rho_later=0.0)
+    assert [np.corrcoef(parent[:, g].ravel(), child[:, g].ravel())[0, 1] for g in (0, 1)] == pytest.approx(
+        [0.9, 0.0], abs=0.03
+    )
+    one = (drawn(documents=3.0)[1] - drawn()[1]).std(axis=2)
+    assert one == pytest.approx(0.0, abs=1e-9)  # the same for all pairs of a generation
+
+
+def test_a_share_has_the_interval_of_the_tables() -> None:
+    assert worlds.share_interval(0, 10) == pytest.approx((0.0, 0.3085), abs=1e-4)
+    assert worlds.share_interval(5, 10) == pytest.approx((0.1871, 0.8129), abs=1e-4)
+    assert worlds.share_interval(10, 10) == pytest.approx((0.6915, 1.0), abs=1e-4)
+
+
+def test_the_fixed_test_needs_as_many_trainings_as_the_tables_say() -> None:
+    assert simulation.fixed_n(1.0, 0.025, 0.8, 50_000) == pytest.approx(16.7, abs=0.3)
+    assert simulation.fixed_n(0.5, 0.025, 0.8, 50_000) == pytest.approx(63.8, abs=1.0)
+
+
+def test_a_loop_ends_with_its_first_adoption() -> None:
+    played = list(worlds.loops(worlds.World(child_sd=30.0), np.random.default_rng(4), 60))
+    words = [[decided.word for decided in loop] for loop in played]
+    assert any("adopt" in loop for loop in words)
+    assert all("adopt" not in loop[:-1] and (loop[-1] == "adopt" or len(loop) == 6) for loop in words)
+
+
+def test_no_row_of_the_page_adopts_in_more_than_one_loop_of_twenty() -> None:
+    rows = table_under("No real gain")
+    assert [row[0] for row in rows] == [name for name, _, _ in simulation.HOLDS]
+    assert {row[0]: row[1] for row in rows if percents(row[1])[2] > 0.05} == {}
+
+
+def test_no_row_of_the_page_calls_a_difference_equal_in_more_than_one_decision_of_twenty() -> None:
+    rows = table_under('"Equal"')
+    assert len(rows) == 7
+    assert max(percents(cell)[0] for row in rows for cell in row[3:]) < 0.05
+
+
+def test_rows_of_the_page_come_from_this_code() -> None:
+    quick = simulation.Study(quick=True)
+    quick.count = lambda of: of // 10  # enough to tell rows apart from a page made by another gate
+    for row in (simulation.HOLDS[0], simulation.FAILS[1]):
+        written = next(cells for cells in table_under("No real gain") + table_under("Beyond") if cells[0] == row[0])
+        (share, _, _), (_, low, high) = percents(written[1]), percents(quick.null(row)[1])
+        assert low <= share <= high
+        assert float(quick.null(row)[2]) == pytest.approx(float(written[2]), abs=0.11)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", simulation.HOLDS, ids=lambda row: row[0])
+def test_the_page_is_what_the_script_writes(row: tuple) -> None:
+    assert simulation.Study(quick=False).null(row) in table_under("No real gain")
+
+
+@pytest.mark.slow
+def test_so_is_what_the_gate_sees() -> None:
+    assert simulation.Study(quick=False).power() in section()

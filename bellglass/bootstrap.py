@@ -30,11 +30,11 @@ LAYERS = ("litellm", "digits", "tpe", "dev")
 SIZES_MB = {
     "torch-cpu": (200, 800),
     "torch-cuda": (2700, 6500),
-    "base": (45, 230),
+    "base": (46, 233),
     "litellm": (80, 280),
     "digits": (65, 240),
     "tpe": (30, 120),
-    "dev": (180, 680),
+    "dev": (230, 830),
 }
 
 

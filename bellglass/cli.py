@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from bellglass import __version__, cli_check, cli_decide, cli_export, cli_look, cli_report, cli_start
+from bellglass import __version__, cli_check, cli_decide, cli_export, cli_look, cli_report, cli_start, cli_watch
 from bellglass.errors import BellglassError
 from bellglass.lineage import visible
 
@@ -23,7 +23,8 @@ app = typer.Typer(
 
 for panel, commands in (
     ("Start", (cli_start.demo, cli_start.run, cli_start.resume)),
-    ("Look", (cli_look.status, cli_look.log, cli_look.diff, cli_report.report, cli_report.compare, cli_look.tasks)),
+    ("Look", (cli_look.status, cli_look.log, cli_look.diff, cli_watch.watch, cli_report.report, cli_report.compare)),
+    ("Look", (cli_watch.pack, cli_look.tasks)),
     ("Decide", (cli_decide.review, cli_decide.stop)),
     ("Check", (cli_check.calibrate, cli_check.verify, cli_check.recheck, cli_check.doctor)),
 ):

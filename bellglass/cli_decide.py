@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from bellglass.cli_options import LoopName, Loops, Reason
-from bellglass.errors import LoopFault, UsageError
+from bellglass.errors import UsageError
 
 
 def review(
@@ -27,37 +25,24 @@ def review(
     loops: Loops = None,
 ) -> None:
     """Show what waits for a person, or decide on it. Without --decision nothing changes."""
-    from bellglass import paths
+    from bellglass import deciding, paths
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
     if rearm is not None:
-        _rearm(folder, rearm, reason)
+        typer.echo(deciding.rearm(folder, rearm, reason).line)
     elif decision is None:
         _show(folder)
     else:
         _decide(folder, decision, evidence, reason)
 
 
-def _waiting(folder: Path) -> Any:
-    from bellglass.ledger import Ledger
-    from bellglass.lineage import Lineage
-    from bellglass.review import gather, pending
-    from bellglass.state import fold
-
-    with closing(Ledger.open(folder, write=False)) as ledger:
-        state = fold(ledger.events())
-    number = pending(state)
-    if number is None:
-        return state, None
-    return state, gather(state, number, Lineage.open(folder / "lineage.git"))
-
-
 def _show(folder: Path) -> None:
     from rich.console import Console
 
+    from bellglass import deciding
     from bellglass.review_console import show
 
-    state, waiting = _waiting(folder)
+    state, waiting = deciding.waiting(folder)
     for wire in state.tripwires:
         typer.echo(f"tripwire {wire['name']} (generation {wire['generation']}): {wire['sentence']}")
     if waiting is None:
@@ -71,11 +56,11 @@ def _show(folder: Path) -> None:
 
 
 def _decide(folder: Path, decision: str, evidence: str | None, reason: str) -> None:
-    from bellglass.paths import user_name
-    from bellglass.review import Answer, decision_event
+    from bellglass import deciding
+    from bellglass.review import pending
 
-    _, waiting = _waiting(folder)
-    if waiting is None:
+    number = pending(deciding.state_of(folder))
+    if number is None:
         raise UsageError(
             "the decision", "nothing waits for one", "a loop that waits", f"bellglass status {folder.name}"
         )
@@ -83,47 +68,7 @@ def _decide(folder: Path, decision: str, evidence: str | None, reason: str) -> N
         raise UsageError(
             "the decision", "no --evidence", "the hash that you were shown", f"bellglass review {folder.name}"
         )
-    answer = Answer(decision, reason, user_name())  # type: ignore[arg-type]  # decision_event checks the word
-    number = waiting.generation
-    _deliver(folder, "review", "review.decided", lambda state: decision_event(state, number, answer, evidence))
-    typer.echo(f"recorded: {decision} for generation {waiting.generation}")
-
-
-def _rearm(folder: Path, name: str, reason: str) -> None:
-    from bellglass.paths import user_name
-
-    if not reason.strip():
-        raise UsageError("re-arming", "no --reason", "why it is safe to go on", "the same with --reason '...'")
-    body = {"name": name, "who": user_name(), "reason": reason.strip()}
-    _deliver(folder, "rearm", "tripwire.rearmed", lambda state: body if _latched(folder, state, name) else {})
-    typer.echo(f"re-armed {name}; bellglass resume {folder.name} goes on")
-
-
-def _latched(folder: Path, state: Any, name: str) -> bool:
-    if name not in {wire["name"] for wire in state.tripwires}:
-        found = ", ".join(sorted({wire["name"] for wire in state.tripwires})) or "none"
-        raise UsageError(
-            f"tripwire {name!r}", f"latched: {found}", "a latched tripwire", f"bellglass review {folder.name}"
-        )
-    return True
-
-
-def _deliver(folder: Path, request: str, kind: str, body_for: Callable[[Any], dict[str, Any]]) -> None:
-    """With an owner at work, a request in its inbox; without one, this command takes the lock and writes the event.
-
-    `body_for` checks against the state as it is then, so that of two people who decide at once the second is told.
-    """
-    from bellglass.ledger import Ledger
-    from bellglass.state import fold
-
-    try:
-        owned = Ledger.open(folder, write=True)
-    except LoopFault:
-        with closing(Ledger.open(folder, write=False)) as ledger:
-            ledger.post(request, body_for(fold(ledger.events())))
-        return
-    with closing(owned):
-        owned.append(kind, body_for(fold(owned.events())))
+    typer.echo(deciding.decide(folder, number, decision, reason, evidence).line)
 
 
 def stop(

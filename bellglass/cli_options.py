@@ -26,3 +26,4 @@ Review: TypeAlias = Annotated[
     str | None, typer.Option("--review", help="every, tripwire or never. A hosted model gets every unless you say so.")
 ]
 Reason: TypeAlias = Annotated[str, typer.Option("--reason", help="Why, in a few words; kept in the ledger.")]
+Watch: TypeAlias = Annotated[bool, typer.Option("--watch", help="With a live page, in a process of its own.")]

@@ -26,6 +26,7 @@ from bellglass.cli_options import (
     Tokens,
     TrainSeconds,
     WallSeconds,
+    Watch,
 )
 from bellglass.errors import BellglassError, Interrupted
 
@@ -37,11 +38,16 @@ DEMO = {"task": "stories", "preset": "tiny", "panel": 3, "max_pairs": 5, "trials
 
 
 def demo(
-    seed: Seed = None, generations: Generations = 3, glass: GlassName = "auto", loops: Loops = None, json: Json = False
+    seed: Seed = None,
+    generations: Generations = 3,
+    glass: GlassName = "auto",
+    watch: Watch = False,
+    loops: Loops = None,
+    json: Json = False,
 ) -> None:
     """A real loop of three generations with the offline improver: about three minutes, no key, no GPU."""
     chosen = {**DEMO, "seed": seed, "generations": generations, "glass": glass}
-    folder = _start(None, chosen, loops, json)
+    folder = _start(None, chosen, loops, json, watch)
     if not json:
         bellglass, loop = program(), nameable(folder)
         print(f"\nNext:\n  {bellglass} status {loop}\n  {bellglass} diff {loop} 1\n  {bellglass} verify {loop}")
@@ -63,6 +69,7 @@ def run(
     glass: GlassName = None,
     seed: Seed = None,
     config: Annotated[Path | None, typer.Option("--config", help="A TOML file with the same words and more.")] = None,
+    watch: Watch = False,
     loops: Loops = None,
     json: Json = False,
 ) -> None:
@@ -81,7 +88,7 @@ def run(
         "glass": glass,
         "seed": seed,
     }
-    _start(config, chosen, loops, json)
+    _start(config, chosen, loops, json, watch)
 
 
 def resume(
@@ -92,6 +99,7 @@ def resume(
     wall_seconds: WallSeconds = None,
     calls: Calls = None,
     tokens: Tokens = None,
+    watch: Watch = False,
     loops: Loops = None,
     json: Json = False,
 ) -> None:
@@ -107,16 +115,16 @@ def resume(
         "tokens": tokens,
     }
     folder = paths.find_loop(loop, paths.loops_home(loops))
-    _run(folder, {key: value for key, value in raised.items() if value is not None}, json)
+    _run(folder, {key: value for key, value in raised.items() if value is not None}, json, watch)
 
 
-def _start(config_file: Path | None, chosen: dict[str, Any], loops: Path | None, json: bool) -> Path:
+def _start(config_file: Path | None, chosen: dict[str, Any], loops: Path | None, json: bool, watch: bool) -> Path:
     from bellglass import config, paths, wiring
 
     loaded = config.load(config_file, {key: value for key, value in chosen.items() if value is not None})
     _say_before_spending(loaded)
     folder = wiring.create(loaded, paths.loops_home(loops))
-    _run(folder, {}, json)
+    _run(folder, {}, json, watch)
     return folder
 
 
@@ -128,13 +136,17 @@ def _say_before_spending(loaded: Any) -> None:
         print(line, file=sys.stderr)
 
 
-def _run(folder: Path, overrides: dict[str, Any], json: bool) -> None:
+def _run(folder: Path, overrides: dict[str, Any], json: bool, watch: bool) -> None:
     from bellglass import wiring
     from bellglass.console import LoopView, line_for, print_summary
     from bellglass.loop import run_loop
     from bellglass.review_console import TerminalReviewer
     from bellglass.summary import as_json
 
+    if watch:
+        from bellglass.cli_watch import page_beside
+
+        page_beside(folder)
     stop = catch_interrupts()
     with LoopView() as view:
         reviewer = TerminalReviewer(view.pause) if sys.stdin.isatty() and sys.stderr.isatty() else None

@@ -43,10 +43,14 @@ class Shown:
 
 def open_loop(folder: Path) -> Shown:
     """Raises only where there is no ledger at all, or one whose format this version cannot read."""
+    return open_with_events(folder)[0]
+
+
+def open_with_events(folder: Path) -> tuple[Shown, list[Event]]:
     with closing(Ledger.open(folder, write=False)) as ledger:
         events, fault = ledger.sound()
     told = [f"the ledger is damaged behind event {len(events)}: {fault}"] if fault else []
-    return shown_at(folder, events, tuple(told))
+    return shown_at(folder, events, tuple(told)), events
 
 
 def shown_at(folder: Path, events: Sequence[Event], told: tuple[str, ...] = ()) -> Shown:

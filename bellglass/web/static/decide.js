@@ -87,7 +87,7 @@
         ]),
         h("div", {}, bg.testimony(g.note))),
       h("details", { class: "more", open: true }, h("summary", {}, "The whole diff, the trainer first"), diff),
-      bg.source.can("review") ? form(g) : h("p", { class: "commands mono" }, "bellglass review " + doc.loop.name),
+      bg.source.can("review") ? form(g) : [h("p", { class: "soft small" }, "Decide with:"), h("p", { class: "commands mono" }, "bellglass review " + doc.loop.name)],
     );
   };
 

@@ -55,13 +55,25 @@
     ];
   }
 
+  function verdictMark(f, [g, i, kind], whisker) {
+    const x = f.x(i);
+    if (g.raw && bg.known(g.raw.low)) f.add(bg.whisker(f, x, g.raw.low, g.raw.high, Math.min(5, f.size), whisker));
+    if (bg.known(g.claim) && g.raw && f.column > 2.5) {
+      const aside = x + Math.min(14, f.column / 3);
+      if (f.column > 8) f.add(s("path", { class: "thread", d: `M${x} ${f.y(g.raw.mean)}L${aside} ${f.y(g.claim)}` }));
+      f.add(bg.shape("claim", aside, f.y(g.claim), f.size * 0.85));
+    }
+    if (g.raw) f.add(bg.shape(kind, x, f.y(g.raw.mean), f.size));
+    else if (kind === "failed") f.add(bg.shape(kind, x, f.box.top + 8, Math.max(3, f.size)));
+  }
+
   bg.verdictChart = (doc) => {
     const all = [doc.starter, ...gens(doc)];
     const unit = doc.loop.unit;
     const floor = doc.floor > 0 ? doc.floor : null;
     const noise = doc.calibration ? 1.96 * doc.calibration.sd : null;
     const lines = baselines(doc);
-    const judged = all.flatMap((g) => (g.raw ? [g.raw.mean, g.raw.low, g.raw.high] : [])).filter(bg.known);
+    const judged = bg.ends(all.flatMap((g) => (g.raw ? [g.raw] : [])));
     const top = Math.max(...judged, 0.1);
     const bottom = Math.min(...judged, top);
     const reach = Math.max(top - bottom, 0.2 * top); // a claim far away must not squeeze what was measured
@@ -71,9 +83,9 @@
       const narrow = width < 560;
       const height = narrow ? 300 : Math.min(480, Math.max(340, width * 0.36));
       const values = [...judged, ...near, floor, ...lines.flatMap((b) => [b.low, b.high])];
-      const f = bg.frame({ width, height, count: all.length, values, box: { right: narrow ? 62 : 96, bottom: 34 } });
+      const f = bg.frame({ width, height, count: all.length, values, box: { right: narrow ? 74 : 96, bottom: 34 }, least: 0 });
       bg.yAxis(f);
-      bg.xAxis(f, all.map((_, i) => name(i)));
+      bg.xAxis(f, bg.generationNames(f, gens(doc)));
       const kept = champions(doc).map((g) => (g.raw ? g.raw.mean : null));
       const right = width - f.box.right;
       const labels = [];
@@ -96,18 +108,13 @@
         f.add(s("line", { class: "floor", x1: f.box.left, x2: right, y1: f.y(floor), y2: f.y(floor) }));
         labels.push([floor, "floor " + bg.num(floor, 2)]);
       }
+      // What was not taken over lies behind, and fainter; the champions lie on top.
+      const kindOf = (g, i) => (i === 0 ? "starter" : bg.decided(g));
+      const order = all.map((g, i) => [g, i, kindOf(g, i)]);
+      const taken = ([, , kind]) => kind === "starter" || kind === "adopted";
+      order.filter((one) => !taken(one)).forEach((one) => verdictMark(f, one, "thin faint"));
       f.add(stepLine(f, kept));
-      all.forEach((g, i) => {
-        const x = f.x(i);
-        if (g.raw && bg.known(g.raw.low)) f.add(bg.whisker(x, f.y(g.raw.low), f.y(g.raw.high), Math.min(5, f.size)));
-        const aside = x + Math.min(14, f.column / 3);
-        if (bg.known(g.claim) && g.raw) {
-          f.add(s("path", { class: "thread", d: `M${x} ${f.y(g.raw.mean)}L${aside} ${f.y(g.claim)}` }));
-          f.add(bg.shape("claim", aside, f.y(g.claim), f.size * 0.85));
-        }
-        const kind = i === 0 ? "starter" : bg.decided(g);
-        f.add(bg.shape(kind, x, g.raw ? f.y(g.raw.mean) : f.box.top + 8, f.size));
-      });
+      order.filter(taken).forEach((one) => verdictMark(f, one, "thin"));
       if (bg.known(kept.at(-1))) labels.push([kept.at(-1), bg.num(kept.at(-1), 2)]);
       endLabels(f, labels);
       return f;
@@ -123,7 +130,6 @@
       legend: bg.legend(
         ["adopted", "verdict, trainer adopted"],
         occurs("rejected") && ["rejected", "rejected"],
-        occurs("unchanged") && ["unchanged", "trainer unchanged"],
         occurs("failed") && ["failed", "failed, no verdict"],
         occurs("under way") && ["under way", "under way"],
         ["claim", [bg.term("claim"), " (never decides)"]],
@@ -173,11 +179,8 @@
 
   function gapChart(doc, o) {
     const all = gens(doc);
-    const values = all.flatMap((g) => {
-      const v = o.of(g);
-      return v ? [v.mean, v.low, v.high] : [];
-    });
-    if (!values.some(bg.known)) return h("figure", { class: "chart" }, h("h3", {}, o.title), h("p", { class: "soft small" }, o.none));
+    const values = bg.ends(all.map(o.of).filter(Boolean));
+    if (!values.length) return h("figure", { class: "chart" }, h("h3", {}, o.title), h("p", { class: "soft small" }, o.none));
     const draw = (width) => {
       const f = bg.frame({ width, height: 220, count: all.length, values: [0, ...values], box: { right: 8, bottom: 34 } });
       bg.yAxis(f, 4, bg.plus);
@@ -186,7 +189,7 @@
       all.forEach((g, i) => {
         const v = o.of(g);
         if (!v) return;
-        if (bg.known(v.low)) f.add(bg.whisker(f.x(i), f.y(v.low), f.y(v.high), Math.min(4, f.size)));
+        if (bg.known(v.low)) f.add(bg.whisker(f, f.x(i), v.low, v.high, Math.min(4, f.size)));
         f.add(o.shape === "claim" ? bg.shape("claim", f.x(i), f.y(v.mean), f.size * 0.85) : bg.shape(bg.decided(g), f.x(i), f.y(v.mean), f.size * 0.8));
       });
       return f;

@@ -51,7 +51,7 @@
     track(f, all, TRAINER, trainerShape, "adopted");
     track(f, all, SCAFFOLD, scaffoldShape, "inherited");
     f.add(s("text", { x: 0, y: TRAINER + 4, class: "strong" }, "trainer"), s("text", { x: 0, y: SCAFFOLD + 4, class: "strong" }, "scaffold"));
-    bg.xAxis(f, [column < 46 ? "0" : "starter", ...all.map((g) => String(g.n))]);
+    bg.xAxis(f, bg.generationNames(f, all));
     return f;
   }
 

@@ -28,6 +28,7 @@
     const room = (hi - lo) * 0.07 || Math.max(0.05, Math.abs(hi) * 0.05);
     lo -= options.zero && lo >= 0 ? lo : room;
     hi += room;
+    if (bg.known(options.least)) lo = Math.max(lo, options.least);
     const column = (width - box.left - box.right) / Math.max(1, count);
     const y = (value) => box.top + ((hi - Math.min(hi, Math.max(lo, value))) / (hi - lo)) * (height - box.top - box.bottom);
     const svg = s("svg", { width, height, viewBox: "0 0 " + width + " " + height, "aria-hidden": "true" });
@@ -46,17 +47,16 @@
     }
   };
 
-  // Generations along the bottom, as many as there is room for.
-  bg.xAxis = (f, names, word) => {
-    const every = Math.max(1, Math.ceil(52 / f.column));
-    const nice = every === 1 ? 1 : [2, 5, 10, 20, 25, 50, 100, 200, 250, 500].find((n) => n >= every) || 1000;
+  // Names along the bottom, as many as there is room for; numbered ones at round numbers.
+  bg.xAxis = (f, names) => {
+    const every = Math.ceil(52 / f.column);
+    const nice = [1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500].find((n) => n >= every) || 1000;
     names.forEach((name, i) => {
-      if (i % nice === 0 || (i === 0 && nice > 1)) {
-        f.add(s("text", { x: f.x(i), y: f.height - 10, "text-anchor": "middle" }, i === 0 && f.column < 46 ? "0" : name));
-      }
+      const number = Number.isNaN(Number(name)) ? i : Number(name);
+      if (number % nice === 0) f.add(s("text", { x: f.x(i), y: f.height - 10, "text-anchor": "middle" }, name));
     });
-    if (word) f.add(s("text", { x: f.box.left - 9, y: f.height - 10, "text-anchor": "end" }, word));
   };
+  bg.generationNames = (f, generations) => [f.column < 52 ? "0" : "starter", ...generations.map((g) => String(g.n))];
 
   // One shape per meaning; colour never stands alone.
   bg.shape = (kind, x, y, r = 6) => {
@@ -84,8 +84,19 @@
         return s("circle", { cx: x, cy: y, r: r * 0.85, class: "dash" });
     }
   };
-  bg.whisker = (x, low, high, half) =>
-    s("path", { class: "thin", d: `M${x} ${low}V${high}M${x - half} ${low}h${half * 2}M${x - half} ${high}h${half * 2}` });
+  // An end beyond the frame has no cap: it goes on.
+  bg.whisker = (f, x, low, high, half, name = "thin") => {
+    const cap = (value) => (half < 2 || value > f.hi || value < f.lo ? "" : `M${x - half} ${f.y(value)}h${half * 2}`);
+    return s("path", { class: name, d: `M${x} ${f.y(low)}V${f.y(high)}${cap(low)}${cap(high)}` });
+  };
+  // The ends of intervals that may set a scale: two seeds give intervals so wide that nothing else would be seen.
+  bg.ends = (intervals) => {
+    const means = intervals.map((v) => v.mean).filter(bg.known);
+    const lo = Math.min(...means);
+    const hi = Math.max(...means);
+    const room = Math.max((hi - lo) * 0.12, 0.02 * Math.max(Math.abs(lo), Math.abs(hi)), 1e-6);
+    return [...means, ...intervals.flatMap((v) => [v.low, v.high]).filter((v) => bg.known(v) && v > lo - room && v < hi + room)];
+  };
   bg.icon = (kind, r = 5.5) => s("svg", { width: 14, height: 14, viewBox: "0 0 14 14", "aria-hidden": "true" }, bg.shape(kind, 7, 7, r));
   bg.mark = (kind, words) => h("span", { class: "mark" }, bg.icon(kind), words);
   bg.legend = (...entries) =>

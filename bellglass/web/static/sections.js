@@ -83,7 +83,7 @@
   // Generations as rows
 
   let whole = false;
-  const MOST = 40;
+  const MOST = 25;
   function generations(doc) {
     const all = doc.generations;
     if (!all.length) return h("p", { class: "intro" }, "None yet.");
@@ -100,13 +100,13 @@
         bg.num(g.claim),
         bg.plus(g.fitted && g.fitted.mean),
         bg.seconds(g.cost.train_seconds),
-        g.cost.usd === 0 ? "" : bg.usd(g.cost.usd),
+        g.cost.usd === null ? "unknown" : bg.num(g.cost.usd, g.cost.usd < 1 ? 4 : 2),
       ];
       const tr = h("tr", { class: "pick", "aria-selected": String(bg.chosen() === g.n) }, cells.map((cell, k) => h("td", { class: k === 3 ? "wide" : null }, cell)));
       tr.addEventListener("click", () => bg.pick(g.n));
       return tr;
     };
-    const head = ["generation", "trainer", "scaffold", "changed", "gain over parent, bits", "verdict", "claim", "fitted", "trained", "money"];
+    const head = ["generation", "trainer", "scaffold", "changed", "gain over parent, bits", "verdict", "claim", "fitted", "trained", "USD"];
     const paid = shown.some((g) => g.cost.usd !== 0);
     const table = h("table", { class: "rows" }, h("thead", {}, h("tr", {}, head.map((cell) => h("th", { scope: "col" }, cell)))), h("tbody", {}, shown.map(row)));
     if (!paid) table.querySelectorAll("tr > :last-child").forEach((cell) => cell.remove());

@@ -1,0 +1,194 @@
+"""Recordings: what is packed, what is not, and that a foreign file can do nothing but be refused or shown."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import zipfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import made_loop
+import pytest
+from source_tree import ROOT
+
+from bellglass import recording, showing
+from bellglass.errors import LoopFault, UsageError
+from bellglass.ledger import Ledger
+
+SHIPPED = ROOT / "docs" / "recordings" / "stories-offline.bellglass"
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_loop.write(tmp_path_factory.mktemp("made"), 3, texts=True, seed=4)
+
+
+@pytest.fixture(scope="module")
+def packed(loop: Path) -> Path:
+    target = loop.parent / "loop.bellglass"
+    recording.pack(loop, target)
+    return target
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def rewritten(path: Path, target: Path, **changed: bytes | None) -> Path:
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, data in {**members(path), **changed}.items():
+            if data is not None:
+                archive.writestr(name, data)
+    return target
+
+
+def plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def test_at_every_event_it_shows_what_the_loop_showed_then(loop: Path, packed: Path) -> None:
+    with closing(Ledger.open(loop)) as ledger:
+        events = ledger.events()
+    with closing(recording.load(packed)) as tape:
+        assert tape.last == len(events)
+        for at in [1, 30, 2, tape.last, 17]:  # forwards and back
+            shown = plain(showing.shown_at(loop, events[:at]).document())
+            there = plain(tape.document(at))
+            assert {**there, "baselines": None} == {**shown, "baselines": None}
+        assert tape.document(10**6)["loop"]["seq"] == tape.last
+        assert tape.document(0)["loop"]["seq"] == 1
+
+
+def test_large_texts_come_back_as_they_were(loop: Path, packed: Path) -> None:
+    from bellglass import transcript
+
+    shown = showing.open_loop(loop)
+    with closing(recording.load(packed)) as tape:
+        assert tape.diff(1) == plain(transcript.diff_of(shown.state, shown.lineage, 1))
+        assert tape.session(2) == plain(transcript.session_of(shown.state, shown.blobs, 2))
+        assert tape.curves(3)["series"] == []
+        assert tape.diff(77)["missing"] == "not recorded"
+
+
+def test_the_same_loop_makes_the_same_file(loop: Path, packed: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.bellglass"
+    recording.pack(loop, again)
+    assert again.read_bytes() == packed.read_bytes()
+
+
+def test_a_secret_that_is_not_revealed_is_not_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "stories-1"
+    secret = ""
+    with closing(Ledger.create(folder)) as ledger:
+        for kind, body in made_loop.Maker(2).events():
+            if kind == "loop.ended":
+                secret = body["secret"]
+            else:
+                ledger.append(kind, body)
+    (folder / "secret").write_bytes(bytes.fromhex(secret))
+    (folder / "watch.json").write_text('{"token": "not-to-be-sent-around"}')
+    recording.pack(folder, tmp_path / "x")
+    together = b"".join(members(tmp_path / "x").values())
+    assert secret.encode() not in together
+    assert bytes.fromhex(secret) not in together
+    assert b"not-to-be-sent-around" not in together
+
+
+def test_pauses_are_played_short_and_time_never_runs_back(packed: Path) -> None:
+    with closing(recording.load(packed)) as tape:
+        times = tape.times()
+    assert (len(times), times[0], sorted(times)) == (tape.last, 0.0, times)
+    assert all(b - a <= recording.LONGEST_GAP_SECONDS for a, b in itertools.pairwise(times))
+
+
+@pytest.mark.parametrize(
+    "name", ["../../evil", "/etc/passwd", "diffs/../x.json", "diffs/01.json", "diffs/1.json.exe", "diffs\\1.json", "x/"]
+)
+def test_a_member_with_another_name_is_refused(packed: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(LoopFault, match="a member"):
+        recording.load(rewritten(packed, tmp_path / "x", **{name: b"{}"}))
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_member_that_is_there_twice_is_refused(packed: Path, tmp_path: Path) -> None:
+    copy = rewritten(packed, tmp_path / "x")
+    with zipfile.ZipFile(copy, "a") as archive:
+        archive.writestr("document.json", "{}")
+    with pytest.raises(LoopFault, match="one twice"):
+        recording.load(copy)
+
+
+def test_a_member_beyond_its_cap_is_refused(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "MOST_OTHER_BYTES", 4 << 20)
+    bomb = rewritten(packed, tmp_path / "x", **{"recording.json": b" " * (5 << 20)})
+    with pytest.raises(LoopFault, match="larger than 4 MB"):
+        recording.load(bomb)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "match"),
+    [
+        ("recording.json", b"[]", "no format"),
+        ("recording.json", None, r"no recording\.json"),
+        ("recording.json", b'{"format": 99}', "newer bellglass"),
+        ("recording.json", b'{"format": 1, "x": ' + b"[" * 100_000, "recording.json"),
+        ("events.jsonl", None, r"no events\.jsonl"),
+        ("events.jsonl", b"", "no event"),
+        ("events.jsonl", b"[1,2]\n" + b"[" * 100_000, "damaged"),
+    ],
+)
+def test_what_is_no_recording_is_one_clear_error(
+    packed: Path, tmp_path: Path, name: str, data: bytes | None, match: str
+) -> None:
+    with pytest.raises(LoopFault, match=match):
+        recording.load(rewritten(packed, tmp_path / "x", **{name: data}))
+
+
+def test_an_altered_event_ends_what_is_shown_and_is_said(packed: Path, tmp_path: Path) -> None:
+    lines = members(packed)["events.jsonl"].split(b"\n")
+    lines[11] = lines[11].replace(b'"', b"'", 1)
+    lines[11] = lines[11].replace(b"g1", b"g2")
+    with closing(recording.load(rewritten(packed, tmp_path / "x", **{"events.jsonl": b"\n".join(lines)}))) as tape:
+        assert tape.last == 11
+        assert any("damaged behind event 11" in line for line in tape.document(11)["missing"])
+
+
+def test_a_file_with_flipped_bytes_is_refused_or_shown_but_never_a_crash(packed: Path, tmp_path: Path) -> None:
+    draw, whole, outcomes = random.Random(1), packed.read_bytes(), set()
+    for _ in range(120):
+        data = bytearray(whole)
+        for _ in range(draw.choice((1, 4))):
+            data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        (tmp_path / "x").write_bytes(data[: draw.choice((len(data), draw.randrange(len(data))))])
+        try:
+            with closing(recording.load(tmp_path / "x")) as tape:
+                for ask in (tape.document, tape.diff, tape.session, tape.curves):
+                    ask(1)
+            outcomes.add("shown")
+        except LoopFault:
+            outcomes.add("refused")
+    assert outcomes == {"shown", "refused"}
+
+
+@pytest.mark.parametrize(("text", "speed"), [("60x", 60.0), ("1", 1.0), ("0.5x", 0.5)])
+def test_a_speed_is_a_number_with_or_without_an_x(text: str, speed: float) -> None:
+    assert recording.speed_of(text) == speed
+
+
+@pytest.mark.parametrize("text", ["", "x", "0x", "-1", "nan", "inf", "1e9"])
+def test_what_is_no_speed_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--play"):
+        recording.speed_of(text)
+
+
+def test_the_shipped_recording_is_a_whole_loop_and_small() -> None:
+    assert SHIPPED.stat().st_size <= 300_000
+    with closing(recording.load(SHIPPED)) as tape:
+        shown = tape.document(tape.last)
+        assert (shown["ended"]["why"], shown["missing"], len(shown["generations"])) == ("finished", [], 3)
+        assert all(tape.curves(gen["n"])["series"] for gen in shown["generations"])

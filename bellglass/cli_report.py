@@ -29,7 +29,10 @@ def report(
         typer.Option("-o", "--out", help="The file to write, - for stdout. Default: report.html in the loop's folder."),
     ] = None,
     format: Annotated[
-        Format, typer.Option("--format", help="html: the page in one file; md: text; svg: the lineage picture alone.")
+        Format,
+        typer.Option(
+            "--format", help="html: the page in one file; md: text; svg: the lineage picture (no png: convert it)."
+        ),
     ] = Format.HTML,
     loops: Loops = None,
 ) -> None:

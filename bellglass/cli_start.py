@@ -51,6 +51,7 @@ def demo(
     if not json:
         bellglass, loop = program(), nameable(folder)
         print(f"\nNext:\n  {bellglass} status {loop}\n  {bellglass} diff {loop} 1\n  {bellglass} verify {loop}")
+        print(_report(folder))
 
 
 def run(
@@ -116,6 +117,16 @@ def resume(
     }
     folder = paths.find_loop(loop, paths.loops_home(loops))
     _run(folder, {key: value for key, value in raised.items() if value is not None}, json, watch)
+
+
+def _report(folder: Path) -> str:
+    """Where the loop's report lies now. A report that cannot be written is no failure of the loop."""
+    from bellglass import cli_report, showing
+
+    try:
+        return f"  open {cli_report.write_report(showing.open_loop(folder))} in a browser"
+    except BellglassError as error:
+        return f"  no report was written: {error.one_line()}"
 
 
 def _start(config_file: Path | None, chosen: dict[str, Any], loops: Path | None, json: bool, watch: bool) -> Path:

@@ -55,7 +55,8 @@ class Report:
 
 def gather(shown: Shown) -> Report:
     """Reads everything that the report of this loop may hold, and checks the loop."""
-    document = shown.document()
+    findings = tuple(_findings(shown))
+    document = _doubted(shown.document(), findings)
     numbers = [gen["n"] for gen in document["generations"]]
     made = [gen["n"] for gen in document["generations"] if gen["successor"]]
     told = numbers if len(numbers) <= SESSIONS_FROM else []
@@ -65,7 +66,7 @@ def gather(shown: Shown) -> Report:
         diffs=_diffs(shown, made if len(made) <= DIFFS_FROM else []),
         sessions={n: transcript.session_of(shown.state, shown.blobs, n) for n in told},
         curves={n: found for n, found in drawn.items() if found["series"]},
-        findings=tuple(_findings(shown)),
+        findings=findings,
         reproduce=reproduce(shown),
     )
     return fitted(report)
@@ -87,6 +88,16 @@ def _findings(shown: Shown) -> list[Finding]:
     except (BellglassError, LookupError, TypeError, ValueError) as error:
         found = error.one_line() if isinstance(error, BellglassError) else f"{type(error).__name__}: {error}"
         return [Finding("loop", False, found)]
+
+
+def _doubted(document: Json, findings: Sequence[Finding]) -> Json:
+    """What does not fit its own record bears out nothing, and the file says so first."""
+    wrong = ", ".join(finding.what for finding in findings if not finding.ok)
+    if not wrong:
+        return document
+    sentence = f"Anything: verify found what does not fit ({wrong}); see under safety."
+    conclusions = {"may": [], "may_not": [sentence, *document["conclusions"]["may_not"]]}
+    return {**document, "conclusions": conclusions, "said": [sentence, *document["said"]]}
 
 
 def reproduce(shown: Shown) -> Json:

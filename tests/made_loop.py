@@ -15,11 +15,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bellglass.blobs import Blobs
+from bellglass.calibration import pooled
 from bellglass.ledger import Ledger
 from bellglass.lineage import Lineage
 from bellglass.records import Bundle, Json, Noise
+from bellglass.stats import sample_sd
 from bellglass.steps import gate
 from bellglass.steps.gate import Rules
+from bellglass.steps.trial import seeds_of
 
 SKILLS = ("grammar", "spelling", "copying", "agreement", "number", "holder", "place", "sum")
 FLOOR, NOISE = 0.31, 0.04
@@ -42,6 +45,8 @@ class Maker:
     note: str = "warmer start, longer decay; two other edits did not help"
     waits: bool = False  # its last generation waits for a review
     draw: random.Random = field(init=False)
+    secret: bytes = b""
+    panels: list[Noise] = field(default_factory=list)  # what the gate knows about noise
     skill: float = 2.1  # the champion's true score
     blobs: Blobs | None = None
     lineage: Lineage | None = None
@@ -50,14 +55,13 @@ class Maker:
 
     def __post_init__(self) -> None:
         self.draw = random.Random(self.seed)
+        self.secret = hashlib.sha256(b"secret %d" % self.seed).digest()
 
     def events(self) -> Iterator[tuple[str, Json]]:
-        secret = hashlib.sha256(b"secret %d" % self.seed).digest()
-        yield "loop.created", self._created(secret)
+        yield "loop.created", self._created()
         starter = self.champion
-        for index in range(4):
-            yield from self._trial(f"cal-0x{index}", "calibrate", starter, self.skill)
-        yield "loop.calibrated", self._calibration(starter)
+        scores = yield from self._panel("cal-0x{}", "calibrate", starter, 4)
+        yield "loop.calibrated", self._calibration(starter, scores)
         for number in range(1, self.generations + 1):
             yield from self._generation(number)
         if self.waits:
@@ -69,9 +73,9 @@ class Maker:
         gain = {"mean": 2.1 - self.skill, "low": 2.0 - self.skill, "high": 2.2 - self.skill, "n": 3}
         body = {"alarms": [], "faults": [], "pairs": pairs, "starter": starter, "champion": self.champion}
         yield "final.opened", {**body, "gain": gain}
-        yield "loop.ended", {"why": "finished", "detail": "within its bounds", "secret": secret.hex()}
+        yield "loop.ended", {"why": "finished", "detail": "within its bounds", "secret": self.secret.hex()}
 
-    def _created(self, secret: bytes) -> Json:
+    def _created(self) -> Json:
         self.bundle = {f"trainer/{n}.py": b"RATE = 1.0\n" for n in ("data", "objective", "model", "train")}
         self.bundle["scaffold/improve.py"] = b"print('improve')\n"
         self.champion = self._commit(self.bundle, None)
@@ -80,15 +84,15 @@ class Maker:
             "loop_id": f"{self.seed:08x}", "task": "stories", "glass": "docker", "sealed": True, "host": "lab",
             "user": "someone", "version": "0.1.0", "content": content, "starter": self.champion,
             "config": {**SETTINGS, "generations": self.generations}, "confirm_slices": 1,
-            "secret_commitment": hashlib.sha256(secret).hexdigest(),
+            "secret_commitment": hashlib.sha256(self.secret).hexdigest(),
         }  # fmt: skip
 
-    def _calibration(self, starter: str) -> Json:
+    def _calibration(self, starter: str, scores: list[float]) -> Json:
         conditions = {"task": "stories", "preset": "cpu", "budget": "cpu_seconds 15", "device": "cpu", "speed_ms": 2.8}
         conditions |= {"glass": "docker", "starter": starter, "images": "0" * 64}
         return {
             "conditions": conditions, "measured": True, "why": "none is stored", "document_se": 0.012, "parts": {},
-            "noise": {"sd": NOISE, "df": 3}, "scores": [2.1, 2.14, 2.07, 2.12], "smallest_gain": 0.09,
+            "noise": {"sd": sample_sd(scores), "df": 3}, "scores": scores, "smallest_gain": 0.09,
             "trial_seconds": 17.2,
         }  # fmt: skip
 
@@ -127,14 +131,13 @@ class Maker:
             yield "generation.ended", self._ended(number, parent, trainer, "not inherited", why)
             return
         self.champion, self.skill, self.bundle = successor, child, changed
-        for index in range(3):
-            yield from self._trial(f"g{number}-panel-{index}", "panel", successor, child)
+        yield from self._panel(f"g{number}-panel-{{}}", "panel", successor, 3)
         yield "champion.retrained", {"generation": number, "alarms": 0}
         scaffold = "inherited" if "scaffold" in kinds else "unchanged"
         yield "generation.ended", self._ended(number, successor, "adopted", scaffold, why)
 
     def _gate(self, number: int, parent: str, successor: str, child: float) -> Iterator[tuple[str, Json]]:
-        rules = Rules(gate.spend(0.05, 1 + number % 7), Noise(NOISE, 6), 8)
+        rules = Rules(gate.spend(0.05, number), pooled(self.panels), 8)
         pairs: list[tuple[float, float]] = []
         decision = gate.decide(pairs, rules)
         while decision.decision == "more":
@@ -144,6 +147,13 @@ class Maker:
             pairs.append((old, new))
             decision = gate.decide(pairs, rules)
         return decision  # type: ignore[return-value]
+
+    def _panel(self, name: str, purpose: str, bundle: str, seeds: int) -> Iterator[tuple[str, Json]]:
+        scores = [self.skill + self._noise() for _ in range(seeds)]
+        for index, score in enumerate(scores):
+            yield from self._trial(name.format(index), purpose, bundle, score, exact=True)
+        self.panels.append(Noise(sample_sd(scores), seeds - 1))
+        return scores  # type: ignore[return-value]
 
     def _ended(self, number: int, champion: str, trainer: str, scaffold: str, why: str) -> Json:
         words = {"trainer": trainer, "scaffold": scaffold, "why": why}
@@ -165,8 +175,8 @@ class Maker:
             "select_score": score - 0.01 + self._noise() / 4 if purpose == "gate" else None,
         }  # fmt: skip
         yield "trial.settled", {
-            **order, "seeds": {"init_seed": 1, "data_seed": 2}, "verdict": verdict, "fault": None, "weights": None,
-            "claim": {"bits": score + FLOOR - 0.02, "steps": 160, "metrics": 12}, "train_seconds": 15.1,
+            **order, "seeds": asdict(seeds_of(self.secret, trial_id)), "verdict": verdict, "fault": None,
+            "weights": None, "claim": {"bits": score + FLOOR - 0.02, "steps": 160, "metrics": 12}, "train_seconds": 15.1,
             "wall_seconds": 16.0, "judge_seconds": 0.4, "log": None, "clock": None,
         }  # fmt: skip
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -124,8 +125,17 @@ def test_no_script_of_the_page_can_make_markup_of_a_text() -> None:
 
 def test_the_checks_of_the_loop_are_in_it(gathered: report.Report) -> None:
     found = {finding["what"]: finding["ok"] for finding in gathered.payload()["report"]["findings"]}
-    assert found["ledger"]
-    assert found["bundles"]
+    assert found == dict.fromkeys(("ledger", "bundles", "blobs", "secret", "seeds", "gates"), True)
+
+
+def test_a_loop_that_does_not_fit_its_record_concludes_nothing(loop: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(loop, tmp_path / "copy"))
+    blob = next((copy / "blobs").glob("*/*"))
+    blob.chmod(0o644)
+    blob.write_bytes(b"other")
+    found = report.gather(showing.open_loop(copy)).document
+    assert found["conclusions"]["may"] == []
+    assert "(blobs)" in found["said"][0]
 
 
 def test_it_says_how_to_check_and_repeat_the_loop(gathered: report.Report) -> None:
@@ -139,8 +149,6 @@ def test_it_says_how_to_check_and_repeat_the_loop(gathered: report.Report) -> No
 
 
 def test_a_damaged_loop_is_reported_with_what_is_wrong(loop: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = Path(shutil.copytree(loop, tmp_path / "copy"))
     shutil.rmtree(copy / "lineage.git")
     found = report.gather(showing.open_loop(copy))

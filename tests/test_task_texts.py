@@ -160,7 +160,7 @@ def test_a_missing_library_of_source_is_one_clear_error(source: tasks.Task, monk
 
 @pytest.mark.slow
 def test_what_the_images_hold_does_not_tell_source(source: tasks.Task) -> None:
-    """Standard library, torch and the trainer's lock, what pip carries along. (Measured: 0.35% of 64-character runs.)"""
+    """Standard library, torch, the trainer's lock, what pip carries along. (Measured: 0.35% of the runs.)"""
 
     def sample(text: str | np.ndarray) -> np.ndarray:
         tokens = module(source).encode(text) if isinstance(text, str) else text

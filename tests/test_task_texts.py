@@ -64,6 +64,7 @@ def test_no_image_is_given_what_source_is_made_of(source: tasks.Task) -> None:
     assert set(re.findall(r"(?m)^([\w-]+)==", inside)) & set(module(source).FILES) == set()
 
 
+@pytest.mark.slow
 def test_the_splits_of_source_hardly_repeat_each_other(source: tasks.Task) -> None:
     """Of the 64-character runs of the judging splits, at most 1 in 10,000 stands in train. (Measured: 1 in 100,000.)"""
     windows = module(source)._dealt(SECRET)

@@ -1,7 +1,11 @@
-"""Which tests can run here: those that need Docker, a GPU or a key skip with a reason; in CI a Docker skip fails."""
+"""Which tests can run here: those that need Docker, a browser, a GPU or a key skip with a reason.
+
+In CI a skip for want of Docker or of a browser fails.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,7 +18,7 @@ from hypothesis import settings
 settings.register_profile("same", derandomize=True, database=None)
 settings.load_profile("same")
 
-REQUIRE_DOCKER = os.environ.get("BELLGLASS_REQUIRE_DOCKER") == "1"
+REQUIRED = {name for name in ("docker", "browser") if os.environ.get(f"BELLGLASS_REQUIRE_{name.upper()}") == "1"}
 NOT_FOR_DOCKER = "only the process glass"  # how the reason of a skip begins that no Docker engine could prevent
 
 
@@ -44,14 +48,20 @@ def key_missing() -> str | None:
     return None if any(os.environ.get(key) for key in keys) else f"none of {', '.join(keys)} is set"
 
 
-NEEDS = {"docker": docker_missing, "gpu": gpu_missing, "hosted": key_missing}
+def browser_missing() -> str | None:
+    if importlib.util.find_spec("playwright") is None:
+        return "Playwright is not installed (locks/dev.txt)"
+    return None if shutil.which("chromium") else "no chromium on the PATH (apt-get install chromium)"
+
+
+NEEDS = {"docker": docker_missing, "gpu": gpu_missing, "hosted": key_missing, "browser": browser_missing}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, missing in NEEDS.items():
         if item.get_closest_marker(marker) and (reason := missing()):
-            if marker == "docker" and REQUIRE_DOCKER:
-                pytest.fail(f"BELLGLASS_REQUIRE_DOCKER=1, but: {reason}", pytrace=False)
+            if marker in REQUIRED:
+                pytest.fail(f"BELLGLASS_REQUIRE_{marker.upper()}=1, but: {reason}", pytrace=False)
             pytest.skip(reason)
 
 
@@ -59,7 +69,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = yield  # type: ignore[assignment, misc]
     skipped = report.skipped and not hasattr(report, "wasxfail") and NOT_FOR_DOCKER not in str(report.longrepr)
-    if REQUIRE_DOCKER and skipped and item.get_closest_marker("docker"):
-        report.outcome = "failed"
-        report.longrepr = f"skipped although BELLGLASS_REQUIRE_DOCKER=1: {report.longrepr}"
+    for marker in REQUIRED if skipped else ():
+        if item.get_closest_marker(marker):
+            report.outcome = "failed"
+            report.longrepr = f"skipped although BELLGLASS_REQUIRE_{marker.upper()}=1: {report.longrepr}"
     return report  # type: ignore[return-value]

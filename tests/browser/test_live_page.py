@@ -1,0 +1,248 @@
+"""The page of real loops in a real browser: seen live, decided on, stopped, played back; closed to everybody else."""
+
+from __future__ import annotations
+
+import http.server
+import re
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import made_loop
+import pytest
+import small_world
+from pages import PATIENCE_MS, ROOT, Seen, driver, watching
+
+from bellglass.deciding import state_of
+from bellglass.ledger import Ledger
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+SHIPPED = ROOT / "docs" / "recordings" / "stories-offline.bellglass"
+HOSTILE = "<img src=x onerror='window.pwned=1'><script>window.pwned=1</script>\"'><svg onload=window.pwned=1> ‮evil"
+UNLOADED = "Failed to load resource: the server responded with a status of "
+
+NewPage = Callable[..., Any]
+
+
+def expect(locator: Any) -> Any:
+    from playwright.sync_api import expect as that
+
+    that.set_options(timeout=PATIENCE_MS)
+    return that(locator)
+
+
+def decide(page: Any, choice: str, reason: str) -> None:
+    page.check(f"#decide-{choice}")
+    page.fill("#reason", reason)
+    page.click("#review button[type=submit]")
+
+
+def event_shown(page: Any) -> int:
+    return int(re.search(r"Event ([\d,   ]+)", page.inner_text("#foot")).group(1).replace(",", ""))
+
+
+def test_a_loop_is_seen_live_and_a_person_decides_on_its_successors(
+    tmp_path: Path, new_page: NewPage, picture: Callable[..., None]
+) -> None:
+    folder = small_world.create(tmp_path / "loops", review="every")
+    with watching(folder, "--port", "0") as url:
+        page = new_page()
+        page.goto(url)
+        assert "token" not in page.url  # it stays in nobody's history
+        expect(page.locator("h1")).to_have_text("stories")
+        with driver(folder) as process:
+            expect(page.locator("#review h2")).to_have_text("Generation 1 waits for a person")
+            expect(page.locator("#review")).to_contain_text("SMOOTHING = 10000.0")
+            assert process.wait(timeout=60) != 0  # nobody answered: it ended, and waits
+        page.set_viewport_size({"width": 1280, "height": 1320})
+        picture(page, "review")
+        decide(page, "approve", "less smoothing is what the diff says")
+        expect(page.locator("#part-safety")).to_contain_text("1 decision")
+        review = state_of(folder).generation(1).review
+        assert (review["decision"], review["reason"]) == ("approve", "less smoothing is what the diff says")
+        assert review["evidence_hash"] == state_of(folder).generation(1).review_hash
+        with driver(folder):
+            expect(page.locator("#review h2")).to_have_text("Generation 2 waits for a person")
+        decide(page, "reject", "enough for today")
+        with driver(folder):
+            expect(page.locator("#part-hero")).to_contain_text("Finished within its bounds")
+        assert [gen.result["trainer"] for gen in state_of(folder).generations.values()] == ["adopted", "rejected"]
+
+
+def test_of_two_people_who_decide_at_once_the_second_is_told(tmp_path: Path, new_page: NewPage, seen: Seen) -> None:
+    seen.expected = (UNLOADED + "409",)
+    folder = made_loop.write(tmp_path, 2, texts=True, waits=True)
+    with watching(folder, "--port", "0") as url:
+        first, second = new_page(), new_page()
+        for page in (first, second):
+            page.goto(url)
+            page.wait_for_selector("#review")
+        second.route("**/api/document", lambda route: route.abort())  # it has not heard yet
+        second.evaluate("window.bellglass.source.listen = () => {}")
+        decide(first, "approve", "I looked first")
+        expect(first.locator("#review")).to_have_count(0)
+        decide(second, "reject", "I looked too")
+        expect(second.locator("#review .answer")).to_contain_text("nothing waits for a decision there")
+    assert state_of(folder).generation(2).review["decision"] == "approve"
+    seen.errors = [error for error in seen.errors if "ERR_FAILED" not in error]  # the aborted ones
+
+
+def test_a_stop_on_the_page_stops_the_loop(tmp_path: Path, new_page: NewPage) -> None:
+    folder = small_world.create(tmp_path / "loops", generations=40)
+    with watching(folder, "--port", "0") as url, driver(folder) as process:
+        page = new_page()
+        page.goto(url)
+        page.wait_for_selector("#generations .rowlink")
+        page.click("#stop")
+        expect(page.locator("#stop")).to_have_text("Stop it: are you sure?")
+        assert process.poll() is None
+        page.click("#stop")
+        expect(page.locator("#part-hero")).to_contain_text("Stopped by a person")
+        assert process.wait(timeout=60) != 0
+    assert state_of(folder).ended["why"] == "stopped"
+
+
+def test_a_page_left_open_over_a_restart_connects_again(tmp_path: Path, new_page: NewPage, seen: Seen) -> None:
+    seen.expected = ("Failed to load resource: net::ERR_CONNECTION_REFUSED", "Failed to load resource: net::ERR_INC")
+    folder = made_loop.write(tmp_path, 1, texts=True, waits=True)
+    page = new_page()
+    with watching(folder) as url:
+        page.goto(url)
+        page.wait_for_selector("#review")
+        before = event_shown(page)
+    expect(page.locator("#bar")).to_contain_text("connection lost")
+    with closing(Ledger.open(folder, write=True)) as ledger:
+        ledger.append("loop.clock", {"wall_seconds": 5.0})
+    with watching(folder) as again:
+        assert again == url
+        expect(page.locator("#bar")).not_to_contain_text("connection lost")
+        expect(page.locator("#foot")).to_contain_text(f"Event {before + 1}")
+        page.reload()  # the tab knows its token still
+        expect(page.locator("#foot")).to_contain_text(f"Event {before + 1}")
+
+
+def test_a_recording_plays_pauses_and_goes_anywhere(new_page: NewPage, picture: Callable[..., None]) -> None:
+    with watching(SHIPPED, "--port", "0", "--play", "60x") as url:
+        page = new_page()
+        page.goto(url)
+        page.wait_for_selector("#play")
+        expect(page.locator("#generations .rowlink").first).to_be_visible()  # the first generation has begun
+        page.click("#play")
+        expect(page.locator("#play")).to_contain_text("Play")
+        paused = event_shown(page)
+        page.wait_for_timeout(1500)
+        assert event_shown(page) == paused > 1
+        scrub = page.locator("input[type=range]")
+        scrub.fill(scrub.get_attribute("max"))
+        expect(page.locator("#part-hero")).to_contain_text("Finished within its bounds")
+        expect(page.locator("#part-headline")).to_contain_text("clear of zero")
+        assert page.locator("#review, #stop").count() == 0
+        page.set_viewport_size({"width": 1280, "height": 1560})
+        picture(page, "page")
+        page.click("[aria-label='open generation 2']")
+        expect(page.locator("#generation")).to_contain_text("trainer/")
+        page.click("#tab-curves")
+        expect(page.locator("#generation")).to_contain_text("claim_bits")
+        page.click("#tab-session")
+        expect(page.locator("#generation")).to_contain_text("submit")
+        page.locator("#generation").scroll_into_view_if_needed()
+        picture(page, "session")
+        scrub.fill("1")
+        expect(page.locator("#part-hero")).not_to_contain_text("Finished")
+
+
+def test_a_phone_shows_all_of_it_without_scrolling_sideways(new_page: NewPage, picture: Callable[..., None]) -> None:
+    with watching(SHIPPED, "--port", "0") as url:
+        page = new_page(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True, color_scheme="dark")
+        page.goto(url)
+        page.wait_for_selector("#play")
+        page.click("#play")
+        scrub = page.locator("input[type=range]")
+        scrub.fill(scrub.get_attribute("max"))
+        expect(page.locator("#part-headline")).to_contain_text("clear of zero")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        picture(page, "phone")
+
+
+def test_a_hostile_loop_is_text_and_nothing_else(tmp_path: Path, new_page: NewPage, seen: Seen) -> None:
+    folder = made_loop.write(tmp_path, 2, texts=True, waits=True, note=HOSTILE)
+    with closing(Ledger.open(folder, write=True)) as ledger:
+        wire = {"name": HOSTILE, "generation": 1, "level": "pause", "sentence": HOSTILE, "evidence": [HOSTILE]}
+        ledger.append("tripwire.fired", wire)
+        ledger.append(HOSTILE, {HOSTILE: HOSTILE})
+    with watching(folder, "--port", "0") as url:
+        page = new_page()
+        page.goto(url)
+        expect(page.locator("#tripwires")).to_contain_text("<script>window.pwned=1</script>")
+        page.click("[aria-label='open generation 1']")
+        expect(page.locator("#generation .testimony")).to_contain_text("<img src=x onerror=")
+        page.click("#tab-session")
+        expect(page.locator("#generation")).to_contain_text("I look at the rate.")
+        scripts = "document.querySelectorAll('main script').length"
+        assert page.evaluate(f"[window.pwned, document.images.length, {scripts}]") == [None, 0, 0]
+        seen.expected = ("Executing inline script violates", "Refused to execute inline script")
+        page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'pwned = 1'}))")
+        assert page.evaluate("window.pwned") is None
+        assert len(seen.errors) == 1
+
+
+def test_without_the_right_token_the_page_tells_nothing(tmp_path: Path, new_page: NewPage, seen: Seen) -> None:
+    seen.expected = (UNLOADED + "403",)
+    folder = made_loop.write(tmp_path, 1)
+    with watching(folder, "--port", "0") as url:
+        for address in (url.partition("#")[0], url[:-4] + "AAAA"):
+            page = new_page()
+            page.goto(address)
+            expect(page.locator("#main")).to_contain_text("no valid token")
+            assert "00000001" not in page.content()
+
+
+ATTACK = """<!doctype html><title>another site</title><iframe src="{url}"></iframe><script>
+const tries = [
+  () => fetch("{base}api/document").then((r) => r.text()),
+  () => fetch("{base}api/document", {{ headers: {{ "X-Bellglass": "{token}" }} }}).then((r) => r.text()),
+  () => fetch("{base}api/act/stop", {{ method: "POST", body: "{{}}" }}).then((r) => r.text()),
+];
+Promise.all(tries.map((one) => one().then(() => "in", () => "out"))).then((all) => (window.outcome = all));
+</script>"""
+
+
+def test_another_sites_page_gets_nothing_even_with_the_token(tmp_path: Path, new_page: NewPage, seen: Seen) -> None:
+    folder = made_loop.write(tmp_path, 1, waits=True)
+    with watching(folder, "--port", "0") as url, closing(serving_attack(url)) as other:
+        page = new_page()
+        page.goto(f"http://127.0.0.1:{other.port}/")
+        page.wait_for_function("window.outcome")
+        assert page.evaluate("window.outcome") == ["out", "out", "out"]
+        assert "stories" not in page.frames[1].content()  # nobody may frame it
+    assert state_of(folder).stop_requested is None
+    seen.errors.clear()  # the attacker's own
+
+
+class serving_attack:
+    """Another server on this machine, whose page tries what it can."""
+
+    def __init__(self, url: str) -> None:
+        base, _, token = url.partition("#token=")
+        body = ATTACK.format(url=url, base=base, token=token).encode()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *words: object) -> None:
+                """Quiet."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_port
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

@@ -18,7 +18,7 @@
   function stepLine(f, values) {
     const d = [];
     values.forEach((value, i) => {
-      if (!bg.known(value)) return;
+      if (!bg.known(value) || (i && values[i - 1] === value)) return;
       d.push((d.length ? "H" + f.x(i) + "V" : "M" + f.x(i) + " ") + f.y(value));
     });
     return d.length ? s("path", { class: "line", d: d.join("") + "H" + (f.width - f.box.right) }) : null;
@@ -91,9 +91,10 @@
       const labels = [];
       if (noise) {
         kept.forEach((v, i) => {
-          if (!bg.known(v)) return;
+          if (!bg.known(v) || (i && kept[i - 1] === v)) return;
           const y = f.y(v + noise);
-          const until = i + 1 < kept.length ? f.x(i + 1) : right;
+          const other = kept.findIndex((w, k) => k > i && w !== v);
+          const until = other > 0 ? f.x(other) : right;
           f.add(s("rect", { class: "band", x: f.x(i), width: until - f.x(i), y, height: Math.max(1, f.y(v - noise) - y) }));
         });
       }
@@ -167,7 +168,7 @@
         if (bg.known(own.at(-1))) f.add(s("circle", { class: "full", cx: width - 5, cy: f.y(own.at(-1)), r: 3.5 }));
         bg.put(holder, f.svg);
       };
-      new ResizeObserver(draw).observe(holder);
+      bg.whenSeen(holder, draw);
       const change = bg.known(own[0]) && own.length > 1 ? bg.num(own[0], 2) + " → " : "";
       return h("div", {}, h("div", { class: "name" }, h("b", {}, bg.foreign(skill)), h("span", { class: "soft" }, change, bg.num(own.at(-1), 2))), holder);
     };

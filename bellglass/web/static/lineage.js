@@ -75,6 +75,7 @@
       sub: "on the line: taken over by the next generation; below it: not",
       count: doc.generations.length + 1,
       showEnd: true,
+      height: MATRIX + ROW * KINDS.length + 34,
       draw: (width) => draw(doc, width),
       tip: (i) => tip(doc, i),
       pick: (i) => i && bg.pick(i),

@@ -122,6 +122,25 @@
     );
   };
 
+  // What is not in sight yet is drawn after what is, one after the other.
+  const queue = [];
+  function next() {
+    const draw = queue.shift();
+    if (!draw) return;
+    draw();
+    setTimeout(next, 0);
+  }
+  bg.whenSeen = (holder, draw) => {
+    let seen = false;
+    const observer = new ResizeObserver(() => {
+      if (seen || holder.getBoundingClientRect().top < window.innerHeight * 1.3) return (seen = true), draw();
+      seen = true;
+      queue.push(draw);
+      if (queue.length === 1) requestAnimationFrame(() => setTimeout(next, 0));
+    });
+    observer.observe(holder);
+  };
+
   // A figure: caption, chart, table twin. `draw(width)` gives a frame; columns answer to pointer and arrow keys.
   const tables = new Set(); // figures that a person has switched to their table; kept when the page is drawn again
   bg.figure = (o) => {
@@ -172,9 +191,11 @@
       frame = o.draw(width);
       frame.asked = width;
       bg.put(canvas, frame.svg);
+      canvas.style.minHeight = "";
       if (first && o.showEnd) canvas.scrollLeft = canvas.scrollWidth;
     };
-    new ResizeObserver(draw).observe(canvas);
+    canvas.style.minHeight = (o.height || 220) + "px";
+    bg.whenSeen(canvas, draw);
     const table = h("div", { hidden: true });
     const toggle = bg.button("Table", () => flip(!tables.has(o.key)), { "aria-pressed": "false", "aria-label": o.title + " as a table" });
     const flip = (on) => {

@@ -176,8 +176,8 @@ class Maker:
         }  # fmt: skip
         yield "trial.settled", {
             **order, "seeds": asdict(seeds_of(self.secret, trial_id)), "verdict": verdict, "fault": None,
-            "weights": None, "claim": {"bits": score + FLOOR - 0.02, "steps": 160, "metrics": 12}, "train_seconds": 15.1,
-            "wall_seconds": 16.0, "judge_seconds": 0.4, "log": None, "clock": None,
+            "weights": None, "claim": {"bits": score + FLOOR - 0.02, "steps": 160, "metrics": 12},
+            "train_seconds": 15.1, "wall_seconds": 16.0, "judge_seconds": 0.4, "log": None, "clock": None,
         }  # fmt: skip
 
     def _session(self, number: int) -> Iterator[tuple[str, Json]]:

@@ -1,0 +1,144 @@
+"""The report in a real browser: nothing foreign runs, nothing is asked for, and every part is there and can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import browser
+import made_loop
+import pytest
+from test_report import HOSTILE
+
+from bellglass import report, showing
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))]
+PARTS = ("overview", "lineage", "generations", "skills", "gaps", "bounds", "safety", "conclusions", "reproduce")
+
+
+class Page:
+    """A report that is open, with what the browser complained about and what it asked for."""
+
+    def __init__(self, tab: Any, file: Path) -> None:
+        self.tab, self.said, self.asked = tab, [], []
+        tab.on("console", lambda message: self.said.append(message.text))
+        tab.on("pageerror", lambda error: self.said.append(str(error)))
+        tab.on("request", lambda request: self.asked.append(request.url))
+        tab.goto(file.as_uri())
+        tab.wait_for_function("window.bellglassReady === true")
+
+    def text(self) -> str:
+        return str(self.tab.inner_text("body"))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser.chromium() as found:
+        yield found
+
+
+def written(home: Path, **chosen: Any) -> Path:
+    folder = made_loop.write(home, 6, texts=True, **chosen)
+    file = home / "report.html"
+    file.write_text(report.html(report.gather(showing.open_loop(folder))), "utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("made"), seed=3)
+
+
+@pytest.fixture
+def page(chromium: Any, file: Path) -> Iterator[Page]:
+    tab = chromium.new_page(viewport={"width": 1280, "height": 900})
+    yield Page(tab, file)
+    tab.close()
+
+
+def test_every_part_is_drawn_and_the_browser_has_nothing_to_complain_of(page: Page, file: Path) -> None:
+    for part in PARTS:
+        assert page.tab.locator(f"#{part} h2").inner_text(), part
+    assert page.said == []
+    assert page.asked == [file.as_uri()]
+
+
+def test_hostile_notes_stay_text(chromium: Any, tmp_path: Path) -> None:
+    hostile = written(tmp_path, seed=6, note=HOSTILE)
+    tab = chromium.new_page(viewport={"width": 390, "height": 800})
+    page = Page(tab, hostile)
+    for number in range(1, 5):
+        tab.evaluate(f"bellglass.pick({number})")
+        for name in ("session", "trials", "changes"):
+            tab.click(f"#tab-{name}")
+            tab.wait_for_selector("[role=tabpanel] [aria-busy]", state="detached")
+    tab.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+    tab.wait_for_timeout(200)
+    assert tab.evaluate("window.owned") is None
+    assert "<img src=x onerror=window.owned=1>" in page.text()
+    assert "⟨202e⟩evil" in page.text()
+    assert tab.locator("main img, main script, main iframe").count() == 0
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.said == []
+    assert page.asked == [hostile.as_uri()]
+
+
+def test_a_script_in_the_data_would_not_run_even_as_markup(page: Page) -> None:
+    page.tab.evaluate(
+        """() => {
+            const holder = document.createElement("div");
+            holder.innerHTML = "<img src=x onerror='window.owned=1'>";
+            document.body.append(holder);
+            const script = document.createElement("script");
+            script.textContent = "window.owned=2";
+            document.body.append(script);
+        }"""
+    )
+    page.tab.wait_for_timeout(300)
+    assert page.tab.evaluate("window.owned") is None
+    assert any("Content Security Policy" in line for line in page.said)
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_it_fits_from_phone_to_projector(chromium: Any, file: Path, width: int, theme: str) -> None:
+    tab = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+    page = Page(tab, file)
+    tab.evaluate("bellglass.pick(2)")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    dark = tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
+    assert dark == (theme == "dark")
+    assert page.said == []
+    tab.close()
+
+
+def test_every_chart_has_its_table(page: Page) -> None:
+    figures = page.tab.locator("main figure.chart:has(.canvas)")
+    assert figures.count() >= 3
+    for index in range(figures.count()):
+        figure = figures.nth(index)
+        figure.get_by_role("button", name="as a table").click()
+        assert figure.locator("tbody tr").count() > 0
+
+
+def test_arrow_keys_read_a_chart_aloud_and_enter_opens_a_generation(page: Page) -> None:
+    page.tab.focus("#verdicts .canvas")
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight"):
+        page.tab.keyboard.press(key)
+    assert page.tab.inner_text("#aloud").startswith("Generation 2.")
+    page.tab.keyboard.press("Enter")
+    assert page.tab.locator("#generation h3").first.inner_text() == "Generation 2"
+
+
+def test_a_word_is_explained_where_the_focus_rests(page: Page) -> None:
+    page.tab.focus("#lineage [data-word=scaffold]")
+    assert "control code" in page.tab.inner_text("#tip")
+    page.tab.keyboard.press("Escape")
+    assert not page.tab.is_visible("#tip")
+
+
+def test_a_person_may_choose_the_colours(page: Page) -> None:
+    for expected in ("light", "dark"):
+        page.tab.click("#theme")
+        assert page.tab.evaluate("document.documentElement.dataset.theme") == expected

@@ -73,7 +73,7 @@
     const floor = doc.floor > 0 ? doc.floor : null;
     const noise = doc.calibration ? 1.96 * doc.calibration.sd : null;
     const lines = baselines(doc);
-    const judged = bg.ends(all.flatMap((g) => (g.raw ? [g.raw] : [])));
+    const judged = bg.ends(all.flatMap((g) => (g.raw ? [g.raw] : [])), 0.3);
     const top = Math.max(...judged, 0.1);
     const bottom = Math.min(...judged, top);
     const reach = Math.max(top - bottom, 0.2 * top); // a claim far away must not squeeze what was measured
@@ -180,7 +180,7 @@
 
   function gapChart(doc, o) {
     const all = gens(doc);
-    const values = bg.ends(all.map(o.of).filter(Boolean));
+    const values = bg.ends(all.map(o.of).filter(Boolean), 0.75);
     if (!values.length) return h("figure", { class: "chart" }, h("h3", {}, o.title), h("p", { class: "soft small" }, o.none));
     const draw = (width) => {
       const f = bg.frame({ width, height: 220, count: all.length, values: [0, ...values], box: { right: 8, bottom: 34 } });

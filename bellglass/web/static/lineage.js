@@ -31,15 +31,15 @@
     const left = 104;
     const least = all.length > 400 ? 9 : 15;
     const wide = Math.max(width, left + 16 + least * count);
-    const column = Math.min(240, (wide - left - 16) / count);
-    const total = Math.max(width < left + 16 + column * count ? left + 16 + column * count : 0, left + 16 + column * count);
+    const column = Math.min(320, (wide - left - 16) / count);
+    const total = left + 16 + column * count;
     const height = MATRIX + ROW * KINDS.length + 34;
     const f = bg.frame({ width: total, height, count, values: [0, 1], box: { left, right: 16, top: 10, bottom: 30 } });
     const chosen = bg.chosen();
     if (chosen) f.add(s("rect", { class: "chosen", x: f.x(chosen) - column / 2, width: column, y: 6, height: height - 34, rx: 4 }));
     KINDS.forEach((kind, row) => {
       const y = MATRIX + ROW * row;
-      f.add(s("line", { class: "grid", x1: left, x2: total - 16, y1: y, y2: y }), s("text", { x: 0, y: y + 4 }, kind));
+      f.add(s("line", { class: "grid", x1: left, x2: total - 16, y1: y, y2: y }));
     });
     all.forEach((g, k) => {
       for (const kind of g.kinds) {
@@ -50,9 +50,16 @@
     });
     track(f, all, TRAINER, trainerShape, "adopted");
     track(f, all, SCAFFOLD, scaffoldShape, "inherited");
-    f.add(s("text", { x: 0, y: TRAINER + 4, class: "strong" }, "trainer"), s("text", { x: 0, y: SCAFFOLD + 4, class: "strong" }, "scaffold"));
     bg.xAxis(f, bg.generationNames(f, all));
+    f.add((f.fixed = names(height)));
     return f;
+  }
+
+  // They stay in sight when the chart is scrolled.
+  function names(height) {
+    const name = (y, text, look) => s("text", { x: 0, y: y + 4, class: look }, text);
+    const lines = [name(TRAINER, "trainer", "strong"), name(SCAFFOLD, "scaffold", "strong")];
+    return s("g", {}, s("rect", { class: "cover", x: 0, y: 0, width: 84, height }), lines, KINDS.map((kind, row) => name(MATRIX + ROW * row, kind)));
   }
 
   function tip(doc, i) {

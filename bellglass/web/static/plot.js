@@ -89,13 +89,15 @@
     const cap = (value) => (half < 2 || value > f.hi || value < f.lo ? "" : `M${x - half} ${f.y(value)}h${half * 2}`);
     return s("path", { class: name, d: `M${x} ${f.y(low)}V${f.y(high)}${cap(low)}${cap(high)}` });
   };
-  // The ends of intervals that may set a scale: two seeds give intervals so wide that nothing else would be seen.
-  bg.ends = (intervals) => {
+  // What may set a scale: all means, and the ends of intervals that don't reach further beyond them than a `share` of the
+  // intervals are wide. Two seeds give intervals so wide that nothing else would be seen.
+  bg.ends = (intervals, share) => {
     const means = intervals.map((v) => v.mean).filter(bg.known);
     const lo = Math.min(...means);
     const hi = Math.max(...means);
-    const room = Math.max((hi - lo) * 0.12, 0.02 * Math.max(Math.abs(lo), Math.abs(hi)), 1e-6);
-    return [...means, ...intervals.flatMap((v) => [v.low, v.high]).filter((v) => bg.known(v) && v > lo - room && v < hi + room)];
+    const widths = intervals.filter((v) => bg.known(v.low)).map((v) => (v.high - v.low) / 2).sort((a, b) => a - b);
+    const room = Math.max((hi - lo) * 0.12, widths[Math.floor((widths.length - 1) * share)] || 0);
+    return [...means, ...intervals.flatMap((v) => [v.low, v.high]).filter((v) => bg.known(v) && v >= lo - room && v <= hi + room)];
   };
   bg.icon = (kind, r = 5.5) => s("svg", { width: 14, height: 14, viewBox: "0 0 14 14", "aria-hidden": "true" }, bg.shape(kind, 7, 7, r));
   bg.mark = (kind, words) => h("span", { class: "mark" }, bg.icon(kind), words);
@@ -183,6 +185,8 @@
     const listen = { pointermove: (e) => frame && show(nearest(e)), pointerleave: hide, blur: hide, keydown: keys };
     listen.click = (e) => frame && o.pick && nearest(e) >= 0 && nearest(e) < o.count && o.pick(nearest(e));
     for (const [event, action] of Object.entries(listen)) canvas.addEventListener(event, action);
+    const stay = () => frame && frame.fixed && frame.fixed.setAttribute("transform", "translate(" + canvas.scrollLeft + " 0)");
+    canvas.addEventListener("scroll", stay);
     const draw = () => {
       const width = Math.floor(canvas.clientWidth);
       if (width < 40 || (frame && frame.asked === width)) return;
@@ -193,6 +197,7 @@
       bg.put(canvas, frame.svg);
       canvas.style.minHeight = "";
       if (first && o.showEnd) canvas.scrollLeft = canvas.scrollWidth;
+      stay();
     };
     canvas.style.minHeight = (o.height || 220) + "px";
     bg.whenSeen(canvas, draw);

@@ -9,13 +9,14 @@ the real ledger (tests/made_loop.py), with no texts. Needs Playwright and a syst
 from __future__ import annotations
 
 import argparse
+import shutil
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "tests")]
 
-import browser  # noqa: E402
 import made_loop  # noqa: E402
 import page  # noqa: E402
 
@@ -35,6 +35,20 @@ TOKEN = "benchmark" * 4
 # From the browser's own start of the navigation until the page is drawn and the frame after that is painted.
 DRAWN = "#foot:not(:empty)"  # written last
 PAINTED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now()))))"
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    program = shutil.which("chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        program = None
+    if program is None:
+        raise SystemExit("page_open needs a system Chromium and the Python package playwright")
+    with sync_playwright() as playwright:
+        quiet = ["--no-sandbox", "--disable-background-networking"]
+        yield playwright.chromium.launch(executable_path=program, args=quiet)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +141,7 @@ def text(found: list[Figures], rounds: int) -> str:
     elements = ", ".join(f"{one.elements:,}" for one in found)
     how = (
         f"Median of {rounds} openings in a headless Chromium, from the start of the navigation until the whole page is "
-        f"drawn and painted ({elements} elements). A server that follows a loop reads the ledger once, then only what is new."
+        f"drawn and painted ({elements} elements). A server reads the ledger once, then only what is new."
     )
     made_by = f"Made by `python benchmarks/page_open.py` on {page.machine()}."
     return "\n".join([page.table(head, rows), "", how, "", made_by])
@@ -139,9 +153,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--print", action="store_true")
     chosen = parser.parse_args()
-    if reason := browser.missing():
-        raise SystemExit(f"page_open: {reason}")
-    with tempfile.TemporaryDirectory() as home, browser.chromium() as chromium:
+    with tempfile.TemporaryDirectory() as home, browser() as chromium:
         counts = [int(count) for count in chosen.generations.split(",")]
         found = [measure(chromium, Path(home), count, chosen.rounds) for count in counts]
     made = text(found, chosen.rounds)

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import browser
 import made_loop
 import pytest
 from test_report import HOSTILE
 
 from bellglass import report, showing
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PARTS = ("overview", "lineage", "generations", "skills", "gaps", "bounds", "safety", "conclusions", "reproduce")
 
 
@@ -30,12 +29,6 @@ class Page:
 
     def text(self) -> str:
         return str(self.tab.inner_text("body"))
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser.chromium() as found:
-        yield found
 
 
 def written(home: Path, **chosen: Any) -> Path:

@@ -36,8 +36,7 @@ class Baselines:
     def line(self, starter: str) -> str:
         """For a loop whose starter has this hash."""
         told = ", ".join(
-            f"{name} {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over {gain.n} of {self.planned} loops"
-            for name, gain in self.gains.items()
+            f"{name} {gain.text('+')} over {gain.n} of {self.planned} loops" for name, gain in self.gains.items()
         )
         other = "" if starter == self.starter else "; they began with another starter"
         return f"baselines on {self.task} ({self.preset}, {self.trainings} trainings a loop): {told}{other}"

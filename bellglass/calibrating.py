@@ -8,7 +8,6 @@ Not covered: a machine whose speed changes while it is measured; conditions are 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +16,9 @@ from bellglass import paths, tasks
 from bellglass.calibration import Calibration, Conditions, from_json
 from bellglass.config import LoopConfig
 from bellglass.errors import BellglassError, BoundReached, Interrupted
-from bellglass.ledger import Ledger
 from bellglass.nulls import EQUAL_SPREAD, Null
 from bellglass.records import Json, Noise
-from bellglass.state import fold
+from bellglass.state import state_of
 from bellglass.steps import gate, grid
 from bellglass.steps.generation import Crew
 from bellglass.variance import as_different
@@ -34,8 +32,7 @@ def folder_for(config: LoopConfig, seeds: int, home: Path) -> Path:
     """The interrupted calibration that wanted the same from the same files, else a new one."""
     wanted = (seeds, config.model_dump(mode="json"), tasks.contents(tasks.load(config.task)))
     for folder in paths.list_loops(home / CALIBRATIONS):
-        with contextlib.closing(Ledger.open(folder)) as ledger:
-            state = fold(ledger.events())
+        state = state_of(folder)
         found = (state.created.get("calibrates"), state.created["config"], state.created["content"])
         if found == wanted and (state.ended is None or state.ended["why"] == "stopped"):
             return folder

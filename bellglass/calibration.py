@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -101,13 +101,6 @@ def mismatches(stored: Conditions, wanted: Conditions) -> list[str]:
     if slow > SPEED_SLACK * fast:
         found.append(f"a machine that took {stored.speed_ms:.0f} ms for what took {wanted.speed_ms:.0f} ms here")
     return found
-
-
-def pooled(noises: Sequence[Noise]) -> Noise:
-    """What several panels say together, each around its own mean."""
-    df = sum(noise.df for noise in noises)
-    variance = sum(noise.df * noise.sd**2 for noise in noises) / df
-    return Noise(float(variance**0.5), df)
 
 
 def speed_reference() -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import re
-from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -36,13 +36,13 @@ def verify(
     if head is not None and not re.fullmatch("[0-9a-f]{12,64}", head):
         raise UsageError("--head", repr(head), "12 to 64 hex digits of a ledger head", "bellglass status")
     folder = paths.find_loop(loop, paths.loops_home(loops))
-    with closing(Ledger.open(folder, write=False)) as ledger:
+    with Ledger.open(folder, write=False) as ledger:
         findings = verify_.verify(folder, ledger, head)
         if rejudge and all(finding.ok for finding in findings):
             with wiring.judging_glass(folder) as glass:
                 findings += verify_.rejudge(folder, ledger, glass)
     if json:
-        typer.echo(json_.dumps([{"what": f.what, "ok": f.ok, "found": f.found} for f in findings], indent=2))
+        typer.echo(json_.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         for finding in findings:
             typer.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {finding.found}")
@@ -68,7 +68,7 @@ def recheck(
     from bellglass.ledger import Ledger
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
-    with closing(Ledger.open(folder, write=False)) as ledger:
+    with Ledger.open(folder, write=False) as ledger:
         case = recheck_.prepare(folder, ledger, recheck_.Asked(generation, seeds, exact))
     with wiring.judging_glass(folder) as glass:
         together = wiring.side_by_side(case.config)

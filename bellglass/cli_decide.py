@@ -58,8 +58,9 @@ def _show(folder: Path) -> None:
 def _decide(folder: Path, decision: str, evidence: str | None, reason: str) -> None:
     from bellglass import deciding
     from bellglass.review import pending
+    from bellglass.state import state_of
 
-    number = pending(deciding.state_of(folder))
+    number = pending(state_of(folder))
     if number is None:
         raise UsageError(
             "the decision", "nothing waits for one", "a loop that waits", f"bellglass status {folder.name}"

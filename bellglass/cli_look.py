@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json as json_
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,7 +24,7 @@ def status(loop: LoopName = None, loops: Loops = None, json: Json = False) -> No
     from bellglass.state import fold
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
-    with closing(Ledger.open(folder, write=False)) as ledger:
+    with Ledger.open(folder, write=False) as ledger:
         state = fold(ledger.events())
         head = ledger.head
     if json:
@@ -52,7 +50,7 @@ def log(
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
     seen = 0
-    with closing(Ledger.open(folder, write=False)) as ledger:
+    with Ledger.open(folder, write=False) as ledger:
         while True:
             for event in ledger.events(after=seen):
                 seen = event.seq
@@ -76,13 +74,11 @@ def diff(
     """What a generation's successor changed in its parent."""
     from bellglass import paths
     from bellglass.errors import UsageError
-    from bellglass.ledger import Ledger
     from bellglass.lineage import Lineage
-    from bellglass.state import fold
+    from bellglass.state import state_of
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
-    with closing(Ledger.open(folder, write=False)) as ledger:
-        state = fold(ledger.events())
+    state = state_of(folder)
     made = [gen.number for gen in state.generations.values() if gen.successor is not None]
     if not made or (generation is not None and generation not in made):
         wanted = "the last generation" if generation is None else f"generation {generation}"
@@ -91,7 +87,7 @@ def diff(
         )
     gen = state.generation(made[-1] if generation is None else generation)
     assert gen.successor is not None
-    typer.echo(Lineage.open(folder / "lineage.git").diff(gen.parent, gen.successor, sys.maxsize))  # all of it
+    typer.echo(Lineage.open(folder / "lineage.git").diff(gen.parent, gen.successor))
 
 
 def tasks(

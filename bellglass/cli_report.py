@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import sys
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -90,6 +91,10 @@ def compare(
     states = [showing.open_loop(folder).state for folder in folders]
     found = compare_.rows(states)
     if json:
-        typer.echo(json_.dumps({"loops": found, "means": compare_.groups_json(found)}, indent=2, sort_keys=True))
+        typer.echo(
+            json_.dumps(
+                {"loops": found, "means": [asdict(mean) for mean in compare_.means(found)]}, indent=2, sort_keys=True
+            )
+        )
         return
-    print_comparison(found, compare_.groups(found), compare_.cautions(states, found))
+    print_comparison(found, compare_.means(found), compare_.cautions(states, found))

@@ -7,20 +7,20 @@ one thing. Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from bellglass.records import Interval, Json
 from bellglass.state import State
-from bellglass.stats import mean_interval
-from bellglass.summary import CONFIDENCE, about_improvers
+from bellglass.stats import CONFIDENCE, mean_interval
+from bellglass.summary import about_improvers
 from bellglass.view import document
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Loops of one kind, and what they gained on average over the starter."""
+class Mean:
+    """What loops that may be averaged gained over the starter."""
 
-    kind: str
+    of: str  # improver, task, preset and budget, which all of them share
     loops: int
     gain: Interval | None  # over loops, of each loop's own mean; None with fewer than two
 
@@ -66,22 +66,18 @@ def _budget(state: State) -> str:
     return "unknown"
 
 
-def groups(found: Sequence[Json]) -> list[Group]:
-    kinds: dict[str, list[Json]] = {}
+def means(found: Sequence[Json]) -> list[Mean]:
+    alike: dict[str, list[Json]] = {}
     for row in found:
-        kinds.setdefault(kind_of(row), []).append(row)
+        alike.setdefault(_comparable(row), []).append(row)
     made = []
-    for kind, members in kinds.items():
+    for of, members in alike.items():
         gains = [row["final_gain"]["mean"] for row in members if row["final_gain"] is not None]
-        made.append(Group(kind, len(members), mean_interval(gains, CONFIDENCE) if len(gains) > 1 else None))
+        made.append(Mean(of, len(members), mean_interval(gains, CONFIDENCE) if len(gains) > 1 else None))
     return made
 
 
-def groups_json(found: Sequence[Json]) -> list[Json]:
-    return [asdict(group) for group in groups(found)]
-
-
-def kind_of(row: Json) -> str:
+def _comparable(row: Json) -> str:
     return f"{row['improver']} on {row['task']} ({row['preset']}, {row['budget']})"
 
 

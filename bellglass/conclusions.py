@@ -24,10 +24,10 @@ def _may(state: State) -> list[str]:
     place = f"{state.created['task']} ({state.config['preset']})"
     if gain is not None and gain.low > 0:
         said.append(
-            f"The champion is better than the starter on {place}, under this budget: by {gain.mean:+.3f} bits a target "
-            f"[{gain.low:+.3f}, {gain.high:+.3f}] over {gain.n} pairs of seeds, on documents used for nothing else."
+            f"The champion is better than the starter on {place}, under this budget: by {gain.text('+')} bits a "
+            f"target over {gain.n} pairs of seeds, on documents used for nothing else."
         )
-    adopted = _adopted(state)
+    adopted = sum(gen.adopted for gen in state.generations.values())
     if adopted:
         said.append(
             f"{adopted} trainer(s) passed a gate that adopts one which is no better with probability at most "
@@ -48,10 +48,7 @@ def _measured(state: State) -> list[str]:
     elif gain is None and state.champion != state.starter:
         said.append("That the champion is better than the starter: too few of the final trials succeeded.")
     elif gain is not None and gain.low <= 0:
-        said.append(
-            f"That the champion is better than the starter: {gain.mean:+.3f} bits [{gain.low:+.3f}, {gain.high:+.3f}] "
-            f"is not clear of zero."
-        )
+        said.append(f"That the champion is better than the starter: {gain.text('+')} bits is not clear of zero.")
     if state.tripwires:
         said.append("Anything from the generations in which a tripwire fired, before a person has looked.")
     return said
@@ -89,7 +86,3 @@ def _conditions(state: State) -> list[str]:
 
 def _final_gain(state: State) -> Interval | None:
     return None if state.final is None or state.final["gain"] is None else Interval(**state.final["gain"])
-
-
-def _adopted(state: State) -> int:
-    return sum(gen.result is not None and gen.result["trainer"] == "adopted" for gen in state.generations.values())

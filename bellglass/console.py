@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bellglass.compare import Group as Alike
+from bellglass.compare import Mean
 from bellglass.ledger import Event
 from bellglass.records import Interval, Json
 from bellglass.splits import looks_line
@@ -108,7 +108,7 @@ PHASES: dict[str, Callable[[Json], str]] = {
 
 
 def bounds_line(state: State) -> str:
-    config, spent = state.config, state.spent
+    config, spent = state.config, state.spent + state.burnt  # as the bounds count
     ended = sum(gen.result is not None for gen in state.generations.values())
     parts = [f"{ended}/{config['generations']} generations"]
     limit = config["train_seconds"]
@@ -217,9 +217,7 @@ def title(state: State) -> str:
 
 
 def interval_text(interval: Interval | None, *, sign: str = "") -> str:
-    if interval is None:
-        return "–"
-    return f"{interval.mean:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
+    return "–" if interval is None else interval.text(sign)
 
 
 def why_lines(state: State) -> list[str]:
@@ -252,8 +250,7 @@ def final_line(state: State) -> str:
 
 def print_summary(state: State, out: Console | None = None) -> None:
     console = out or Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal and console.width < 100:
-        console.width = 100
+    _widen(console)
     console.print(generation_table(state, console.width))
     beside = baselines_line(state)
     for line in [
@@ -268,11 +265,16 @@ def print_summary(state: State, out: Console | None = None) -> None:
         console.print(Text(line, style="dim"), soft_wrap=not console.is_terminal)
 
 
-def print_comparison(found: Sequence[Json], groups: Sequence[Alike], cautions: Sequence[str]) -> None:
-    """Loops as rows; below them the means of those that are of one kind."""
-    console = Console(file=sys.stdout, highlight=False)
+def _widen(console: Console) -> None:
+    """A file or a pipe has no edge; rich takes it for a narrow terminal."""
     if not console.is_terminal and console.width < 100:
         console.width = 100
+
+
+def print_comparison(found: Sequence[Json], means: Sequence[Mean], cautions: Sequence[str]) -> None:
+    """Loops as rows; below them the means of those that are of one kind."""
+    console = Console(file=sys.stdout, highlight=False)
+    _widen(console)
     narrow = console.width < NARROW
     table = Table(
         title="bits per target, lower is better", title_justify="left", show_edge=not narrow, pad_edge=not narrow
@@ -282,10 +284,9 @@ def print_comparison(found: Sequence[Json], groups: Sequence[Alike], cautions: S
     for row in found:
         table.add_row(*(escape(cell) for cell in _comparison_cells(row)))
     console.print(table)
-    for group in groups:
-        if group.gain is not None:
-            over = f"over {group.gain.n} of {group.loops} loops"
-            told = Text(f"{group.kind}: final gain {interval_text(group.gain, sign='+')} {over}")
+    for mean in means:
+        if mean.gain is not None:
+            told = Text(f"{mean.of}: final gain {mean.gain.text('+')} over {mean.gain.n} of {mean.loops} loops")
             console.print(told, soft_wrap=not console.is_terminal)
     for line in cautions:
         console.print(Text(line, style="dim"), soft_wrap=not console.is_terminal)

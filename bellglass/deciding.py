@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from bellglass.lineage import Lineage
 from bellglass.paths import user_name
 from bellglass.records import Json
 from bellglass.review import Answer, Choice, Evidence, decision_event, gather, pending
-from bellglass.state import State, fold
+from bellglass.state import State, fold, state_of
 
 LOCK_SECONDS = 0.5  # longer than another person's command holds the lock, shorter than a loop does
 TAKEN_SECONDS = 3.0  # how long an answer waits for the loop to take the request
@@ -33,11 +32,6 @@ Body = dict[str, Json]
 class Delivered:
     taken: bool  # False: it lies in the inbox, and the loop takes it at its next step
     line: str
-
-
-def state_of(folder: Path) -> State:
-    with closing(Ledger.open(folder, write=False)) as ledger:
-        return fold(ledger.events())
 
 
 def waiting(folder: Path) -> tuple[State, Evidence | None]:
@@ -90,13 +84,13 @@ def _deliver(folder: Path, request: str, kind: str, body_for: Callable[[State], 
         owned = Ledger.open(folder, write=True, wait_seconds=LOCK_SECONDS)
     except LoopFault:
         return _hand_in(folder, request, body_for)
-    with closing(owned):
+    with owned:
         owned.append(kind, body_for(fold(owned.events())))
     return True
 
 
 def _hand_in(folder: Path, request: str, body_for: Callable[[State], Body]) -> bool:
-    with closing(Ledger.open(folder, write=False)) as ledger:
+    with Ledger.open(folder) as ledger:
         state = fold(ledger.events())
         body = body_for(state)
         for other in ledger.pending():

@@ -3,7 +3,7 @@
 Scores in it are exploration scores on `select`. Of `confirm` an improver learns adopt or reject, and the noise of a
 parent's scores, never a score.
 
-Not covered: what many adopt-or-reject answers tell together; `confirm` is drawn afresh per generation for that reason.
+Not covered: what many adopt-or-reject answers tell together; `confirm` is drawn afresh every time for that reason.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BEST, LAST = 3, 5
 
 def digest(state: State, generation: int) -> Json:
     done = [gen for gen in state.generations.values() if gen.result is not None]
-    adopted = [gen for gen in done if gen.result["trainer"] == "adopted"]
+    adopted = [gen for gen in done if gen.adopted]
     best = sorted(adopted, key=lambda gen: _explored(state, gen.number) or 0.0)[:BEST]
     return {
         "generation": generation,

@@ -30,7 +30,7 @@ from bellglass.records import Bundle, Kind, kind_of
 
 WHO = b"bellglass <bellglass@localhost> 946684800 +0000"  # a fixed moment: the ledger has the real times
 COMMIT_ID = re.compile(r"[0-9a-f]{40}")
-DIFF_BYTES_MAX = 256 * 1024
+WHOLE_DIFF_BYTES = 8 << 20  # more than two bundles can differ by: who decides from a diff must see all of it
 MESSAGE_CHARS = 4000
 GIT_SECONDS = 60.0
 OBJECT_BYTES_MAX = BUNDLE_BYTES_MAX + 1024
@@ -115,7 +115,7 @@ class Lineage:
             found = re.search(rb"^parent ([0-9a-f]{40})$", objects.get(commit, b"commit").partition(b"\n\n")[0], re.M)
         return found.group(1).decode() if found else None
 
-    def diff(self, a: str, b: str, most_bytes: int = DIFF_BYTES_MAX) -> str:
+    def diff(self, a: str, b: str, most_bytes: int = WHOLE_DIFF_BYTES) -> str:
         """What a person reads: invisible and control characters are spelled out, so that the text is all there is."""
         raw = self._diff_tree("--patch", a, b)
         if len(raw) <= most_bytes:
@@ -205,6 +205,11 @@ class _Objects:
                 yield path, self.get(id_, b"blob")
             else:
                 raise _damaged(self.folder, f"{path!a} is no regular file")
+
+
+def patches(diff: str) -> list[str]:
+    """A diff by file. No line of a file begins with `diff`: a sign stands before it."""
+    return re.split(r"(?m)^(?=diff --git )", diff)
 
 
 def visible(text: str) -> str:

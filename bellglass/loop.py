@@ -25,12 +25,11 @@ from bellglass.ledger import Request
 from bellglass.records import Json, Noise
 from bellglass.review import Answer, decision_event
 from bellglass.state import State, to_json
-from bellglass.stats import paired_interval
+from bellglass.stats import CONFIDENCE, paired_interval
 from bellglass.steps import gate, panel
 from bellglass.steps.generation import Crew, refuse_if_tripped, run_generation
 from bellglass.steps.trial import Order
 
-FINAL_CONFIDENCE = 0.95
 ENDS: tuple[tuple[type[BellglassError], str], ...] = (
     (BoundReached, "bound"),
     (Interrupted, "stopped"),
@@ -81,7 +80,7 @@ def _calibrate(crew: Crew) -> None:
 
 
 def _how_it_finished(state: State) -> str:
-    adopted = [gen for gen in state.generations.values() if gen.result and gen.result["trainer"] == "adopted"]
+    adopted = any(gen.adopted for gen in state.generations.values())
     return "within its bounds" if adopted else "within its bounds, stalled: no trainer was adopted"
 
 
@@ -110,7 +109,7 @@ def _open_final(crew: Crew) -> None:
             faults.append(f"{starter.trial_id}: {starter.fault or champion.fault}")
         else:
             pairs.append((starter.verdict.score, champion.verdict.score))
-    gain = to_json(paired_interval(pairs, FINAL_CONFIDENCE)) if len(pairs) > 1 else None
+    gain = to_json(paired_interval(pairs, CONFIDENCE)) if len(pairs) > 1 else None
     trials = tuple(trial for trial in state.trials.values() if trial.purpose == "final")
     alarms = tripwires.look(tripwires.Evidence(crew.config.generations, trials, crew.place.lab.bench.task.floor))
     crew.place.books.record(

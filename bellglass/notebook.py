@@ -1,7 +1,7 @@
 """A loop as a read-only view for notebooks and scripts: `loop = bellglass.open("stories-1a2b3c4d")`.
 
 It opens what can be opened (see `showing`) and takes no lock, so a loop that runs may be looked at; `refresh` reads
-it again. Numbers are those of the page and of `status --json`, because all of them come from `view`.
+it again. Numbers are those of page and report, because all of them come from `view`.
 
 What a guest said (claims, curves, notes, sessions, file contents) is testimony: shown here, decided on nowhere.
 """
@@ -66,7 +66,9 @@ class Loop:
         """The trained weights, as safetensors."""
         sha = self._trial(trial_id).weights
         if sha is None:
-            raise UsageError(f"weights of {trial_id}", "none: the trial failed", "a trial that was judged")
+            raise UsageError(
+                f"weights of {trial_id}", "none: the trial failed", "a trial that was judged", "loop.trials"
+            )
         return self._shown.blobs.get(sha)
 
     def bundle(self, generation: int | None = None) -> dict[str, bytes]:
@@ -76,7 +78,9 @@ class Loop:
             found = self.state.generations.get(generation)
             commit = "" if found is None or found.successor is None else found.successor
         if not commit:
-            raise UsageError(f"generation {generation}", "no successor", f"one of {list(self.state.generations)}")
+            raise UsageError(
+                f"generation {generation}", "no successor", f"one of {list(self.state.generations)}", "loop.generations"
+            )
         return dict(self._shown.lineage.read(commit))
 
     def diff(self, generation: int) -> Json:
@@ -90,5 +94,5 @@ class Loop:
     def _trial(self, trial_id: str) -> Trial:
         if trial_id not in self.state.trials:
             near = ", ".join(list(self.state.trials)[:3])
-            raise UsageError(f"trial {trial_id!r}", "no such trial", f"one of {near}, …")
+            raise UsageError(f"trial {trial_id!r}", "no such trial", f"one of {near}, …", "loop.trials")
         return self.state.trials[trial_id]

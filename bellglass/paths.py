@@ -95,6 +95,11 @@ def _expanded(path: str | Path) -> Path:
         raise UsageError(f"folder {str(path)!r}", "no such user", "~ alone, or a user of this machine") from None
 
 
+def loop_name(task: str, loop_id: str) -> str:
+    """What its folder is called."""
+    return f"{task}-{loop_id}"
+
+
 def _is_loop(folder: Path) -> bool:
     try:
         return (folder / LEDGER_NAME).is_file()

@@ -38,8 +38,6 @@ MOST_OTHER_BYTES = 32 << 20
 LONGEST_GAP_SECONDS = 120.0  # a pause between two events is played no longer than this
 WHEN = (2025, 1, 1, 0, 0, 0)  # the same loop makes the same file
 
-TEXTS = {"diffs": "diff", "sessions": "session", "curves": "curves"}
-
 
 # Packing
 

@@ -15,12 +15,13 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bellglass import __version__, transcript
 from bellglass.errors import BellglassError
 from bellglass.ledger import Ledger
+from bellglass.paths import loop_name
 from bellglass.records import Json
 from bellglass.showing import Shown
 from bellglass.verify import Finding, verify
@@ -47,7 +48,7 @@ class Report:
         has = {gen["n"] for gen in self.document["generations"]}
         made = {gen["n"] for gen in self.document["generations"] if gen["successor"]}
         dropped = {"sessions": sorted(has - set(self.sessions)), "diffs": sorted(made - set(self.diffs))}
-        findings = [{"what": finding.what, "ok": finding.ok, "found": finding.found} for finding in self.findings]
+        findings = [asdict(finding) for finding in self.findings]
         extra = {"findings": findings, "reproduce": self.reproduce, "left_out": list(self.left_out)}
         texts = {"diffs": self.diffs, "sessions": self.sessions, "curves": self.curves, "dropped": dropped}
         return {"document": self.document, **texts, "report": extra}
@@ -69,7 +70,7 @@ def gather(shown: Shown) -> Report:
         findings=findings,
         reproduce=reproduce(shown),
     )
-    return fitted(report)
+    return within(report)
 
 
 def _diffs(shown: Shown, numbers: Sequence[int]) -> dict[int, Json]:
@@ -104,7 +105,7 @@ def reproduce(shown: Shown) -> Json:
     """The commands that check this loop and that make one like it, and the conditions they need."""
     state, about = shown.state, shown.about
     created, config = state.created or {}, state.config or {}
-    name = f"{str(created.get('task', '')).rpartition('/')[2]}-{state.loop_id}"
+    name = loop_name(str(created.get("task", "")), state.loop_id)
     commands = [
         f"bellglass verify {name} --head {about.head[:12]}   # chain, hashes, seeds, decisions",
         f"bellglass verify {name} --rejudge   # judge the stored weights again",
@@ -144,7 +145,7 @@ def _words(created: Json, config: Json) -> str:
     return " ".join([*words, "--glass", str(created.get("glass", "auto"))])
 
 
-def fitted(report: Report, most_bytes: int = MOST_BYTES) -> Report:
+def within(report: Report, most_bytes: int = MOST_BYTES) -> Report:
     """The report with as much of its texts as fits, and a sentence for what does not."""
     doc = report.document
     made = [gen for gen in doc["generations"] if gen["successor"]]

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
 from bellglass.errors import UsageError
-from bellglass.lineage import Lineage
+from bellglass.lineage import Lineage, patches
 from bellglass.records import Json
 from bellglass.state import State
 
-WHOLE_DIFF_BYTES = 8 << 20  # more than any two bundles can differ by
 SHORTEST_HASH = 12  # hex digits that a person has to give of an evidence's hash
 DECISIONS = ("approve", "trainer", "reject")
 Choice = Literal["approve", "trainer", "reject"]
@@ -78,7 +76,7 @@ def gather(state: State, number: int, lineage: Lineage) -> Evidence:
         successor=gen.successor,
         kinds=gen.kinds,
         changed=tuple(f"{path} +{added} -{removed}" for path, added, removed in changed),
-        diff=trainer_first(lineage.diff(gen.parent, gen.successor, most_bytes=WHOLE_DIFF_BYTES)),
+        diff=trainer_first(lineage.diff(gen.parent, gen.successor)),
         gate=gen.gate,
         boot=gen.boot,
         verdicts=tuple(verdicts),
@@ -87,9 +85,8 @@ def gather(state: State, number: int, lineage: Lineage) -> Evidence:
 
 
 def trainer_first(diff: str) -> str:
-    """The same patch, the trainer's files in front. No line of a file begins with `diff`: a sign stands before it."""
-    parts = re.split(r"(?m)^(?=diff --git )", diff)
-    return "".join(sorted(parts, key=lambda part: not part.startswith("diff --git a/trainer/")))
+    """The same patch, the trainer's files in front."""
+    return "".join(sorted(patches(diff), key=lambda part: not part.startswith("diff --git a/trainer/")))
 
 
 def pending(state: State) -> int | None:

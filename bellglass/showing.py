@@ -8,7 +8,6 @@ Not covered: whether the ledger is genuine. A broken chain is said, a forged who
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +46,7 @@ def open_loop(folder: Path) -> Shown:
 
 
 def open_with_events(folder: Path) -> tuple[Shown, list[Event]]:
-    with closing(Ledger.open(folder, write=False)) as ledger:
+    with Ledger.open(folder, write=False) as ledger:
         events, fault = ledger.sound()
     told = [f"the ledger is damaged behind event {len(events)}: {fault}"] if fault else []
     return shown_at(folder, events, tuple(told)), events

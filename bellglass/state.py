@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bellglass.errors import LoopFault
-from bellglass.ledger import Event
+from bellglass.ledger import Event, Ledger
 from bellglass.records import Budget, Claim, Cost, Json, Proof, Seeds, Trial, Verdict
 
 
@@ -34,6 +35,11 @@ class Generation:
     panelled: bool = False  # and at the trials of its champion on new seeds
     alarms: int = 0  # how many of them fired
     logs: list[str] = field(default_factory=list)  # sha256 of what its improver sessions printed
+
+    @property
+    def adopted(self) -> bool:
+        """Whether its trainer became the champion's."""
+        return self.result is not None and self.result["trainer"] == "adopted"
 
 
 @dataclass(slots=True)
@@ -77,6 +83,12 @@ def fold(events: Iterable[Event], state: State | None = None) -> State:
     for event in events:
         apply(state, event)
     return state
+
+
+def state_of(folder: Path) -> State:
+    """Of a loop, whoever owns it: reads, and takes no lock."""
+    with Ledger.open(folder) as ledger:
+        return fold(ledger.events())
 
 
 def apply(state: State, event: Event) -> None:

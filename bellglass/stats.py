@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from bellglass.records import Interval
 
+CONFIDENCE = 0.95  # of every interval that people are shown, but for the gate's own
 _TINY = 1e-300
 
 
@@ -94,14 +95,6 @@ def shrunk_variance(own: float, df: float, prior: float, weight: float) -> float
     if own < 0.0 or prior < 0.0 or df < 0.0 or weight < 0.0 or df + weight == 0.0:
         raise ValueError(f"no variance from {own} on {df} and {prior} on {weight}")
     return (df * own + weight * prior) / (df + weight)
-
-
-def pooled_sd(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
-    """The spread inside groups, each around its own mean, and its degrees of freedom."""
-    df = sum(len(group) - 1 for group in groups)
-    if df < 1:
-        raise ValueError("a spread needs at least one group of two values")
-    return math.sqrt(math.fsum((len(g) - 1) * sample_sd(g) ** 2 for g in groups if len(g) > 1) / df), df
 
 
 def z_score(value: float, error: float) -> float:

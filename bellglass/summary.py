@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 
 from bellglass import baselines, splits
-from bellglass.records import Cost, Interval, Json, Trial
+from bellglass.records import Cost, Interval, Json, Trial, generation_of
 from bellglass.state import Generation, State
-from bellglass.stats import mean_interval
+from bellglass.stats import CONFIDENCE, mean, mean_interval
 
-CONFIDENCE = 0.95
 POSITIVE_CONTROL = (
     "The offline improver is a positive control: we wrote its tricks, so nothing it does is evidence about recursive "
     "self-improvement."
@@ -73,12 +72,6 @@ def shares(state: State) -> dict[int, Share]:
     return made
 
 
-def generation_of(name: str) -> int:
-    """Of a trial's id or a call's key: g12-pair-0-child -> 12; 0 for what belongs to no generation."""
-    first = name.partition("-")[0]
-    return int(first[1:]) if first[:1] == "g" and first[1:].isdecimal() else 0
-
-
 def rows(state: State) -> list[Row]:
     made = shares(state)
     return [row(state, gen, made[gen.number]) for gen in state.generations.values()]
@@ -86,6 +79,7 @@ def rows(state: State) -> list[Row]:
 
 def row(state: State, gen: Generation, share: Share) -> Row:
     children = share.children(gen)
+    claims = [trial.claim.bits for trial in children if trial.claim and trial.claim.bits is not None]
     gain = None if gen.gate is None or gen.gate["gain"] is None else Interval(**gen.gate["gain"])
     result = gen.result or {"trainer": stage(gen), "scaffold": "", "why": "", "champion": ""}
     return Row(
@@ -93,7 +87,7 @@ def row(state: State, gen: Generation, share: Share) -> Row:
         parent=short(state, gen.parent),
         successor=None if gen.successor is None else short(state, gen.successor),
         kinds=gen.kinds,
-        claim_bits=_mean([trial.claim.bits for trial in children if trial.claim and trial.claim.bits is not None]),
+        claim_bits=mean(claims) if claims else None,
         verdict_bits=verdict_interval(children),
         gain=gain,
         fitted=splits.fitted_over(share.of("gate")),
@@ -135,8 +129,8 @@ def as_json(state: State) -> Json:
         "final": state.final,
         "looks": splits.looks(state),
         "baselines": _baselines_json(state),
-        "spent": _cost_json(state.spent),
-        "burnt": _cost_json(state.burnt),
+        "spent": cost_json(state.spent),
+        "burnt": cost_json(state.burnt),
         "wall_seconds": round(state.wall_seconds, 1),
         "tripwires": state.tripwires,
         "ended": None if state.ended is None else {k: v for k, v in state.ended.items() if k != "secret"},
@@ -162,38 +156,10 @@ def about_improvers(state: State) -> list[str]:
 
 
 def _row_json(item: Row) -> Json:
-    return {
-        "generation": item.generation,
-        "parent": item.parent,
-        "successor": item.successor,
-        "kinds": list(item.kinds),
-        "claim_bits": item.claim_bits,
-        "verdict_bits": _interval_json(item.verdict_bits),
-        "gain": _interval_json(item.gain),
-        "fitted_to_select": _interval_json(item.fitted),
-        "trainer": item.trainer,
-        "scaffold": item.scaffold,
-        "why": item.why,
-        "cost": _cost_json(item.cost),
-        "champion": item.champion,
-    }
+    body = asdict(item)
+    fitted = body.pop("fitted")
+    return {**body, "fitted_to_select": fitted, "cost": cost_json(item.cost)}
 
 
-def _interval_json(interval: Interval | None) -> Json:
-    if interval is None:
-        return None
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
-
-
-def _cost_json(cost: Cost) -> Json:
-    return {
-        "train_seconds": round(cost.train_seconds, 2),
-        "calls": cost.calls,
-        "tokens_in": cost.tokens_in,
-        "tokens_out": cost.tokens_out,
-        "usd": cost.usd,
-    }
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def cost_json(cost: Cost) -> Json:
+    return {**asdict(cost), "train_seconds": round(cost.train_seconds, 2)}

@@ -15,13 +15,11 @@ from collections.abc import Iterator
 from bellglass import curves
 from bellglass.blobs import Blobs
 from bellglass.errors import BellglassError
-from bellglass.lineage import Lineage
+from bellglass.lineage import Lineage, patches
 from bellglass.records import Json, kind_of
 from bellglass.state import State
 
-DIFF_BYTES = 8 << 20  # more than two bundles can differ by: who decides from this must see all of it
 TEXT_CHARS = 20_000  # of one message; the blob has all of it
-PART = re.compile(r"(?m)^(?=diff --git )")
 PATH = re.compile(r"diff --git a/(.+?) b/\1$", re.MULTILINE)
 MOST_SERIES, MOST_POINTS = 48, 128  # of curves, for one picture
 REASONING = ("thinking", "text", "reasoning_content", "summary")  # where providers put words in an opaque block
@@ -34,7 +32,7 @@ def diff_of(state: State, lineage: Lineage, number: int) -> Json:
         return {"generation": number, "files": [], "missing": f"generation {number} has no successor"}
     try:
         counts = {path: (added, removed) for path, added, removed in lineage.changed(gen.parent, gen.successor)}
-        text = lineage.diff(gen.parent, gen.successor, DIFF_BYTES)
+        text = lineage.diff(gen.parent, gen.successor)
     except BellglassError as error:
         return {"generation": number, "files": [], "missing": error.one_line()}
     files = sorted(_files(text, counts), key=lambda file: (not file["path"].startswith("trainer/"), file["path"]))
@@ -42,7 +40,7 @@ def diff_of(state: State, lineage: Lineage, number: int) -> Json:
 
 
 def _files(text: str, counts: dict[str, tuple[int, int]]) -> Iterator[Json]:
-    for patch in PART.split(text):
+    for patch in patches(text):
         found = PATH.match(patch)
         if found is None:
             continue

@@ -84,6 +84,12 @@ def pairing(pairs: Pairs) -> Pairing:
     return Pairing(found, low, high, (above - below) / 4.0 / spreads if spreads else 0.0, len(pairs))
 
 
+def pooled(noises: Sequence[Noise]) -> Noise:
+    """What several panels say together, each around its own mean."""
+    df = sum(noise.df for noise in noises)
+    return Noise(math.sqrt(math.fsum(noise.df * noise.sd**2 for noise in noises) / df), df)
+
+
 def as_different(first: Noise, second: Noise) -> float:
     """How often two estimates of one noise are at least so many times apart: the F test's two-sided probability."""
     ratio = (first.sd / second.sd) ** 2

@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass
 
 from bellglass import baselines, splits, summary
 from bellglass.conclusions import conclusions
-from bellglass.records import Cost, Interval, Json, Trial
+from bellglass.paths import loop_name
+from bellglass.records import Interval, Json, Trial, generation_of
 from bellglass.state import Generation, State
-from bellglass.stats import mean_interval
-from bellglass.summary import CONFIDENCE, Row, Share
+from bellglass.stats import CONFIDENCE, mean_interval
+from bellglass.summary import Row, Share, cost_json
 
 FORMAT = 1
 DIGITS = 5
@@ -52,9 +53,9 @@ def document(state: State, about: About | None = None) -> Json:
         "loop": _header(state, about),
         "config": state.config,
         "bounds": bounds(state),
-        "spent": _cost(state.spent),
-        "burnt": _cost(state.burnt),
-        "reserved": _cost(state.reserved),
+        "spent": cost_json(state.spent),
+        "burnt": cost_json(state.burnt),
+        "reserved": cost_json(state.reserved),
         "wall_seconds": round(state.wall_seconds, 1),
         "calibration": _calibration(state),
         "floor": _mean(trial.verdict.floor_bits for trial in state.trials.values() if trial.verdict is not None),
@@ -99,17 +100,14 @@ def oversight(state: State) -> Json:
     """Who decided, in counts."""
     gens = list(state.generations.values())
     decided = [gen.review for gen in gens if gen.review is not None]
-    results = [gen.result for gen in gens if gen.result is not None]
     return {
         "rule": state.config["review"] if state.config else None,
         "asked": sum(gen.review_hash is not None for gen in gens),
         "decided": len(decided),
         "decisions": _counts(review["decision"] for review in decided),
         "people": sorted({str(review["who"]) for review in decided}),
-        "adopted": sum(result["trainer"] == "adopted" for result in results),
-        "adopted_without_review": sum(
-            gen.review is None and gen.result is not None and gen.result["trainer"] == "adopted" for gen in gens
-        ),
+        "adopted": sum(gen.adopted for gen in gens),
+        "adopted_without_review": sum(gen.adopted and gen.review is None for gen in gens),
         "alarms": sum(gen.alarms for gen in gens),
         "waiting": next((g.number for g in gens if g.review_hash is not None and g.review is None), None),
     }
@@ -136,7 +134,7 @@ def _header(state: State, about: About) -> Json:
     models = state.config["models"] if state.config else {}
     return {
         "id": state.loop_id,
-        "name": f"{created['task'].rpartition('/')[2]}-{state.loop_id}" if created else "",
+        "name": loop_name(created["task"], state.loop_id) if created else "",
         **{key: created.get(key) for key in HEADER},
         "models": models,
         "title": about.title,
@@ -192,7 +190,7 @@ def _generation(gen: Generation, row: Row, share: Share, parent: int) -> Json:
         "trials": len(share.trials),
         "explored": len(explored),
         "best_explored": _round(min(explored)) if explored else None,
-        "cost": _cost(row.cost),
+        "cost": cost_json(row.cost),
         "note": gen.note[:NOTE_CHARS],
     }
 
@@ -251,7 +249,7 @@ def _trial(trial: Trial) -> list[Json]:
     side = trial.trial_id.rpartition("-")[2]
     return [
         trial.trial_id,
-        summary.generation_of(trial.trial_id),
+        generation_of(trial.trial_id),
         trial.purpose,
         side if side in ("parent", "child", "starter", "champion") else "",
         _round(trial.claim.bits if trial.claim else None),
@@ -295,10 +293,6 @@ def _interval(interval: Interval | None) -> Json:
     if interval is None:
         return None
     return {"mean": _round(interval.mean), "low": _round(interval.low), "high": _round(interval.high), "n": interval.n}
-
-
-def _cost(cost: Cost) -> Json:
-    return {**asdict(cost), "train_seconds": round(cost.train_seconds, 2)}
 
 
 def _mean(values: Iterable[float]) -> float | None:

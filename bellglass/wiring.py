@@ -38,8 +38,8 @@ from bellglass.steps.trial import Lab, Progress, Workbench, worst_case
 from bellglass.tasks import Preset, Task
 from bellglass.warm import WarmGlass
 
-SESSION_SECONDS = {False: 600.0, True: 3600.0}  # wall time of one improver session: built-in, hosted
 CALIBRATIONS = "calibrations"  # a folder beside the loops
+SESSION_SECONDS = {False: 600.0, True: 3600.0}  # wall time of one improver session: built-in, hosted
 SESSION_CALLS = {False: 60, True: 120}
 
 
@@ -65,7 +65,7 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None, *, cal
     paths.refuse_network_filesystem(home)
     paths.require_free_disk(home, 500_000_000, "a loop's folder")
     loop_id = secrets.token_hex(4)
-    folder = home / f"{task.name}-{loop_id}"
+    folder = home / paths.loop_name(task.name, loop_id)
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -75,7 +75,7 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None, *, cal
     _write_secret(folder, secret)
     lineage = Lineage.create(folder / "lineage.git")
     first = lineage.commit(bundles.starter() if starter is None else starter, None, "starter")
-    with contextlib.closing(Ledger.create(folder)) as ledger:
+    with Ledger.create(folder) as ledger:
         ledger.append(
             "loop.created",
             {
@@ -114,7 +114,7 @@ def open_loop(
 
     `models` and `glass` replace the doors that the config names, for labs and tests.
     """
-    with contextlib.closing(Ledger.open(folder, write=True)) as ledger:
+    with Ledger.open(folder, write=True) as ledger:
         books = Books(ledger, Blobs(folder / "blobs"), Bounds(), surface.listener)
         config = restore(books.state.config, overrides)
         books.bounds = config.bounds
@@ -314,12 +314,35 @@ def require_server(model: Model) -> None:
         model.reachable()
 
 
+# Where runs are told to others
+
+
+def wandb_mode(asked: str | None) -> str:
+    """online, offline or disabled; SetupError where that cannot be, before anything is done."""
+    from bellglass.doors import wandb_sink
+
+    mode = wandb_sink.mode_from(asked, os.environ)
+    if mode != "disabled":
+        wandb_sink.check_installed()
+    return mode
+
+
+@contextlib.contextmanager
+def wandb_board(
+    root: Path, loop: str, mode: str, project: str | None = None, entity: str | None = None
+) -> Iterator[wandb_sink.Sink]:
+    from bellglass.doors import wandb_sink
+
+    with wandb_sink.opened(root, loop, mode, project=project, entity=entity) as sink:
+        yield sink
+
+
 # For the commands that decide and check
 
 
 def killer(folder: Path) -> Killer:
     """Ends what is left of this loop's guests, whatever state its driver is in; returns how many resist."""
-    with contextlib.closing(Ledger.open(folder)) as ledger:
+    with Ledger.open(folder) as ledger:
         created = ledger.events()[0].body
     if created["glass"] == "docker":
         from bellglass.doors.docker.reaper import kill_all
@@ -337,7 +360,7 @@ def killer(folder: Path) -> Killer:
 @contextlib.contextmanager
 def judging_glass(folder: Path) -> Iterator[Glass]:
     """A glass like the loop's own, to judge its stored weights again, or to train again."""
-    with contextlib.closing(Ledger.open(folder)) as ledger:
+    with Ledger.open(folder) as ledger:
         body = ledger.events()[0].body
     _refuse_unsealed_strangers(body, {})
     glass = _open_glass(body["glass"], restore(body["config"]))

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bellglass.blobs import Blobs
-from bellglass.calibration import pooled
 from bellglass.ledger import Ledger
 from bellglass.lineage import Lineage
 from bellglass.records import Bundle, Json, Noise
@@ -23,6 +22,7 @@ from bellglass.stats import sample_sd
 from bellglass.steps import gate
 from bellglass.steps.gate import Rules
 from bellglass.steps.trial import seeds_of
+from bellglass.variance import pooled
 
 SKILLS = ("grammar", "spelling", "copying", "agreement", "number", "holder", "place", "sum")
 FLOOR, NOISE = 0.31, 0.04

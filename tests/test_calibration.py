@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bellglass.calibration import Calibration, Conditions, Shelf, pooled, speed_reference
+from bellglass.calibration import Calibration, Conditions, Shelf, speed_reference
 from bellglass.errors import LoopFault
 from bellglass.records import Budget, Noise, Seeds, Trial, Verdict
 from bellglass.state import State
 from bellglass.steps import panel
 from bellglass.steps.trial import seeds_of
-from bellglass.variance import components
+from bellglass.variance import components, pooled
 
 CONDITIONS = Conditions("stories", "tiny", "cpu_seconds 3", "cpu", "process", "abc", "def", "docs", speed_ms=100.0)
 FOUND = Calibration(CONDITIONS, Noise(0.04, 3), (3.1, 3.2, 3.15, 3.12), 0.02, 4.5, {})

@@ -158,14 +158,14 @@ def test_a_damaged_loop_is_reported_with_what_is_wrong(loop: Path, tmp_path: Pat
 
 def test_a_file_that_grows_too_large_drops_sessions_first_then_rejected_diffs(gathered: report.Report) -> None:
     whole = len(report.html(gathered))
-    less = report.fitted(gathered, whole - 100)
+    less = report.within(gathered, whole - 100)
     assert (less.sessions, less.diffs) == ({}, gathered.diffs)
     assert "sessions" in less.left_out[0]
     without = len(report.html(less))
-    least = report.fitted(gathered, without - 50)
+    least = report.within(gathered, without - 50)
     adopted = {gen["n"] for gen in gathered.document["generations"] if gen["trainer"] == "adopted"}
     assert set(least.diffs) == adopted & set(gathered.diffs)
-    nothing = report.fitted(gathered, 10)
+    nothing = report.within(gathered, 10)
     assert nothing.document["trials"] == {**gathered.document["trials"], "rows": [], "dropped": True}
     assert len(nothing.left_out) == 4
 
@@ -203,15 +203,15 @@ def test_the_command_writes_each_format(loop: Path, tmp_path: Path, kind: str, b
 def test_loops_of_one_kind_have_a_mean(loop: Path, hostile: Path) -> None:
     states = [showing.open_loop(folder).state for folder in (loop, loop, hostile)]
     rows = compare.rows(states)
-    (group,) = compare.groups(rows)
-    assert (group.loops, group.gain.n) == (3, 2)
-    assert group.gain.mean == pytest.approx(states[0].final["gain"]["mean"], abs=1e-4)
+    (mean,) = compare.means(rows)
+    assert (mean.loops, mean.gain.n) == (3, 2)
+    assert mean.gain.mean == pytest.approx(states[0].final["gain"]["mean"], abs=1e-4)
 
 
 def test_loops_of_different_kinds_have_none_and_are_told_apart(loop: Path) -> None:
     rows = compare.rows([showing.open_loop(loop).state])
     other = {**rows[0], "preset": "tiny", "secret_commitment": "other"}
-    assert [group.gain for group in compare.groups([rows[0], other])] == [None, None]
+    assert [mean.gain for mean in compare.means([rows[0], other])] == [None, None]
     assert len(compare.cautions([], [rows[0], other])) == 2
 
 

@@ -125,11 +125,15 @@ def _prior_weight(noise: Noise) -> float:
 
 
 def _look(pairs: Pairs, noise: Noise) -> _Seen:
+    return _Seen(len(pairs), mean([parent - child for parent, child in pairs]), *spread_of_gains(pairs, noise))
+
+
+def spread_of_gains(pairs: Pairs, noise: Noise) -> tuple[float, float]:
+    """The variance of one pair's gain, and the degrees of freedom that it rests on."""
     gains = [parent - child for parent, child in pairs]
     own = sample_sd(gains) ** 2 if len(gains) > 1 else 0.0
     weight = _prior_weight(noise)
-    variance = shrunk_variance(own, len(gains) - 1, _prior_variance(noise), weight)
-    return _Seen(len(gains), mean(gains), variance, weight + len(gains) - 1)
+    return shrunk_variance(own, len(gains) - 1, _prior_variance(noise), weight), weight + len(gains) - 1
 
 
 def _interval(seen: _Seen, error: float) -> Interval:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bellglass.calibration import Calibration, Conditions, Shelf, pooled
+from bellglass.calibration import Calibration, Conditions, Shelf
 from bellglass.errors import LoopFault
 from bellglass.records import Json, Noise, Trial
 from bellglass.state import State
 from bellglass.stats import mean, sample_sd
 from bellglass.steps import gate
 from bellglass.steps.trial import GRID, Lab, Order
-from bellglass.variance import components
+from bellglass.variance import components, pooled
 
 
 def calibrate(lab: Lab, state: State, conditions: Conditions, shelf: Shelf, *, seeds: int) -> Json:
@@ -42,7 +42,8 @@ def from_panel(conditions: Conditions, trials: list[Trial]) -> Calibration:
     scores = tuple(verdict.score for verdict in verdicts)
     noise = spread(trials)
     if noise.sd == 0.0:
-        raise LoopFault("calibration", "one score under different seeds", "a starter that uses its seeds", "")
+        needed = "a starter that uses its seeds"
+        raise LoopFault("calibration", "one score under different seeds", needed, "bellglass log")
     return Calibration(
         conditions=conditions,
         noise=noise,
@@ -77,10 +78,11 @@ def noise_of(state: State, before: int) -> Noise:
     """What the panels up to that generation say about the spread of one score."""
     calibration = state.calibration
     if calibration is None:
-        raise LoopFault("the gate", "no calibration in the ledger", "one, made before the first generation", "")
+        needed = "one, made before the first generation"
+        raise LoopFault("the gate", "no calibration in the ledger", needed, "bellglass verify")
     panels = [Noise(**calibration["noise"])]
     for gen in state.generations.values():
-        if gen.number < before and gen.result is not None and gen.result["trainer"] == "adopted":
+        if gen.number < before and gen.adopted:
             scores = [t.verdict.score for t in state.trials_of(gen.number, "panel") if t.verdict is not None]
             if len(scores) > 1:
                 panels.append(Noise(sample_sd(scores), len(scores) - 1))

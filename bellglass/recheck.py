@@ -196,12 +196,12 @@ def _notes(state: State, content: dict[str, str]) -> tuple[str, ...]:
 
 def recheck(case: Case, glass: Glass, *, side_by_side: int, say: Callable[[Again], None]) -> Outcome:
     """Train and judge, parent and child at the same time where they were."""
-    number, cancel = case.asked.generation, threading.Event()
-    train_docs, confirm = make_documents(case.bench, "train", ""), make_documents(case.bench, *split_of("gate", number))
-    select = make_documents(case.bench, "select", "")
+    cancel = threading.Event()
+    train_docs, select = make_documents(case.bench, "train", ""), make_documents(case.bench, "select", "")
     trials: list[Again] = []
 
     def run(job: Job) -> Again:
+        confirm = make_documents(case.bench, *split_of(job.trial_id, "gate"))
         first = _again(case, glass, job, (train_docs, confirm, select), cancel.is_set)
         if first.fault in (None, first.recorded_fault):
             return first

@@ -170,7 +170,7 @@ def _rejudge_one(glass: Glass, lineage: Lineage, blobs: Blobs, bench: Workbench,
     assert trial.weights is not None
     assert trial.verdict is not None
     number = 0 if trial.purpose == "final" else int(trial.trial_id[1 : trial.trial_id.index("-")])
-    docs = make_documents(bench, *split_of(trial.purpose, number))
+    docs = make_documents(bench, *split_of(trial.trial_id, trial.purpose))
     labels = {"loop": "rejudge", "generation": str(number), "trial": trial.trial_id}
     bundle, data = lineage.read(trial.bundle), blobs.get(trial.weights)
     was = trial.verdict

@@ -67,7 +67,8 @@ class World:
     child_law: Law | None = None  # the child's own part, where it is another one
     seeds: int = SEEDS  # of the calibration
     growth: float = 1.0  # the noise of parent and child over the calibrated one
-    documents: float = 0.0  # standard deviation of what a generation's documents add to the child alone
+    documents: float = 0.0  # standard deviation of what a pair's documents add to the child alone
+    same_documents: bool = False  # for all pairs of a generation, which the gate avoids
     drift: float = 0.0  # what scores fall by, evenly, over the whole loop
     cached: bool = False  # the parent is trained once, at the start, and its scores serve every generation
 
@@ -86,7 +87,8 @@ def draw(world: World, rng: np.random.Generator, shape: tuple[int, int, int], ga
     time = (np.arange(generations)[:, None] + np.arange(pairs) / pairs) / generations  # 0 to 1 over the loop
     lag = 0.5 / (generations * pairs)  # on a single core the child is trained after its parent
     parent = parent - (0.0 if world.cached else world.drift * time)
-    child = child - world.drift * (time + lag) + world.documents * rng.standard_normal((shape[0], generations, 1))
+    luck = rng.standard_normal((shape[0], generations, 1 if world.same_documents else pairs))
+    child = child - world.drift * (time + lag) + world.documents * luck
     return parent, child - gain
 
 

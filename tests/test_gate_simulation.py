@@ -72,8 +72,10 @@ def test_what_goes_wrong_in_a_world_goes_wrong_in_its_scores() -> None:
     assert [np.corrcoef(parent[:, g].ravel(), child[:, g].ravel())[0, 1] for g in (0, 1)] == pytest.approx(
         [0.9, 0.0], abs=0.03
     )
-    one = (drawn(documents=3.0)[1] - drawn()[1]).std(axis=2)
-    assert one == pytest.approx(0.0, abs=1e-9)  # the same for all pairs of a generation
+    one = drawn(documents=3.0, same_documents=True)[1] - drawn()[1]
+    assert one.std(axis=2) == pytest.approx(0.0, abs=1e-9)  # the same for all pairs of a generation
+    assert (drawn(documents=3.0)[1] - drawn()[1]).std() == pytest.approx(3.0, rel=0.05)
+    assert (drawn(documents=3.0)[1] - drawn()[1]).std(axis=2).mean() > 2.0  # and by default fresh for each
 
 
 def test_a_share_has_the_interval_of_the_tables() -> None:

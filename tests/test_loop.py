@@ -371,7 +371,7 @@ def test_a_loops_folder_that_is_a_file_is_one_clear_error(tmp_path: Path) -> Non
 def test_noise_is_measured_first_and_a_new_champion_is_trained_again(tmp_path: Path) -> None:
     state = run(tmp_path, Tuner())
     assert state.calibration["measured"]
-    assert [t.trial_id for t in state.trials.values() if t.purpose == "calibrate"] == ["cal-0x0", "cal-1x1"]
+    assert {t.trial_id for t in state.trials.values() if t.purpose == "calibrate"} == {"cal-0x0", "cal-1x1"}
     again = state.trials_of(1, "panel")
     assert [trial.bundle for trial in again] == [state.champion] * 2
     gate_seeds = {trial.seeds for trial in state.trials_of(1, "gate")}

@@ -74,9 +74,9 @@ def test_each_split_counts_its_own_verdicts() -> None:
         trial("final-pair-0-starter", "final", 2.0),
     )
     assert looks(found) == {
-        "select": 10, "confirm": 10, "confirm_sets": 3, "confirm_slices": 1, "again": 0, "final": 1,
+        "select": 10, "confirm": 10, "confirm_sets": 6, "confirm_slices": 1, "again": 0, "final": 1,
     }  # fmt: skip
-    assert looks_line(found).endswith("confirm 10 on 3 fresh sets of documents; final not opened")
+    assert looks_line(found).endswith("confirm 10 on 6 fresh sets of documents; final not opened")
 
 
 def test_a_fixed_corpus_says_when_a_slice_comes_again() -> None:

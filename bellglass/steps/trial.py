@@ -28,6 +28,7 @@ from bellglass.tasks import Documents, Preset, Split, Task
 from bellglass.weights import WEIGHTS_FILE
 
 GRID = re.compile(r"cal-(\d+)x(\d+)")
+DOCUMENTS_KEPT = 16  # sets; each pair of a gate has its own
 PROVED = ("gate", "panel", "final")  # trials that decide something; the others only steer an improver
 
 
@@ -103,9 +104,11 @@ class Lab:
 
     def documents(self, split: Split, salt: str = "") -> Documents:
         with self._docs_lock:
-            if (split, salt) not in self._docs:
-                self._docs[split, salt] = make_documents(self.bench, split, salt)
-            return self._docs[split, salt]
+            made = self._docs.pop((split, salt), None) or make_documents(self.bench, split, salt)
+            while len(self._docs) >= DOCUMENTS_KEPT:
+                del self._docs[next(iter(self._docs))]  # the one that was not asked for the longest
+            self._docs[split, salt] = made
+            return made
 
     def _run(self, order: Order) -> Trial:
         bundle = self._lineage.read(order.bundle)
@@ -169,7 +172,7 @@ class Lab:
         return self._books.blobs.put(np.asarray(training.answers, dtype="<f8").tobytes())
 
     def _judge(self, order: Order, bundle: Bundle, training: Training) -> Judged:
-        split, salt = split_of(order.purpose, order.generation)
+        split, salt = split_of(order.trial_id, order.purpose)
         docs = self.documents(split, salt)
         select = self.documents("select") if order.purpose == "gate" else None  # beside: what did the improver fit?
         data, labels = training.files[WEIGHTS_FILE], self._labels(order)
@@ -205,12 +208,15 @@ def judge_weights(
     )
 
 
-def split_of(purpose: str, generation: int) -> tuple[Split, str]:
-    """Which documents a trial is judged on: `confirm` is drawn afresh for each gate and each panel."""
-    if purpose == "gate":
-        return "confirm", f"g{generation}"
-    if purpose == "panel":
-        return "confirm", f"panel-g{generation}"
+def split_of(trial_id: str, purpose: str) -> tuple[Split, str]:
+    """Which documents a trial is judged on.
+
+    `confirm` is drawn afresh for each pair of a gate, so that its interval is over seeds and documents alike: what one
+    set of documents happens to favour would else be in every pair, and look like a gain. Panels likewise.
+    """
+    if purpose in ("gate", "panel"):
+        generation, _, index = trial_id.split("-")[:3]
+        return "confirm", f"{generation}-{index}" if purpose == "gate" else f"panel-{generation}-{index}"
     return ("final" if purpose == "final" else "select"), ""
 
 

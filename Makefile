@@ -1,6 +1,6 @@
 # demo: a real loop of three generations.   test, check, fix: the three commands of a contributor.
 # The first run makes .venv. PYTHON=python3.12 picks the Python; DEVICE=cuda installs torch for a GPU; GLASS=process
-# (or docker) picks the glass of the demo.
+# (or docker) picks the glass of the demo; WATCH=1 shows it live as a page.
 PYTHON ?= $(or $(wildcard .venv/bin/python),python3)
 BOOTSTRAP = $(PYTHON) -I bellglass/bootstrap.py $(if $(DEVICE),--device $(DEVICE))
 BIN = .venv/bin
@@ -9,7 +9,7 @@ BIN = .venv/bin
 
 demo:
 	@$(BOOTSTRAP)
-	@$(BIN)/bellglass demo $(if $(GLASS),--glass $(GLASS))
+	@$(BIN)/bellglass demo $(if $(GLASS),--glass $(GLASS)) $(if $(WATCH),--watch)
 
 test:
 	@$(BOOTSTRAP) --with dev

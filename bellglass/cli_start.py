@@ -50,7 +50,8 @@ def demo(
     folder = _start(None, chosen, loops, json, watch)
     if not json:
         bellglass, loop = program(), nameable(folder)
-        print(f"\nNext:\n  {bellglass} status {loop}\n  {bellglass} diff {loop} 1\n  {bellglass} verify {loop}")
+        commands = (f"watch {loop}", f"status {loop}", f"diff {loop} 1", f"verify {loop}")
+        print("\nNext:\n" + "\n".join(f"  {bellglass} {command}" for command in commands))
         print(_report(folder))
 
 

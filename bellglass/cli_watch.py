@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json as json_
 import os
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bellglass.cli_options import Json, LoopName, Loops
 from bellglass.errors import UsageError
+
+Deed = Callable[[dict[str, Any]], str]
 
 if TYPE_CHECKING:
     from bellglass.records import Json as JsonValue
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 NOTE_NAME = "watch.json"  # in a loop's folder: the port and the token of its page, so that a restart has the same
 STARTS_WITHIN_SECONDS = 20.0
 POLITE_SECONDS = 20.0
+MOST_SAID = 4000  # characters of a recheck's outcome
 
 
 def watch(
@@ -105,11 +110,12 @@ def _site(wanted: str | None, play: str | None, loops: Path | None) -> tuple[Sit
         recording.pack_into(folder, packed)
         return Site(recording.load(packed, folder.name), token, speed=speed), {}
     note = _kept(folder / NOTE_NAME)
-    site = Site(following.Following(folder), str(note.get("token", token)), deeds(folder))
+    site = Site(following.Following(folder), str(note.get("token", token)))
+    site.deeds = deeds(folder, lambda: site.ending())
     return site, note
 
 
-def deeds(folder: Path) -> dict[str, Callable[[dict[str, JsonValue]], str]]:
+def deeds(folder: Path, ending: Callable[[], bool] = lambda: False) -> dict[str, Deed]:
     """What a person can do on the page of a loop; each as the command of the same name does it."""
     from bellglass import deciding, halt, wiring
 
@@ -128,7 +134,40 @@ def deeds(folder: Path) -> dict[str, Callable[[dict[str, JsonValue]], str]]:
         reason = _text(asked, "reason")
         return halt.stop(folder, wiring.killer(folder), polite_seconds=POLITE_SECONDS, reason=reason)
 
-    return {"review": review, "rearm": rearm, "stop": stop}
+    return {"review": review, "rearm": rearm, "stop": stop, "recheck": Recheck(folder, ending)}
+
+
+class Recheck:
+    """Trains a generation's parent and child again, as `bellglass recheck` does, and tells what came out.
+
+    In a process of its own, because it takes minutes and must end with the page's server.
+    """
+
+    def __init__(self, folder: Path, ending: Callable[[], bool]) -> None:
+        self._folder, self._ending = folder, ending
+        self._taken = threading.Lock()
+
+    def __call__(self, asked: dict[str, JsonValue]) -> str:
+        number = asked.get("generation")
+        if type(number) is not int:
+            raise UsageError("the recheck", "no generation", "the number of one that the gate decided")
+        if not self._taken.acquire(blocking=False):
+            raise UsageError("the recheck", "another is under way", "its end")
+        try:
+            said = self._run(number)
+        finally:
+            self._taken.release()
+        return "; ".join(line.strip() for line in said.splitlines() if line.strip())[-MOST_SAID:]
+
+    def _run(self, number: int) -> str:
+        command = [sys.executable, "-m", "bellglass", "recheck", str(self._folder), str(number)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+            while True:
+                try:
+                    return running.communicate(timeout=0.5)[0]
+                except subprocess.TimeoutExpired:
+                    if self._ending():
+                        running.terminate()
 
 
 def _runs(folder: Path) -> bool:
@@ -182,8 +221,6 @@ def _open_browser(url: str) -> None:
 
 def _end_of_stdin() -> Callable[[], bool]:
     """Whether the driver that started this process is gone: it holds the other end."""
-    import threading
-
     gone = threading.Event()
 
     def read() -> None:
@@ -201,7 +238,6 @@ def page_beside(folder: Path) -> None:
     It lives on when the driver ends, as long as somebody has the page open. That no page comes up never stops a loop.
     """
     import select
-    import subprocess
 
     command = [sys.executable, "-m", "bellglass", "watch", str(folder), "--attached", "--json"]
     pipe = subprocess.PIPE
@@ -213,6 +249,8 @@ def page_beside(folder: Path) -> None:
     except (ValueError, KeyError):
         url = None
     if url is None:
+        with page:
+            page.terminate()
         print(f"no page: bellglass watch {folder} says why", file=sys.stderr)
         return
     print(f"page    {url}", file=sys.stderr)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,11 +15,14 @@ from typing import Any
 
 import made_loop
 import pytest
+import small_world
 
-from bellglass import cli_watch, deciding, showing
+from bellglass import cli_watch, deciding, showing, wiring
+from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import SetupError, UsageError
 from bellglass.following import Following
 from bellglass.ledger import Ledger
+from bellglass.loop import run_loop
 from bellglass.web import server
 
 TOKEN = "t" * 32
@@ -212,7 +218,7 @@ def test_a_request_that_is_no_object_is_refused(site: server.Site, body: bytes) 
 
 
 def test_a_deed_that_this_page_lacks_is_refused(site: server.Site) -> None:
-    assert ask(site, "/api/act/recheck", WRITE, method="POST", body=b"{}")[0] == 409
+    assert ask(site, "/api/act/sing", WRITE, method="POST", body=b"{}")[0] == 409
 
 
 def test_a_port_in_use_gives_way_to_the_next_free_one() -> None:
@@ -239,3 +245,61 @@ def test_a_note_that_others_could_have_written_or_read_is_not_used(tmp_path: Pat
     path.unlink()
     cli_watch._keep(path, {**note, "token": "short"})
     assert cli_watch._kept(path) == {}
+
+
+def test_a_page_beside_a_loop_ends_when_the_driver_is_gone_and_nobody_looks(
+    site: server.Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "IDLE_SECONDS", 0.5)
+    running, gone = server.server_for(site), threading.Event()
+    site.listeners = 1
+    server.end_when_idle(running, site, gone.is_set)
+    gone.set()
+    time.sleep(1.3)
+    assert not running.should_exit  # somebody has it open
+    site.listeners = 0
+    deadline = time.monotonic() + 20
+    while not running.should_exit and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert running.should_exit
+    assert site.ending()
+
+
+@pytest.mark.slow
+def test_a_loop_starts_with_a_page_in_a_process_of_its_own(
+    waiting: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli_watch, "KEPT", [])
+    cli_watch.page_beside(waiting)
+    (page,) = cli_watch.KEPT
+    try:
+        base, _, token = capfd.readouterr().err.removeprefix("page").strip().partition("#token=")
+        with urllib.request.urlopen(urllib.request.Request(f"{base}api/document", headers={"X-Bellglass": token})) as r:
+            assert json.load(r)["oversight"]["waiting"] == 2
+    finally:
+        page.terminate()
+        for pipe in (page.stdin, page.stdout):
+            pipe.close()
+        page.wait(timeout=20)
+
+
+@pytest.mark.slow
+def test_a_page_that_does_not_come_up_is_said_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli_watch, "KEPT", [])
+    cli_watch.page_beside(tmp_path)
+    assert "no page: bellglass watch" in capfd.readouterr().err
+    assert cli_watch.KEPT == []
+
+
+@pytest.mark.slow
+def test_a_recheck_asked_for_on_the_page_trains_again_and_tells(tmp_path: Path) -> None:
+    folder = small_world.create(tmp_path / "loops", generations=1)
+    glass = ProcessGlass(warm=False, forks=True, home=tmp_path / "guests")
+    with wiring.open_loop(folder, small_world.quiet(), models={"main": small_world.Tuner()}, glass=glass) as crew:
+        run_loop(crew)
+    said = cli_watch.deeds(folder)["recheck"]({"generation": 1})
+    assert "holds" in said
+    with pytest.raises(UsageError, match="no generation"):
+        cli_watch.deeds(folder)["recheck"]({"generation": "1"})

@@ -13,9 +13,13 @@
     failed: "Ended with an error",
   };
 
+  // It ended because it waited for a person, and the person has decided since.
+  const decided = (doc) => doc.ended && doc.ended.why === "waiting" && !doc.oversight.waiting;
+
   bg.stateOf = (doc) => {
     if (doc.tripwires.length) return ["alarm", END.tripwire];
     if (doc.oversight.waiting) return ["under way", "Generation " + doc.oversight.waiting + " waits for a person"];
+    if (decided(doc)) return ["unchanged", "Decided; bellglass resume " + doc.loop.name + " goes on"];
     if (doc.ended) return [doc.ended.why === "finished" ? "adopted" : "unchanged", END[doc.ended.why] || doc.ended.why];
     const now = doc.generations.at(-1);
     return ["under way", now && !now.done ? "Generation " + now.n + ": " + now.trainer : "Between generations"];
@@ -38,7 +42,7 @@
         h("span", {}, bg.icon(icon), words),
         h("span", {}, bg.icon(seal[0]), h("span", {}, seal[1])),
         h("span", {}, bg.term("improver"), bg.foreign(models.join(", "))),
-        doc.ended && doc.ended.why !== "finished" && h("span", { class: "foreign" }, doc.ended.detail),
+        doc.ended && doc.ended.why !== "finished" && !decided(doc) && h("span", { class: "foreign" }, doc.ended.detail),
       ),
     );
   }
@@ -122,13 +126,13 @@
     const share = bound.limit ? (bound.used || 0) / bound.limit : 0;
     const bar = bound.limit !== null && s("svg", { viewBox: "0 0 100 6", preserveAspectRatio: "none", role: "img", "aria-label": bg.num(share * 100, 0) + " % used" },
       s("rect", { class: "back", x: 0, y: 0, width: 100, height: 6 }), s("rect", { class: share > 1 ? "over" : "used", x: 0, y: 0, width: Math.min(100, share * 100), height: 6 }));
-    return h("div", { class: "gauge" }, h("div", { class: "name" }, h("span", {}, bound.label), h("span", { class: "soft" }, used + " " + limit)), bar);
+    return h("div", { class: "gauge" }, h("div", { class: "name" }, h("span", {}, bound.label), h("span", { class: "soft" }, used + (bound.limit === null ? ", " : " ") + limit)), bar);
   }
 
   function boundsPart(doc) {
     const burnt = doc.burnt.train_seconds || doc.burnt.calls ? h("p", { class: "small soft" }, "Of it wasted by crashes: " + bg.seconds(doc.burnt.train_seconds) + " of training, " + bg.many(doc.burnt.calls, "call") + ".") : null;
-    const now = doc.under_way.length || doc.calls_under_way;
-    const running = now && !doc.ended && h("p", { class: "small soft" }, "Under way: ", doc.under_way.map((t) => t.trial_id).concat(doc.calls_under_way ? [bg.many(doc.calls_under_way, "model call")] : []).map((id, k) => [k ? ", " : "", bg.code(bg.foreign(id))]));
+    const now = doc.under_way.length + doc.calls_under_way > 0 && !doc.ended;
+    const running = now && h("p", { class: "small soft" }, "Under way: ", doc.under_way.map((t) => t.trial_id).concat(doc.calls_under_way ? [bg.many(doc.calls_under_way, "model call")] : []).map((id, k) => [k ? ", " : "", bg.code(bg.foreign(id))]));
     return h("div", {}, h("div", { class: "gauges" }, doc.bounds.map(gauge)), burnt, running, h("div", { class: "actions" }, bg.stopButton(doc)));
   }
 

@@ -263,8 +263,9 @@ class _Section:
 def make(task: Task, split: Split, secret: bytes, docs: int, salt: str = "") -> Documents:
     """That many documents of a split; with another salt other ones, of the same world.
 
-    A fixed corpus can't be drawn from for ever: confirm's salt ("g3" for the gate of generation 3, "panel-g3" for its
-    champion's panel) says which of its slices comes, and after the last one the first comes again.
+    A fixed corpus can't be drawn from for ever: confirm's salt ("g3-0" for the first pair of generation 3's gate,
+    "panel-g3-0" for its champion's panel) says which slice comes: all pairs of a gate draw from one, and after the last
+    slice the first comes again.
     """
     assert split in SPLITS, split
     extras: dict[str, Any] = {}

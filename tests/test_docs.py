@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import typer
-from source_tree import ROOT, name, nodes, python_files
+from source_tree import ROOT, name, nodes, package_modules, python_files
 
 from bellglass.cli import app
 
@@ -20,6 +20,12 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("
 FENCE = re.compile(r"(?ms)^```[^\n]*\n(.*?)^```")
 
 NOT_COMMANDS = {"bellglass seed "}  # what is hashed into a seed
+
+
+def test_the_map_names_every_module() -> None:
+    named = set(re.findall(r"[a-z_]+", (ROOT / "docs" / "architecture.md").read_text().split("```")[1]))
+    modules = {module.split(".")[1] for module in package_modules() if "." in module}
+    assert {module for module in modules if not module.startswith(("cli_", "__"))} - named == set()
 
 
 def commands_typed(text: str) -> Iterator[str]:

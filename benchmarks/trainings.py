@@ -154,12 +154,17 @@ def _train(world: World, job: Job, budget: Budget) -> Result:
             (Path(name) / path.removeprefix("trainer/")).write_text(text)
         seeds = derive_seeds(world.secret, job.seeds)
         outcome = bare_trial.run(Path(name), tasks.load(world.task), train, test, seeds, budget)
-    return Result(outcome.score, round(outcome.train_seconds, 3))
+    fits = len(outcome.weights) <= _preset(world).weights_mb * 1e6  # as a glass has it
+    return Result(outcome.score if fits else None, round(outcome.train_seconds, 3))
+
+
+def _preset(world: World) -> tasks.Preset:
+    presets = tasks.load(world.task).presets
+    return presets["tiny" if world.seconds < presets["cpu"].budget.amount else "cpu"]
 
 
 @lru_cache(maxsize=8)
 def _documents(world: World, split: tasks.Split, salt: str) -> tasks.Documents:
-    task = tasks.load(world.task)
-    preset = task.presets["tiny" if world.seconds < task.presets["cpu"].budget.amount else "cpu"]
+    task, preset = tasks.load(world.task), _preset(world)
     counts = {"train": preset.train_docs, "select": preset.select_docs, "confirm": preset.confirm_docs}
     return tasks.make(task, split, derive_key(world.secret, "data"), counts.get(split, preset.final_docs), salt)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import json
+import sys
+import types
 from collections.abc import Callable, Mapping
 
 import pytest
 from improver_desk import ToyDesk, parses, session, starter, trainer_texts
 
 from bellglass.doors.offline_model import STORIES, OfflineModel, gifts, talk
+from bellglass.doors.offline_model.desk import MOST_SAID
 from bellglass.doors.offline_model.menu import MENU, Edit
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import UsageError
@@ -17,6 +20,7 @@ from bellglass.records import ChatMessage, ChatReply, ChatRequest, ToolSpec
 
 BASE = trainer_texts(starter())
 TOOLS = ("read_file", "write_file", "replace", "trial", "submit")
+MODEL_EDITS = [edit for edit in MENU if (edit.apply(BASE) or BASE)["trainer/model.py"] != BASE["trainer/model.py"]]
 Judge = Callable[[Mapping[str, str], float], "float | str"]
 
 
@@ -152,6 +156,31 @@ def test_an_edit_that_is_in_place_does_not_apply_again() -> None:
         assert (edit.apply(after) is not None) == (edit.name in again), edit.name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("edit", MODEL_EDITS, ids=lambda edit: edit.name)
+def test_no_edited_model_sees_what_it_is_to_predict(edit: Edit) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed (locks/torch-cpu.txt)")
+    after = edit.apply(BASE)
+    assert after is not None
+    module = types.ModuleType("edited_model")
+    sys.modules["edited_model"] = module  # its dataclasses look their module up there
+    try:
+        vars(module)["__name__"] = "edited_model"
+        exec(after["trainer/model.py"], vars(module))
+        torch.manual_seed(0)
+        model = vars(module)["GPT"](vars(module)["Shape"](vocab=300, context=16)).eval()
+    finally:
+        del sys.modules["edited_model"]
+    tokens = torch.randint(300, (2, 16))
+    other = tokens.clone()
+    other[:, 9:] = (other[:, 9:] + 1) % 300
+    with torch.inference_mode():
+        one, two = model(tokens), model(other)
+    assert one.shape == (2, 16, 300)
+    assert torch.equal(one[:, :9], two[:, :9])
+    assert not torch.equal(one[:, 9:], two[:, 9:])
+
+
 def test_passages_are_unique_in_their_turn() -> None:
     old = "a\nb\n" * 20
     new = old + "c\n"
@@ -219,6 +248,46 @@ def test_it_submits_within_its_turns_and_never_overdraws(trials: float, turns: i
     assert len(replies) <= turns
     assert not bench.refused
     assert bench.left < max(0.5, 0.2 * trials) or turns == 12
+
+
+def test_a_step_that_helped_is_taken_again_until_it_helps_no_more() -> None:
+    def judge(files: Mapping[str, str], fraction: float) -> float:
+        rate = float(files["trainer/train.py"].partition("LEARNING_RATE = ")[2].split()[0])
+        return 3.0 + 100 * abs(0.003 - rate)  # one step up from 0.001; the second goes too far
+
+    bench = Bench(judge, trials=12.0)
+    bench.converse()
+    assert "LEARNING_RATE = 0.0025\n" in bench.files["trainer/train.py"]
+    assert bench.tried.count("rate-up") == 2
+    assert bench.submitted is not None
+    assert "kept: rate-up." in bench.submitted
+    assert "rate-up" not in bench.submitted.partition("dropped: ")[2].partition(".")[0].split(", ")
+
+
+def test_what_did_not_help_gets_one_second_chance_after_others_were_kept() -> None:
+    muon, relu = "class Muon", "F.relu(self.up(x)).square()"
+
+    def judge(files: Mapping[str, str], fraction: float) -> float:
+        text = "".join(files.values())
+        return 3.0 - (relu in text) + (0.5 if muon in text and relu not in text else -0.5 if muon in text else 0.0)
+
+    bench = Bench(judge, trials=12.0)
+    bench.converse()
+    assert bench.tried.count("muon") == 2
+    assert bench.tried.index("muon") < bench.tried.index("relu-squared")
+    assert muon in bench.files["trainer/train.py"]
+    hopeless = Bench(likes("relu-squared"), trials=12.0)
+    hopeless.converse()
+    assert max(map(hopeless.tried.count, hopeless.tried)) == 2
+
+
+def test_a_long_session_spends_its_turns_on_trials_and_stays_short_enough_to_be_remembered() -> None:
+    bench = Bench(likes("rotary", "muon"), trials=20.0)
+    replies = bench.converse()
+    assert bench.submitted is not None
+    assert len(bench.tried) >= 28
+    assert len(replies) <= 40
+    assert sum(len(json.dumps(call.args)) for reply in replies for call in reply.calls) < MOST_SAID
 
 
 def test_the_note_says_that_it_is_a_positive_control() -> None:

@@ -1,8 +1,8 @@
 """The sessions of `random` and `tpe`: what the offline improver's menu gives to a search that understands nothing.
 
-Both draw configurations (configurations.py) and give each one trial, at the share of the budget that the offline
-improver takes where it has no race. The best one is submitted. They differ in the draw alone: `random` draws every
-choice uniformly, `tpe` learns from the scores of this session (tpe.py).
+Both draw configurations (configurations.py) and give each one trial: of the whole budget where the session has six
+trials or more, so that what is submitted was measured as it will be judged. The best one is submitted. They differ in
+the draw alone: `random` draws every choice uniformly, `tpe` learns from the scores of this session (tpe.py).
 
 This is the strongest plain form of either. No trial is spent on the parent: the gate compares with it anyway, on pairs
 and documents that count, and a draw more is worth more than a number that decides nothing. Every choice is open in

@@ -12,6 +12,7 @@ from bellglass.records import Json
 TRAINER = ("trainer/data.py", "trainer/objective.py", "trainer/model.py", "trainer/train.py")
 TURNS_KEPT = 8  # for what comes after the trials: the scaffold's edit and the submission
 LEAST_FRACTION = 0.1
+MOST_SAID = 90_000  # characters of calls and results: a scaffold elides what a longer conversation began with
 
 T = TypeVar("T")
 Step = Generator[list[Move], list[str], T]
@@ -25,16 +26,37 @@ class Desk:
     files: dict[str, str]
     left: float  # trials, in whole ones
     turns: int = 0
-    kept: list[str] = field(default_factory=list)
+    said: int = 0
+    kept: list[str] = field(default_factory=list)  # in order; a name again for each step further
     dropped: list[str] = field(default_factory=list)
+    kept_when_dropped: dict[str, int] = field(default_factory=dict)  # how many edits were kept by then
+    undo: list[Move] = field(default_factory=list)  # what puts back the last edit, where that is still to do
     measured: list[str] = field(default_factory=list)  # what was measured, for the note and the lessons
 
     def ask(self, *moves: Move) -> Step[list[str]]:
         self.turns += 1
-        return (yield list(moves))
+        texts = yield list(moves)
+        self.said += sum(len(str(move.args)) for move in moves) + sum(map(len, texts))
+        return texts
 
     def out_of_turns(self) -> bool:
-        return self.turns > self.talk.turns - TURNS_KEPT
+        return self.turns > self.talk.turns - TURNS_KEPT or self.said > MOST_SAID
+
+    def keep(self, name: str) -> None:
+        self.kept.append(name)
+
+    def drop(self, name: str) -> None:
+        self.dropped.append(name)
+        self.kept_when_dropped[name] = len(self.kept)
+
+    def may_try(self, name: str) -> bool:
+        """One second chance for what was dropped, once another edit has been kept since."""
+        when = self.kept_when_dropped.get(name)
+        return when is None or (self.dropped.count(name) == 1 and len(self.kept) > when)
+
+    @property
+    def no_use(self) -> list[str]:
+        return [name for name in dict.fromkeys(self.dropped) if name not in self.kept]
 
     def account(self, result: dict[str, Json]) -> None:
         left = result.get("left", {})
@@ -43,7 +65,7 @@ class Desk:
 
 
 def share(left: float) -> float:
-    """The share of the budget that each trial of a session gets: so that at least six fit, where any do."""
+    """The share of the budget that each trial of a baseline gets: so that at least six fit, where any do."""
     return round(max(LEAST_FRACTION, min(1.0, left / 6)), 3)
 
 

@@ -32,6 +32,49 @@ PREVIOUS_TOKEN: Passages = (
     ),
 )
 
+TOKEN_PAIRS: Passages = (
+    (
+        "        self.embed = nn.Embedding(shape.vocab, shape.width)\n",
+        """\
+        self.embed = nn.Embedding(shape.vocab, shape.width)
+        self.pairs = nn.Embedding(2**14, shape.width)
+""",
+    ),
+    (
+        """\
+        for block in self.blocks:
+            x = block(x)
+""",
+        """\
+        x = x + self.pairs((tokens + self.shape.vocab * F.pad(tokens[:, :-1], (1, 0))) % 2**14)
+        for block in self.blocks:
+            x = block(x)
+""",
+    ),
+)
+
+TOKEN_TRIPLES: Passages = (
+    (
+        "        self.embed = nn.Embedding(shape.vocab, shape.width)\n",
+        """\
+        self.embed = nn.Embedding(shape.vocab, shape.width)
+        self.triples = nn.Embedding(2**14, shape.width)
+""",
+    ),
+    (
+        """\
+        for block in self.blocks:
+            x = block(x)
+""",
+        """\
+        one, two = F.pad(tokens[:, :-1], (1, 0)), F.pad(tokens[:, :-2], (2, 0))
+        x = x + self.triples((tokens + 127 * one + 9973 * two) % 2**14)
+        for block in self.blocks:
+            x = block(x)
+""",
+    ),
+)
+
 TOKEN_SHIFT: Passages = (
     (
         "        batch, length, width = x.shape\n",
@@ -235,7 +278,7 @@ SHORT_CONVOLUTION: Passages = (
     (
         "        self.norm = nn.LayerNorm(shape.width)\n",
         """\
-        self.local = nn.Conv1d(shape.width, shape.width, 4, groups=shape.width, bias=False)
+        self.local = nn.Conv1d(shape.width, shape.width, 3)
         self.norm = nn.LayerNorm(shape.width)
 """,
     ),
@@ -245,7 +288,7 @@ SHORT_CONVOLUTION: Passages = (
             x = block(x)
 """,
         """\
-        x = x + self.local(F.pad(x.transpose(1, 2), (3, 0))).transpose(1, 2)
+        x = x + self.local(F.pad(x.transpose(1, 2), (2, 0))).transpose(1, 2)
         for block in self.blocks:
             x = block(x)
 """,

@@ -60,6 +60,11 @@ class Blobs:
             )
         return data
 
+    def path(self, sha: str) -> Path:
+        """The file that holds it, for readers that want a file; its bytes are checked before."""
+        self.get(sha)
+        return self._path(sha)
+
     def __contains__(self, sha: str) -> bool:
         return self._path(sha).is_file()
 

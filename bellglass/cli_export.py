@@ -1,4 +1,4 @@
-"""Commands that hand a loop's data to other programs: export csv. They read, and never take a loop's lock."""
+"""Commands that hand a loop's data to other programs: export csv, export wandb. They read; no loop's lock is taken."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bellglass import cli_wandb
 from bellglass.cli_options import LoopName, Loops
 
 export = typer.Typer(help="A loop's data for other programs.", no_args_is_help=True)
@@ -25,3 +26,6 @@ def csv(
     found = bellglass.open(loop, loops=loops)
     for file in table_files.write(found, output or found.folder / "csv"):
         typer.echo(file)
+
+
+export.command("wandb")(cli_wandb.wandb)

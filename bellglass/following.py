@@ -7,6 +7,7 @@ the document says what is missing. Safe to use from several threads.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Following:
         self._looked = (-1, "")  # where the ledger's end was when it was last read
         self._shown = showing.shown_at(folder, [])
         self._made: tuple[tuple[int, str], Json] | None = None
+        self.document_seconds = 0.0  # of processor time, that the last document took
         self.news()
 
     def news(self) -> Json:
@@ -38,8 +40,16 @@ class Following:
         with self._guard:
             self._catch_up()
             if self._made is None or self._made[0] != self._looked:
+                began = time.thread_time()
                 self._made = (self._looked, document_of(self._shown))
+                self.document_seconds = time.thread_time() - began
             return self._made[1]
+
+    def shown(self) -> tuple[showing.Shown, Sequence[Event]]:
+        """The loop behind the document, and its events; both change when it is looked at again."""
+        with self._guard:
+            self._catch_up()
+            return self._shown, self._events
 
     def diff(self, number: int) -> Json:
         with self._guard:

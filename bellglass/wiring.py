@@ -36,6 +36,7 @@ from bellglass.steps.generation import Crew
 from bellglass.steps.propose import Limits, Workplace
 from bellglass.steps.trial import Lab, Progress, Workbench, worst_case
 from bellglass.tasks import Preset, Task
+from bellglass.wandb_replay import Board
 from bellglass.warm import WarmGlass
 
 CALIBRATIONS = "calibrations"  # a folder beside the loops
@@ -330,7 +331,7 @@ def wandb_mode(asked: str | None) -> str:
 @contextlib.contextmanager
 def wandb_board(
     root: Path, loop: str, mode: str, project: str | None = None, entity: str | None = None
-) -> Iterator[wandb_sink.Sink]:
+) -> Iterator[Board]:
     from bellglass.doors import wandb_sink
 
     with wandb_sink.opened(root, loop, mode, project=project, entity=entity) as sink:

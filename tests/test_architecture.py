@@ -32,12 +32,12 @@ LAYERS = {
     1: "paths config tasks download ledger blobs lineage bounds state books "  # state on disk, and folds over it
     "bundles nulls calibration curves owner processes weights history splits baselines "
     "summary conclusions view compare showing transcript "
-    "lineage_picture forecast notebook table_files following recording",
+    "lineage_picture forecast notebook table_files following recording wandb_rows",
     2: "ports wire frames intake gateway examiner probe warm doors",  # protocols, frames, and what implements them
-    3: "steps tripwires review deciding verify recheck halt",  # receive ports
+    3: "steps tripwires review deciding verify recheck halt wandb_replay",  # receive ports
     4: "loop calibrating wiring foresight",
-    5: "cli cli_start cli_look cli_report cli_decide cli_export cli_check cli_options cli_watch console review_console "
-    "doctor report report_text web __main__",
+    5: "cli cli_start cli_look cli_report cli_decide cli_export cli_check cli_options cli_wandb cli_watch console "
+    "review_console doctor report report_text web __main__",
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
 
@@ -53,6 +53,7 @@ THIRD_PARTY = {
     "httpx",
     "starlette",
     "uvicorn",
+    "wandb",
 }  # all that bellglass imports
 ONE_IMPORTER = {"docker", "litellm", "wandb", "optuna", "starlette", "uvicorn", "ray"}
 NEVER_LOADED_BY_IMPORTING = {

@@ -1,0 +1,268 @@
+"""Where runs go: Weights & Biases, online or into an offline folder. The only importer of wandb: late, and silenced.
+
+It asks nobody anything, and keeps all that wandb writes (runs, staged files, cache, settings) below one folder. What an
+earlier export of the same loop left there is removed first, so a loop is in the folder once. Nothing about the machine,
+its packages or its git repository is told.
+
+Not covered: a run that somebody deleted on the server; W&B gives its id to nobody again. And a server that never
+answers: `finish` then waits as wandb does, so whoever must not wait runs this in another process.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import fcntl
+import functools
+import importlib.metadata
+import netrc
+import os
+import re
+import shutil
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bellglass.errors import BellglassError, SetupError, UsageError
+from bellglass.records import Json
+from bellglass.wandb_rows import Artifact, Opening, Row, Table
+
+INSTALL = "pip install 'bellglass[wandb]'"
+PROJECT = "bellglass"
+SERVER = "https://api.wandb.ai"
+MODES = {"online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline"}
+MODES |= {"disabled": "disabled"}
+FOLDER, LOCK = "wandb", "bellglass.lock"
+# One run is told from the other by arguments, never by what a person's own run left in the environment.
+OF_ONE_RUN = (
+    "RUN_ID", "RUN_GROUP", "JOB_TYPE", "NAME", "NOTES", "RESUME", "RESUME_FROM", "FORK_FROM", "RUN_DIR", "SWEEP_ID",
+    "SERVICE", "SAVE_CODE", "PROGRAM", "ARTIFACT_DIR",
+)  # fmt: skip
+UPLOAD_SECONDS = 600.0  # of one run's end; WANDB_FINISH_TIMEOUT says otherwise
+
+
+def check_installed() -> None:
+    """Without importing it, which takes seconds."""
+    try:
+        importlib.metadata.version("wandb")
+    except importlib.metadata.PackageNotFoundError:
+        raise SetupError("Weights & Biases", "wandb is not installed", "the extra `wandb`", INSTALL) from None
+
+
+def mode_from(asked: str | None, environ: Mapping[str, str]) -> str:
+    """online, offline or disabled: as asked, else as WANDB_MODE says, else online where there is a key."""
+    wanted = asked or environ.get("WANDB_MODE", "").strip().lower()
+    if not wanted:
+        return "online" if server_and_key(environ)[1] else "offline"
+    if wanted not in MODES:
+        raise UsageError("WANDB_MODE", repr(wanted), "online, offline or disabled", "bellglass export wandb --help")
+    if MODES[wanted] == "online" and not server_and_key(environ)[1]:
+        needed = "a key: WANDB_API_KEY, or what `wandb login` stored"
+        raise SetupError("Weights & Biases online", "no key", needed, "bellglass export wandb --offline")
+    return MODES[wanted]
+
+
+def server_and_key(environ: Mapping[str, str]) -> tuple[str, str | None]:
+    """As wandb finds them: environment, .netrc, its settings file. A key is found here and said nowhere."""
+    settings = _settings_file(environ)
+    server = environ.get("WANDB_BASE_URL") or settings.get("base_url") or SERVER
+    key = environ.get("WANDB_API_KEY") or environ.get("WANDB_IDENTITY_TOKEN_FILE")
+    return server, key or _netrc_key(environ, server) or settings.get("api_key")
+
+
+def _settings_file(environ: Mapping[str, str]) -> Mapping[str, str]:
+    home = environ.get("WANDB_CONFIG_DIR") or Path(environ.get("HOME", "/nonexistent"), ".config", "wandb")
+    found = configparser.ConfigParser(interpolation=None)
+    try:
+        found.read(Path(home) / "settings", "utf-8")
+    except (configparser.Error, UnicodeDecodeError):
+        return {}
+    return dict(found["default"]) if found.has_section("default") else {}
+
+
+def _netrc_key(environ: Mapping[str, str], server: str) -> str | None:
+    home = Path(environ.get("HOME", "/nonexistent"))
+    files = [Path(environ["NETRC"])] if environ.get("NETRC") else [home / ".netrc", home / "_netrc"]
+    host = urllib.parse.urlsplit(server).netloc
+    for file in files:
+        try:
+            found = netrc.netrc(str(file)).authenticators(host)
+        except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
+            continue
+        if found and found[2]:
+            return found[2]
+    return None
+
+
+@functools.cache
+def _load() -> Any:
+    check_installed()
+    with _translated("importing wandb"):
+        import wandb
+    return wandb
+
+
+class Sink:
+    """One loop's runs; made by `opened`."""
+
+    def __init__(self, wandb: Any, root: Path, online: bool, settings: Mapping[str, Json]) -> None:
+        self._wandb, self.root, self.online, self._settings = wandb, root, online, settings
+        self.address = ""  # of the loop's run, where there is a server
+        self.missing: list[str] = []
+
+    def run(self, opening: Opening) -> Run:
+        with _translated("starting a run"):
+            quiet = self._wandb.Settings(**self._settings)
+            run = self._wandb.init(
+                mode="online" if self.online else "offline",
+                dir=str(self.root),
+                id=opening.id,
+                name=opening.name,
+                group=opening.group,
+                job_type=opening.job_type,
+                config=opening.config,
+                notes=opening.notes,
+                resume=None,  # a run of this id that the server has is replaced
+                reinit="create_new",
+                settings=quiet,
+            )
+            for metric, step in opening.steps:
+                run.define_metric(step)
+                if metric != step:
+                    run.define_metric(metric, step_metric=step)
+        self.address = self.address or str(run.url or "")
+        return Run(self._wandb, run, self)
+
+
+class Run:
+    def __init__(self, wandb: Any, run: Any, sink: Sink) -> None:
+        self._wandb, self._run, self._sink = wandb, run, sink
+
+    def log(self, row: Row, time: float | None) -> None:
+        stamp = {} if time is None else {"_timestamp": time}
+        with _translated("telling W&B a row"):
+            self._run.log({**row, **stamp})
+
+    def table(self, name: str, table: Table) -> None:
+        columns, rows = table
+        with _translated("telling W&B a table"):
+            made = self._wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
+            self._run.log({name: made})
+
+    def artifact(self, artifact: Artifact) -> None:
+        with _translated("storing an artifact"):
+            made = self._wandb.Artifact(artifact.name, type=artifact.type, metadata=dict(artifact.metadata))
+            for path, content in artifact.files.items():
+                if isinstance(content, Path):  # of the loop's folder, where nothing changes: it need not be copied
+                    made.add_file(str(content), name=path, policy="immutable", skip_cache=True)
+                else:
+                    with made.new_file(path, mode="wb") as file:
+                        file.write(content)
+            self._run.log_artifact(made, aliases=list(artifact.aliases))
+
+    def uses(self, name: str, alias: str) -> None:
+        """Offline there is nobody to ask, and wandb raises. That an edge is missing costs no figure."""
+        if not self._sink.online:
+            return
+        try:
+            with _translated(f"the edge from {name}:{alias}"):
+                self._run.use_artifact(f"{name}:{alias}")
+        except BellglassError as error:
+            self._sink.missing.append(error.one_line())
+
+    def configure(self, config: Row) -> None:
+        with _translated("telling W&B a setting"):
+            self._run.config.update(config, allow_val_change=True)
+
+    def finish(self, summary: Row) -> None:
+        with _translated("ending a run"):
+            self._run.summary.update(summary)
+            self._run.finish()
+
+
+@contextlib.contextmanager
+def opened(
+    root: Path, loop: str, mode: str, *, project: str | None = None, entity: str | None = None
+) -> Iterator[Sink]:
+    """`root`/wandb is the folder; `loop` begins the ids of all runs that will be told."""
+    wandb = _load()
+    folder = root.absolute() / FOLDER
+    server, key = server_and_key(os.environ)
+    settings: dict[str, Json] = {
+        "base_url": server, "project": project or os.environ.get("WANDB_PROJECT") or PROJECT,
+        "entity": entity or os.environ.get("WANDB_ENTITY") or None,
+        "console": "off", "silent": True, "host": "", "disable_git": True, "disable_code": True,
+        "disable_job_creation": True, "finish_timeout_raises": True,
+        "finish_timeout": float(os.environ.get("WANDB_FINISH_TIMEOUT") or UPLOAD_SECONDS),
+        "x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True, "x_save_requirements": False,
+    }  # fmt: skip
+    if mode == "online" and key and not {"WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"} & set(os.environ):
+        settings["api_key"] = key
+    with _locked(folder), _environment(folder, loop, mode), _translated("Weights & Biases"):
+        _forget(folder, loop)
+        yield Sink(wandb, folder.parent, mode == "online", settings)
+        wandb.teardown()  # its helper process keeps the folders it began with
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        needed = "a folder this user may write"
+        raise SetupError(f"folder {folder}", error.strerror or str(error), needed, "-o FOLDER") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        found = "another export is writing there"
+        raise UsageError(f"folder {folder}", found, "that one to end, or another folder", "-o FOLDER") from None
+    else:
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _environment(folder: Path, loop: str, mode: str) -> Iterator[None]:
+    """wandb takes its folders from the environment alone. All is put back, because a notebook has runs of its own."""
+    before = dict(os.environ)
+    homes = {"DATA_DIR": f"data/{loop}", "CACHE_DIR": "cache", "CONFIG_DIR": "config"}
+    for name, place in homes.items():
+        os.environ[f"WANDB_{name}"] = str(folder / place)
+        (folder / place).mkdir(parents=True, exist_ok=True)
+    os.environ |= {
+        "WANDB_DIR": str(folder.parent),
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_SILENT": "true",
+        "WANDB_MODE": mode,
+    }
+    for name in OF_ONE_RUN:
+        os.environ.pop(f"WANDB_{name}", None)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _forget(folder: Path, loop: str) -> None:
+    """What an earlier export of this loop left: two folders of one run would both be synced."""
+    own = re.compile(rf"(offline-)?run-\d{{8}}_\d{{6}}-{re.escape(loop)}-(loop|gen-\d+|trial-.*)")
+    for path in folder.iterdir():
+        if own.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+    shutil.rmtree(folder / "data" / loop / "artifacts", ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except BellglassError:
+        raise
+    except Exception as error:  # boundary: wandb raises its own errors, those of its libraries and plain Python ones
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        needed = "a server that answers and takes the key; offline needs neither"
+        raise SetupError(f"Weights & Biases: {doing}", said, needed, "bellglass export wandb --offline") from error

@@ -17,7 +17,7 @@ from bellglass.conclusions import conclusions
 from bellglass.paths import loop_name
 from bellglass.records import Interval, Json, Trial, generation_of
 from bellglass.state import Generation, State
-from bellglass.stats import CONFIDENCE, mean_interval
+from bellglass.stats import CONFIDENCE, mean_interval, t_quantile
 from bellglass.summary import Row, Share, cost_json
 
 FORMAT = 1
@@ -222,7 +222,10 @@ def _calibration(state: State) -> Json:
     if found is None:
         return None
     keys = ("measured", "why", "smallest_gain", "trial_seconds", "document_se", "scores", "conditions")
-    return {**{key: found.get(key) for key in keys}, **found["noise"]}
+    noise = found["noise"]
+    # Few degrees of freedom: the noise itself is uncertain, and its band wider than two standard deviations.
+    band = t_quantile((1.0 + CONFIDENCE) / 2.0, noise["df"]) * noise["sd"]
+    return {**{key: found.get(key) for key in keys}, **noise, "band": _round(band)}
 
 
 def _final(state: State) -> Json:

@@ -111,6 +111,8 @@ def check_whole(folder: Path, shown: dict[str, Any]) -> None:
         assert (cells["fault"], cells["purpose"]) == (trial["fault"], trial["purpose"])
     for calibrated in bodies(folder, "loop.calibrated")[-1:]:
         assert shown["calibration"]["sd"] == calibrated["noise"]["sd"]
+        spread = calibrated["noise"]
+        assert shown["calibration"]["band"] == pytest.approx(t_quantile(0.975, spread["df"]) * spread["sd"], **NEAR)
         assert shown["calibration"]["smallest_gain"] == calibrated["smallest_gain"]
     for final in bodies(folder, "final.opened"):
         for end in ("mean", "low", "high"):

@@ -71,7 +71,7 @@
     const all = [doc.starter, ...gens(doc)];
     const unit = doc.loop.unit;
     const floor = doc.floor > 0 ? doc.floor : null;
-    const noise = doc.calibration ? 1.96 * doc.calibration.sd : null;
+    const noise = doc.calibration ? doc.calibration.band : null;
     const lines = baselines(doc);
     const judged = bg.ends(all.flatMap((g) => (g.raw ? [g.raw] : [])), 0.3);
     const top = Math.max(...judged, 0.1);
@@ -256,8 +256,18 @@
   // Training curves, where the loop recorded some: one chart for each metric, one line for each trial.
   bg.curveCharts = (series) => {
     const names = [...new Set(series.map((line) => line.name))];
-    return h("div", { class: "pair" }, names.map((metric, k) => curveChart(metric, k, series.filter((line) => line.name === metric))));
+    const draw = (metric, k) => {
+      const lines = series.filter((line) => line.name === metric);
+      return lines.every((line) => line.points.length < 2) ? onceTold(metric, lines) : curveChart(metric, k, lines);
+    };
+    return h("div", { class: "pair" }, names.map(draw));
   };
+
+  // What was reported once in each trial is no curve.
+  function onceTold(metric, lines) {
+    const caption = h("figcaption", {}, h("h3", {}, bg.foreign(metric)), h("span", { class: "sub" }, "reported once in each trial"));
+    return h("figure", { class: "chart" }, caption, bg.table(["trial", "value"], lines.map((line) => [bg.foreign(line.trial), bg.num(line.points[0] && line.points[0][1])]), { label: metric }));
+  }
 
   function curveChart(metric, k, lines) {
     const points = lines.flatMap((line) => line.points);
@@ -267,7 +277,8 @@
       const f = bg.frame({ width, height: 220, count: 1, values: points.map((p) => p[1]), box: { right: 24, bottom: 34 } });
       const x = (at) => f.box.left + (at / last) * (width - f.box.left - f.box.right);
       bg.yAxis(f, 4);
-      f.add([0, 0.5, 1].map((part) => s("text", { x: x(last * part), y: f.height - 10, "text-anchor": "middle" }, bg.count(last * part))));
+      const marks = last < 2 ? [0, last] : [0, Math.round(last / 2), last];
+      f.add(marks.map((at) => s("text", { x: x(at), y: f.height - 10, "text-anchor": "middle" }, bg.count(at))));
       for (const line of lines) {
         const d = line.points.map(([at, value], i) => (i ? "L" : "M") + x(at) + " " + f.y(value)).join("");
         f.add(s("path", { class: child(line) ? "thin" : "dash", d }, s("title", {}, line.trial)));

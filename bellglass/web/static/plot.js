@@ -96,7 +96,7 @@
     const lo = Math.min(...means);
     const hi = Math.max(...means);
     const widths = intervals.filter((v) => bg.known(v.low)).map((v) => (v.high - v.low) / 2).sort((a, b) => a - b);
-    const room = Math.max((hi - lo) * 0.12, widths[Math.floor((widths.length - 1) * share)] || 0);
+    const room = Math.max((hi - lo) * 0.12, widths[Math.ceil((widths.length - 1) * share)] || 0);
     return [...means, ...intervals.flatMap((v) => [v.low, v.high]).filter((v) => bg.known(v) && v >= lo - room && v <= hi + room)];
   };
   bg.icon = (kind, r = 5.5) => s("svg", { width: 14, height: 14, viewBox: "0 0 14 14", "aria-hidden": "true" }, bg.shape(kind, 7, 7, r));

@@ -4,8 +4,10 @@ Everything comes from ledger, lineage and secret, and nothing is written: the fo
 that still runs may be rechecked. The rule is `RULE`; under `exact` the recorded answers of `time_left` are given again
 (steps/train.py), and every weight and score must be the same to the bit, which they are on the same kind of CPU.
 
-Not covered: a forgery smaller than the noise, or with the noise forged too; `exact` finds both. And other documents or
-guests than the loop's, from a newer checkout: `notes` says when they may differ.
+Not covered: a forgery smaller than the noise; `exact` finds it. A noise forged with its trials; `verify --rejudge` finds
+that, unless it came from an earlier calibration. A forged clock, under `exact` alone: a trial that was given more time
+repeats to the bit when it is given it again. And other documents or guests than the loop's, from a newer checkout:
+`notes` says when they may differ.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from bellglass.lineage import Lineage
 from bellglass.ports import Glass
 from bellglass.records import Budget, Bundle, Json, Noise, Seeds, Trial
 from bellglass.state import Generation, State, fold
-from bellglass.stats import mean, sample_sd, shrunk_variance, t_quantile
+from bellglass.stats import CONFIDENCE, mean, t_quantile
 from bellglass.steps import gate
 from bellglass.steps.panel import rules_of
 from bellglass.steps.train import train
@@ -38,7 +40,6 @@ from bellglass.tasks import Documents
 from bellglass.verify import decided_again, gate_pairs, secret_of
 from bellglass.weights import WEIGHTS_FILE
 
-CONFIDENCE = 0.95
 RULE = (
     "It holds when the mean gains, recorded and new, lie no further apart than the noise of gains explains in 19 of 20 "
     "cases, and what failed fails again."
@@ -294,10 +295,8 @@ def noise_explains(again: Sequence[tuple[float, float]], recorded: int, noise: N
     As in the gate, a gain's variance is that of the (new) gains, shrunk towards two unpaired trainings'. Under the same
     seeds recorded and new gains lie closer together than this counts on, so an honest ledger rarely fails.
     """
-    n, weight = len(again), min(gate.PRIOR_PAIRS, float(noise.df))
-    own = sample_sd([parent - child for parent, child in again]) ** 2 if n > 1 else 0.0
-    variance = shrunk_variance(own, n - 1, 2.0 * noise.sd**2, weight)
-    return t_quantile(0.5 + 0.5 * CONFIDENCE, weight + n - 1) * math.sqrt(variance * (1.0 / recorded + 1.0 / n))
+    variance, df = gate.spread_of_gains(again, noise)
+    return t_quantile(0.5 + 0.5 * CONFIDENCE, df) * math.sqrt(variance * (1.0 / recorded + 1.0 / len(again)))
 
 
 def _mean_gain(pairs: Sequence[tuple[float, float]]) -> float | None:

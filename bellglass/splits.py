@@ -12,23 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bellglass.records import Interval, Json, Trial
+from bellglass.records import Interval, Json, Trial, generation_of
 from bellglass.state import State
-from bellglass.stats import mean_interval
-
-CONFIDENCE = 0.95
+from bellglass.stats import CONFIDENCE, mean_interval
 
 
-def fitted(state: State, number: int) -> Interval | None:
-    """A child's gain over its parent on `select` minus that on `confirm`, over pairs: positive where it was fitted.
+def fitted(gate: Sequence[Trial]) -> Interval | None:
+    """Over one generation's trials of the gate: the child's gain over its parent on `select` minus that on `confirm`.
 
-    None where fewer than two pairs were measured on both.
+    Positive where it was fitted; None where fewer than two pairs were measured on both.
     """
-    return fitted_over(state.trials_of(number, "gate"))
-
-
-def fitted_over(gate: Sequence[Trial]) -> Interval | None:
-    """The same, over one generation's trials of the gate."""
     trials = {trial.trial_id: trial for trial in gate}
     gaps = []
     for trial_id, child in trials.items():
@@ -59,7 +52,7 @@ def looks(state: State) -> Json:
     panels = [trial for trial in judged if trial.purpose == "panel"]
     beside = sum(trial.verdict is not None and trial.verdict.select_score is not None for trial in gates)
     sets = {"-".join(trial.trial_id.split("-")[:3]) for trial in (*gates, *panels)}  # parent and child share one
-    used = {2 * _generation(trial) + (trial.purpose == "panel") for trial in (*gates, *panels)}
+    used = {2 * generation_of(trial.trial_id) + (trial.purpose == "panel") for trial in (*gates, *panels)}
     slices = state.created.get("confirm_slices", 1)
     parts = {number % slices for number in used} if slices > 1 else used
     return {
@@ -80,7 +73,3 @@ def looks_line(state: State) -> str:
         confirm = f"on {found['confirm_sets']} fresh sets of documents"
     final = f"{found['final']}, opened once" if state.final is not None else "not opened"
     return f"verdicts by split: select {found['select']}; confirm {found['confirm']} {confirm}; final {final}"
-
-
-def _generation(trial: Trial) -> int:
-    return int(trial.trial_id[1 : trial.trial_id.index("-")])

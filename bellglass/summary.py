@@ -90,7 +90,7 @@ def row(state: State, gen: Generation, share: Share) -> Row:
         claim_bits=mean(claims) if claims else None,
         verdict_bits=verdict_interval(children),
         gain=gain,
-        fitted=splits.fitted_over(share.of("gate")),
+        fitted=splits.fitted(share.of("gate")),
         trainer=result["trainer"],
         scaffold=result["scaffold"],
         why=result["why"],

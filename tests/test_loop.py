@@ -68,7 +68,8 @@ def test_a_better_trainer_is_adopted_and_its_scaffold_inherited(tmp_path: Path) 
     assert state.final["gain"]["low"] > 0
     assert state.ended["why"] == "finished"
     assert all(trial.verdict.select_score is not None for trial in state.trials_of(1, "gate"))
-    assert fitted(state, 1).n == len(state.trials_of(1, "gate")) // 2
+    gate = state.trials_of(1, "gate")
+    assert fitted(gate).n == len(gate) // 2
 
 
 @pytest.mark.slow

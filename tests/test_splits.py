@@ -38,7 +38,7 @@ def gate(number: int, select_gain: float, confirm_gain: float, pairs: int = 8) -
 
 def test_a_child_that_gains_on_select_alone_is_shown_as_fitted_and_a_better_one_is_not() -> None:
     found = state(*gate(1, select_gain=0.2, confirm_gain=0.0), *gate(2, select_gain=0.2, confirm_gain=0.2))
-    overfit, better = fitted(found, 1), fitted(found, 2)
+    overfit, better = fitted(found.trials_of(1, "gate")), fitted(found.trials_of(2, "gate"))
     assert overfit is not None
     assert better is not None
     assert overfit.mean == pytest.approx(0.2, abs=0.02)
@@ -49,7 +49,7 @@ def test_a_child_that_gains_on_select_alone_is_shown_as_fitted_and_a_better_one_
 def test_the_proofs_correction_is_no_fit() -> None:
     pairs = [trial(f"g1-pair-{k}-parent", "gate", 2.0, 1.9) for k in range(3)]
     pairs += [trial(f"g1-pair-{k}-child", "gate", 1.5, 1.4, corrected=0.7) for k in range(3)]
-    found = fitted(state(*pairs), 1)
+    found = fitted(pairs)
     assert found is not None
     assert found.mean == pytest.approx(0.0, abs=1e-12)
 
@@ -60,8 +60,8 @@ def test_what_was_not_measured_is_not_guessed() -> None:
     old = trial_from(body)
     assert old.verdict is not None
     assert old.verdict.select_score is None
-    assert fitted(state(old, trial("g1-pair-0-parent", "gate", 2.1, 2.0)), 1) is None
-    assert fitted(state(*gate(1, 0.1, 0.1, pairs=1)), 1) is None, "one pair has no interval"
+    assert fitted([old, trial("g1-pair-0-parent", "gate", 2.1, 2.0)]) is None
+    assert fitted(gate(1, 0.1, 0.1, pairs=1)) is None, "one pair has no interval"
 
 
 def test_each_split_counts_its_own_verdicts() -> None:

@@ -265,6 +265,23 @@ def test_a_page_beside_a_loop_ends_when_the_driver_is_gone_and_nobody_looks(
     assert site.ending()
 
 
+def test_news_come_less_often_where_a_document_takes_long(site: server.Site, waiting: Path) -> None:
+    """So that a page of a long loop takes a small share of a machine that trains."""
+
+    async def pieces(seconds: float) -> int:
+        heard, site.show.document_seconds = 0, seconds
+        until = time.monotonic() + 1.5
+        site.ending = lambda: time.monotonic() > until
+        async for piece in site.news():
+            heard += piece.startswith("data: ")
+            with closing(Ledger.open(waiting, write=True)) as ledger:
+                ledger.append("loop.clock", {"wall_seconds": 1.0})
+        return heard
+
+    assert asyncio.run(pieces(0.0)) > 1
+    assert asyncio.run(pieces(1.0)) == 1
+
+
 @pytest.mark.slow
 def test_a_loop_starts_with_a_page_in_a_process_of_its_own(
     waiting: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -49,6 +49,7 @@ TOKEN_HEADER = b"x-bellglass"
 MOST_BODY_BYTES = 64 << 10
 MOST_LISTENERS = 32
 POLL_SECONDS, KEEPALIVE_SECONDS = 0.4, 10.0
+REST = 20.0  # times what a document takes to make
 IDLE_SECONDS = 30.0  # an attached server without driver and without a page ends after so long
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -132,14 +133,15 @@ class Site:
 
     async def news(self) -> AsyncIterator[str]:
         """Server-sent events: one when a page comes, one for each change; comments between keep the line open."""
-        known, quiet = None, time.monotonic()
+        known, told, quiet = None, 0.0, time.monotonic()
         self.listeners += 1
         try:
             yield "retry: 1000\n\n: here\n\n"
             while not self.ending():
-                news = await asyncio.to_thread(self._news)
+                rested = time.monotonic() - told > self._rest()
+                news = await asyncio.to_thread(self._news) if rested else None
                 if news is not None and news != known:
-                    known, quiet = news, time.monotonic()
+                    known, told, quiet = news, time.monotonic(), time.monotonic()
                     yield f"data: {json.dumps(news)}\n\n"
                 elif time.monotonic() - quiet > KEEPALIVE_SECONDS:
                     quiet = time.monotonic()
@@ -147,6 +149,10 @@ class Site:
                 await asyncio.sleep(POLL_SECONDS)
         finally:
             self.listeners -= 1
+
+    def _rest(self) -> float:
+        """Between two pieces of news, so that a page takes a small share of a machine that trains."""
+        return REST * self.show.document_seconds if isinstance(self.show, Following) else 0.0
 
     def _news(self) -> Json:
         if isinstance(self.show, Recording):

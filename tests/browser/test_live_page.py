@@ -64,6 +64,7 @@ def test_a_loop_is_seen_live_and_a_person_decides_on_its_successors(
         review = state_of(folder).generation(1).review
         assert (review["decision"], review["reason"]) == ("approve", "less smoothing is what the diff says")
         assert review["evidence_hash"] == state_of(folder).generation(1).review_hash
+        expect(page.locator("#part-hero")).to_contain_text(f"Decided; bellglass resume {folder.name} goes on")
         with driver(folder):
             expect(page.locator("#review h2")).to_have_text("Generation 2 waits for a person")
         decide(page, "reject", "enough for today")

@@ -4,10 +4,10 @@ Everything comes from ledger, lineage and secret, and nothing is written: the fo
 that still runs may be rechecked. The rule is `RULE`; under `exact` the recorded answers of `time_left` are given again
 (steps/train.py), and every weight and score must be the same to the bit, which they are on the same kind of CPU.
 
-Not covered: a forgery smaller than the noise; `exact` finds it. A noise forged with its trials; `verify --rejudge` finds
-that, unless it came from an earlier calibration. A forged clock, under `exact` alone: a trial that was given more time
-repeats to the bit when it is given it again. And other documents or guests than the loop's, from a newer checkout:
-`notes` says when they may differ.
+Not covered: a forgery smaller than the noise; `exact` finds it. A noise forged with its trials; `verify --rejudge`
+finds that, unless it came from an earlier calibration. A forged clock, under `exact` alone: a trial that was given
+more time repeats to the bit when it is given it again. And other documents or guests than the loop's, from a newer
+checkout: `notes` says when they may differ.
 """
 
 from __future__ import annotations

@@ -1,32 +1,38 @@
 """Verify: derive a finished or unfinished loop again from what it left on disk.
 
 `verify` re-hashes: the chain, every blob and bundle that an event names, the secret against its commitment, the seeds
-of every trial. `rejudge` makes the documents again from the revealed secret and judges the stored weights anew.
+of every trial. It decides again from the recorded verdicts, and makes the champions and the gain on `final` again.
+`rejudge` makes the documents again from the revealed secret and judges the stored weights anew.
 
-Not covered: whether the trainings happened as recorded; that takes training again (recheck).
+Not covered: whether the trainings happened as recorded; that takes training again (recheck). A noise that an earlier
+calibration stored has no trials in this ledger; `gates` says so.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bellglass import tasks
 from bellglass.blobs import Blobs
 from bellglass.config import restore
-from bellglass.errors import BellglassError, GuestFault
+from bellglass.errors import BellglassError, GuestFault, LoopFault
 from bellglass.ledger import Ledger
 from bellglass.lineage import Lineage
 from bellglass.ports import Glass
-from bellglass.records import Trial, Word
-from bellglass.state import State, fold
+from bellglass.records import Interval, Json, Trial, Word, generation_of
+from bellglass.state import Generation, State, fold
+from bellglass.stats import CONFIDENCE, paired_interval
 from bellglass.steps import gate
+from bellglass.steps.adopt import Adoption, next_bundle
 from bellglass.steps.panel import rules_of, spread
 from bellglass.steps.trial import PROVED, Workbench, judge_weights, make_documents, seeds_of, split_of
 
 SCORE_TOLERANCE = 1e-4  # bits: other hardware rounds otherwise
+GAIN_TOLERANCE = 1e-9  # of the same arithmetic, on another machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +49,13 @@ def verify(folder: Path, ledger: Ledger, head: str | None = None) -> list[Findin
         return findings
     state = fold(ledger.events())
     lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")
-    findings.append(
-        _checked("bundles", lambda: f"{_count(lineage.read(c) for c in _commits(state))} read and re-hashed")
-    )
+    findings.append(_checked("bundles", lambda: _bundles(state, lineage)))
     findings.append(_checked("blobs", lambda: f"{_count(blobs.get(sha) for sha in _blobs(state))} read and re-hashed"))
     secret = secret_of(folder, state)
     findings.append(_secret_finding(state, secret))
     if secret is not None:
         findings.append(_seeds_finding(state, secret))
-    findings.append(_gates_finding(state))
+    findings += [_gates_finding(state), _final_finding(state)]
     return findings
 
 
@@ -71,15 +75,68 @@ def _gates_finding(state: State) -> Finding:
         found = spread([trial for trial in state.trials.values() if trial.purpose == "calibrate"])
         if abs(found.sd - calibration["noise"]["sd"]) > 1e-12 or found.df != calibration["noise"]["df"]:
             return Finding("gates", False, "the recorded noise is not that of the calibration's trials")
+    champion = state.starter
     for gen in state.generations.values():
-        if gen.gate is None:
-            continue
-        decided += 1
-        again = decided_again(state, gen.number)
-        adopted = bool(gen.result) and gen.result["trainer"] == "adopted"
-        if again != gen.gate["decision"] or (adopted and again != "adopt"):
-            return Finding("gates", False, f"generation {gen.number}: {gen.gate['decision']} recorded, {again} derived")
-    return Finding("gates", True, f"{decided} derived again from their verdicts")
+        decided += gen.gate is not None
+        wrong = _gate_fault(state, gen) if gen.parent == champion else "it did not begin with the champion"
+        if wrong:
+            return Finding("gates", False, f"generation {gen.number}: {wrong}")
+        champion = champion if gen.result is None else gen.result["champion"]
+    stored = calibration is not None and not calibration["measured"]
+    told = ", under a noise that an earlier calibration stored: believed" if stored else ""
+    return Finding("gates", True, f"{decided} derived again from their verdicts{told}")
+
+
+def _gate_fault(state: State, gen: Generation) -> str:
+    """What the record of a gate says and its trials don't, or nothing."""
+    adopted = gen.result is not None and gen.result["trainer"] == "adopted"
+    if gen.gate is None:
+        return "adopted without a gate" if adopted else ""
+    sides = {"parent": gen.parent, "child": gen.successor}
+    for trial in state.trials_of(gen.number, "gate"):
+        if trial.bundle != sides.get(trial.trial_id.rpartition("-")[2]):
+            return f"{trial.trial_id} trained another bundle"
+    pairs, whole = gate_pairs(state, gen.number)
+    rules = rules_of(state, gen.number)
+    again = gate.decide(pairs, rules) if whole else gate.failed("", pairs)
+    if again.decision != gen.gate["decision"]:
+        return f"{gen.gate['decision']} recorded, {again.decision} derived"
+    if adopted and (again.decision != "adopt" or (gen.review and gen.review["decision"] == "reject")):
+        return "adopted, although it was rejected"
+    if went_on(pairs, rules) or (not whole and gate.decide(pairs, rules).decision != "more"):
+        return "it went on after its pairs had decided"
+    recorded = list(zip(gen.gate["parent_scores"], gen.gate["child_scores"], strict=False))
+    same = recorded == pairs and _same_gain(gen.gate["gain"], again.gain)
+    return "" if same else "its recorded scores and gain are not those of its trials"
+
+
+def went_on(pairs: gate.Pairs, rules: gate.Rules) -> bool:
+    """Whether fewer of them had decided already: more were asked for until they pleased."""
+    return any(gate.decide(pairs[:n], rules).decision != "more" for n in range(len(pairs)))
+
+
+def _same_gain(recorded: Json, again: Interval | None) -> bool:
+    if recorded is None or again is None:
+        return recorded is again
+    ends = ("mean", "low", "high", "n")
+    return all(math.isclose(recorded[end], getattr(again, end), abs_tol=GAIN_TOLERANCE) for end in ends)
+
+
+def _final_finding(state: State) -> Finding:
+    """The gain on `final` again, from the trials of that look."""
+    final = state.final
+    if final is None:
+        return Finding("final", True, "not opened")
+    trials = [trial for trial in state.trials.values() if trial.purpose == "final"]
+    sides = {"starter": state.starter, "champion": state.champion}
+    others = [trial.trial_id for trial in trials if trial.bundle != sides.get(trial.trial_id.rpartition("-")[2])]
+    if others or {side: final[side] for side in sides} != sides:
+        return Finding("final", False, f"{others[0] if others else 'it'} is not of the loop's starter and champion")
+    pairs, _ = _paired(trials, "final-pair", ("starter", "champion"))
+    again = paired_interval(pairs, CONFIDENCE) if len(pairs) > 1 else None
+    if [tuple(pair) for pair in final.get("pairs", pairs)] != pairs or not _same_gain(final["gain"], again):
+        return Finding("final", False, "the recorded gain is not that of its trials")
+    return Finding("final", True, f"derived again from {len(pairs)} pairs")
 
 
 def decided_again(state: State, number: int) -> Word:
@@ -90,13 +147,29 @@ def decided_again(state: State, number: int) -> Word:
 
 def gate_pairs(state: State, number: int) -> tuple[list[tuple[float, float]], bool]:
     """Parent's and child's recorded scores at a gate, and whether every trial has one."""
-    trials = {trial.trial_id: trial for trial in state.trials_of(number, "gate")}
-    verdicts = [
-        (trials[f"g{number}-pair-{k}-parent"].verdict, trials[f"g{number}-pair-{k}-child"].verdict)
-        for k in range(len(trials) // 2)
-    ]
-    pairs = [(parent.score, child.score) for parent, child in verdicts if parent and child]
-    return pairs, len(pairs) == len(verdicts)
+    return _paired(state.trials_of(number, "gate"), f"g{number}-pair", ("parent", "child"))
+
+
+def _paired(trials: Sequence[Trial], name: str, sides: tuple[str, str]) -> tuple[list[tuple[float, float]], bool]:
+    verdicts = {trial.trial_id: trial.verdict for trial in trials}
+    rows = [[verdicts.get(f"{name}-{k}-{side}") for side in sides] for k in range((len(trials) + 1) // 2)]
+    pairs = [(first.score, second.score) for first, second in rows if first and second]
+    return pairs, len(pairs) == len(rows)
+
+
+def _bundles(state: State, lineage: Lineage) -> str:
+    """All can be read, and each champion is made from the halves that its decisions name."""
+    count = _count(lineage.read(commit) for commit in _commits(state))
+    for gen in state.generations.values():
+        if gen.result is None:
+            continue
+        parent = lineage.read(gen.parent)
+        successor = parent if gen.successor is None else lineage.read(gen.successor)
+        adoption = Adoption(gen.result["trainer"], gen.result["scaffold"], "")
+        if lineage.read(gen.result["champion"]) != next_bundle(adoption, parent, successor):
+            thing = f"the champion of generation {gen.number}"
+            raise LoopFault(thing, "another bundle", "what its two decisions name", "bellglass log")
+    return f"{count} read and re-hashed"
 
 
 def _checked(what: str, check: Callable[[], str]) -> Finding:
@@ -153,7 +226,7 @@ def _seeds_finding(state: State, secret: bytes) -> Finding:
 
 
 def rejudge(folder: Path, ledger: Ledger, glass: Glass) -> list[Finding]:
-    """Judge the stored weights of every deciding trial again. Slow: two guests each."""
+    """Judge the stored weights of every deciding trial again, and of the calibration's. Slow: up to two guests each."""
     state = fold(ledger.events())
     secret = secret_of(folder, state)
     if secret is None:
@@ -162,16 +235,17 @@ def rejudge(folder: Path, ledger: Ledger, glass: Glass) -> list[Finding]:
     task = tasks.reopen(config.task, state.created["content"])
     bench = Workbench(task, config.preset_of(task), secret, config.device, side_by_side=1)
     lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")
-    deciding = [t for t in state.trials.values() if t.purpose in PROVED and t.verdict is not None]
+    purposes = (*PROVED, "calibrate")  # a noise that was made small would make decisions, too
+    deciding = [t for t in state.trials.values() if t.purpose in purposes and t.verdict is not None]
     return [_rejudge_one(glass, lineage, blobs, bench, trial) for trial in deciding]
 
 
 def _rejudge_one(glass: Glass, lineage: Lineage, blobs: Blobs, bench: Workbench, trial: Trial) -> Finding:
-    assert trial.weights is not None
     assert trial.verdict is not None
-    number = 0 if trial.purpose == "final" else int(trial.trial_id[1 : trial.trial_id.index("-")])
+    if trial.weights is None:
+        return Finding(f"rejudge {trial.trial_id}", False, "a verdict, and no weights")
     docs = make_documents(bench, *split_of(trial.trial_id, trial.purpose))
-    labels = {"loop": "rejudge", "generation": str(number), "trial": trial.trial_id}
+    labels = {"loop": "rejudge", "generation": str(generation_of(trial.trial_id)), "trial": trial.trial_id}
     bundle, data = lineage.read(trial.bundle), blobs.get(trial.weights)
     was = trial.verdict
     select = None if was.select_score is None else make_documents(bench, "select", "")

@@ -18,7 +18,7 @@ from bellglass.blobs import Blobs
 from bellglass.ledger import Ledger
 from bellglass.lineage import Lineage
 from bellglass.records import Bundle, Json, Noise
-from bellglass.stats import sample_sd
+from bellglass.stats import CONFIDENCE, paired_interval, sample_sd
 from bellglass.steps import gate
 from bellglass.steps.gate import Rules
 from bellglass.steps.trial import seeds_of
@@ -68,9 +68,9 @@ class Maker:
             return
         pairs = [(2.1 + self._noise(), self.skill + self._noise()) for _ in range(3)]
         for index, (old, new) in enumerate(pairs):
-            yield from self._trial(f"final-pair-{index}-starter", "final", starter, old)
-            yield from self._trial(f"final-pair-{index}-champion", "final", self.champion, new)
-        gain = {"mean": 2.1 - self.skill, "low": 2.0 - self.skill, "high": 2.2 - self.skill, "n": 3}
+            yield from self._trial(f"final-pair-{index}-starter", "final", starter, old, exact=True)
+            yield from self._trial(f"final-pair-{index}-champion", "final", self.champion, new, exact=True)
+        gain = asdict(paired_interval(pairs, CONFIDENCE))
         body = {"alarms": [], "faults": [], "pairs": pairs, "starter": starter, "champion": self.champion}
         yield "final.opened", {**body, "gain": gain}
         yield "loop.ended", {"why": "finished", "detail": "within its bounds", "secret": self.secret.hex()}

@@ -96,6 +96,9 @@ def test_a_forged_score_is_found_although_every_hash_fits(loop: Path, tmp_path: 
     def flatter(kind: str, body: Json) -> None:
         if kind == "trial.settled" and body["trial_id"] == "g1-pair-0-child":
             body["verdict"]["score"] += 2.0  # a loser still, so the decision itself fits
+        if kind == "gate.decided":
+            body["gate"]["child_scores"] = [score + 2.0 for score in body["gate"]["child_scores"]]
+            body["gate"]["gain"] |= {end: body["gate"]["gain"][end] - 2.0 for end in ("mean", "low", "high")}
 
     folder = forged(loop, tmp_path / "forged", flatter)
     with closing(Ledger.open(folder)) as ledger:
@@ -114,19 +117,25 @@ def test_a_forgery_smaller_than_the_noise_is_found_exactly(loop: Path, tmp_path:
     assert (outcome.holds, outcome.why) == (False, "g1-pair-0-parent is not the same to the bit")
 
 
-def test_judging_the_stored_weights_again_finds_both_scores_of_a_gates_trial(loop: Path, tmp_path: Path) -> None:
+def test_judging_the_stored_weights_again_finds_scores_of_the_gate_on_both_splits_and_of_the_calibration(
+    loop: Path, tmp_path: Path
+) -> None:
     def flatter(kind: str, body: Json) -> None:
         if kind == "trial.settled" and body["trial_id"] == "g1-pair-0-child":
             body["verdict"]["select_score"] -= 0.01
+        if kind == "trial.settled" and body["trial_id"] == "cal-1x1":
+            body["verdict"]["score"] -= 0.01
 
     glass = ProcessGlass(warm=False, home=tmp_path / "guests")
     with closing(Ledger.open(forged(loop, tmp_path / "forged", flatter))) as ledger:
         found = {finding.what: finding for finding in rejudge(ledger.folder, ledger, glass)}
     assert {what: finding.ok for what, finding in found.items()} == {
+        "rejudge cal-0x0": True,
+        "rejudge cal-1x1": False,
         "rejudge g1-pair-0-parent": True,
         "rejudge g1-pair-0-child": False,
     }
-    assert all("on select" in finding.found for finding in found.values())
+    assert all("on select" in finding.found for what, finding in found.items() if "pair" in what)
 
 
 @pytest.mark.slow

@@ -1,0 +1,100 @@
+"""Verify finds ledgers whose every hash fits and which say what their own trials don't."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import made_loop
+import pytest
+
+from bellglass.ledger import Ledger
+from bellglass.records import Json, Noise
+from bellglass.state import fold
+from bellglass.steps import gate
+from bellglass.verify import verify, went_on
+
+Change = Callable[[str, Json, str], bool | None]  # False: the event is left out
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_loop.write(tmp_path_factory.mktemp("made"), 6, texts=True, seed=4)
+
+
+def wrong(folder: Path, to: Path, change: Change) -> dict[str, str]:
+    """What verify says about a copy with a changed ledger, every hash made anew."""
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns("loop.*"))
+    with closing(Ledger.open(folder)) as ledger, closing(Ledger.create(to)) as fresh:
+        starter = fold(ledger.events()).starter
+        for event in ledger.events():
+            if change(event.kind, event.body, starter) is not False:
+                fresh.append(event.kind, event.body)
+        return {finding.what: finding.found for finding in verify(to, fresh) if not finding.ok}
+
+
+def test_an_honest_ledger_has_no_finding(loop: Path, tmp_path: Path) -> None:
+    assert not wrong(loop, tmp_path / "copy", lambda kind, body, starter: None)
+
+
+def larger_final(kind: str, body: Json, starter: str) -> None:
+    if kind == "final.opened":
+        body["gain"]["low"] += 0.5
+
+
+def larger_gain(kind: str, body: Json, starter: str) -> None:
+    if kind == "gate.decided":
+        body["gate"]["gain"]["mean"] += 0.5
+
+
+def no_gate(kind: str, body: Json, starter: str) -> bool | None:
+    return kind != "gate.decided"
+
+
+def weaker_rival(kind: str, body: Json, starter: str) -> None:
+    """Each successor is trained against, and judged as, the starter."""
+    if kind == "trial.settled" and body["trial_id"].endswith("-child"):
+        body["bundle"] = starter
+
+
+def another_champion(kind: str, body: Json, starter: str) -> None:
+    if kind == "generation.ended" and body["trainer"] == "adopted":
+        body["champion"] = starter
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "found"),
+    [
+        (larger_final, "final", "not that of its trials"),
+        (larger_gain, "gates", "not those of its trials"),
+        (no_gate, "gates", "adopted without a gate"),
+        (weaker_rival, "gates", "trained another bundle"),
+        (another_champion, "bundles", "another bundle"),
+    ],
+)
+def test_what_does_not_follow_from_the_trials_is_found(
+    loop: Path, tmp_path: Path, change: Change, what: str, found: str
+) -> None:
+    assert found in wrong(loop, tmp_path / "forged", change)[what]
+
+
+def test_pairs_behind_a_decision_are_found() -> None:
+    """A loser that is given more, lucky pairs after the gate had rejected it."""
+    rules = gate.Rules(0.02, Noise(0.04, 3), 8)
+    lost, lucky = [(2.0, 2.6)], [(2.0 + k / 50, 1.2 - k / 70) for k in range(2, 8)]
+    assert gate.decide(lost, rules).decision == "reject"
+    assert went_on([*lost, *lucky], rules)
+    assert not went_on(lost, rules)
+
+
+def test_a_noise_from_the_shelf_is_said_to_be_believed(loop: Path, tmp_path: Path) -> None:
+    def stored(kind: str, body: Json, starter: str) -> None:
+        if kind == "loop.calibrated":
+            body["measured"] = False
+
+    to = tmp_path / "copy"
+    assert not wrong(loop, to, stored)
+    with closing(Ledger.open(to)) as ledger:
+        assert "believed" in {finding.what: finding.found for finding in verify(to, ledger)}["gates"]

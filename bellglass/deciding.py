@@ -96,7 +96,9 @@ def _hand_in(folder: Path, request: str, body_for: Callable[[State], Body]) -> b
         for other in ledger.pending():
             if other.kind == request and _same_matter(other.body, body):
                 who, what = other.body.get("who"), other.body.get("decision", request)
-                raise UsageError("the decision", f"{who} handed in {what!r} just before", "nothing more", "wait for it")
+                raise UsageError(
+                    "the decision", f"{who} handed in {what!r} just before", "nothing more", "bellglass status"
+                )
         seq = ledger.last_seq
         number = ledger.post(request, body)
         deadline = time.monotonic() + TAKEN_SECONDS

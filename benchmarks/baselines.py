@@ -38,14 +38,13 @@ from bellglass.paths import content_hash, content_root  # noqa: E402
 from bellglass.ports import Glass  # noqa: E402
 from bellglass.records import Bundle, Interval, Json  # noqa: E402
 from bellglass.state import State  # noqa: E402
-from bellglass.stats import mean_interval  # noqa: E402
+from bellglass.stats import CONFIDENCE, mean_interval  # noqa: E402
 from bellglass.summary import POSITIVE_CONTROL  # noqa: E402
 
 WORK = page.ROOT / "build" / "baselines"
 TASKS = ("stories", "source")
 IMPROVERS = ("offline", *baselines.NAMES)
 LOOPS = 8
-CONFIDENCE = 0.95
 SOURCES = {  # what an improver is made of, beside what all of them share
     "offline": ("session", "gifts"),
     "random": ("baselines", "configurations"),

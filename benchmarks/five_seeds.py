@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -26,9 +25,8 @@ import page  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from bellglass import console, summary  # noqa: E402
-from bellglass.ledger import Ledger  # noqa: E402
 from bellglass.lineage_picture import picture_of  # noqa: E402
-from bellglass.state import State, fold  # noqa: E402
+from bellglass.state import State, state_of  # noqa: E402
 
 WORK = page.ROOT / "build" / "five_seeds"
 
@@ -53,17 +51,14 @@ def run(seed: int, glass: str) -> dict:
     return facts
 
 
-def state_of(facts: dict) -> State:
-    folder = WORK / f"{facts['glass']}-{facts['seed']}" / facts["folder"]
-    with closing(Ledger.open(folder)) as ledger:
-        return fold(ledger.events())
+def state_after(facts: dict) -> State:
+    return state_of(WORK / f"{facts['glass']}-{facts['seed']}" / facts["folder"])
 
 
 def verdict_on(state: State) -> tuple[bool, bool, bool]:
     """Adopted a better trainer; inherited a changed scaffold; better than the starter on `final`, clear of zero."""
-    results = [gen.result for gen in state.generations.values()]
-    adopted = any(result["trainer"] == "adopted" for result in results)
-    inherited = any(result["scaffold"] == "inherited" for result in results)
+    adopted = any(gen.adopted for gen in state.generations.values())
+    inherited = any(gen.result["scaffold"] == "inherited" for gen in state.generations.values())
     final = state.final
     return adopted, inherited, bool(final and final["gain"] and final["gain"]["low"] > 0)
 
@@ -75,7 +70,7 @@ def generations_table(state: State) -> str:
 
 
 def section(all_facts: list[dict]) -> str:
-    states = [state_of(facts) for facts in all_facts]
+    states = [state_after(facts) for facts in all_facts]
     verdicts = [verdict_on(state) for state in states]
     parts = [
         f"Machine: {page.machine()}. Command: `python benchmarks/five_seeds.py`, glass: {all_facts[0]['glass']}. "
@@ -110,7 +105,7 @@ def main() -> None:
     chosen = parser.parse_args()
     all_facts = [run(int(seed), chosen.glass) for seed in chosen.seeds.split(",")]
     page.put(page.BENCHMARKS, "five-seeds", section(all_facts))
-    first = state_of(all_facts[0])
+    first = state_after(all_facts[0])
     page.put(page.ROOT / "README.md", "demo-output", demo_output(first))
     (page.ROOT / "docs" / "lineage.svg").write_text(picture_of(first))
 

@@ -23,7 +23,7 @@ from gate_log import Found, Pair  # noqa: E402
 from gate_worlds import share_interval  # noqa: E402
 
 from bellglass import nulls  # noqa: E402
-from bellglass.stats import mean_interval, t_quantile  # noqa: E402
+from bellglass.stats import CONFIDENCE, mean_interval, t_quantile  # noqa: E402
 from bellglass.steps import gate  # noqa: E402
 
 NULLS = tuple(null.name for null in nulls.ALL)
@@ -127,7 +127,7 @@ def share(hits: int, of: int) -> str:
 
 
 def gain_of(stream: Sequence[Pair], noise: float) -> str:
-    interval = mean_interval([(parent - child) / noise for parent, child in stream], 0.95)
+    interval = mean_interval([(parent - child) / noise for parent, child in stream], CONFIDENCE)
     return f"{interval.mean:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
 
 

@@ -11,9 +11,8 @@ import page
 
 from bellglass.console import interval_text
 from bellglass.records import Interval
-from bellglass.stats import mean, mean_interval, paired_interval
+from bellglass.stats import CONFIDENCE, mean, mean_interval, paired_interval
 
-CONFIDENCE = 0.95
 GOAL = 2.0
 LEGEND = """\
 Seconds: of training, the parent's runs included, until the way's champion is at least as good as greedy's last one on a

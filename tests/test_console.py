@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from bellglass.console import LoopView, print_summary
+from bellglass.console import LoopView, bounds_line, print_summary
 from bellglass.ledger import Event
-from bellglass.records import Budget, Claim, Seeds, Trial, Verdict
+from bellglass.records import Budget, Claim, Cost, Seeds, Trial, Verdict
 from bellglass.state import Generation, State
 
 CONFIG = {
@@ -61,6 +61,13 @@ def test_the_live_view_makes_room_for_a_question_and_comes_back_with_the_answer(
     assert view._live is None
     view.event(event("review.decided", decision="approve", who="me", reason="looked"))
     assert view._live is not None
+
+
+def test_what_a_crash_burnt_counts_against_the_bound_that_is_shown() -> None:
+    state = State(
+        config={**CONFIG, "train_seconds": 60.0}, spent=Cost(train_seconds=20.0), burnt=Cost(train_seconds=5.0)
+    )
+    assert bounds_line(state) == "used: 0/3 generations, 25/60 s trained"
 
 
 def test_without_a_terminal_there_is_no_live_view() -> None:

@@ -16,11 +16,11 @@ import made_loop
 import pytest
 import small_world
 
-from bellglass import view, wiring
+from bellglass import summary, view, wiring
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.ledger import Event, Ledger
 from bellglass.loop import run_loop
-from bellglass.state import State, fold
+from bellglass.state import State, fold, state_of
 from bellglass.stats import t_quantile
 
 NEAR = {"rel": 1e-6, "abs": 2e-5}  # the document rounds to five digits
@@ -179,3 +179,17 @@ def test_a_thousand_generations_take_less_than_a_second() -> None:
     shown = view.document(state)
     assert time.process_time() - began < 1.0
     assert len(shown["generations"]) == 1000
+
+
+def test_the_rows_of_status_are_those_of_the_document(nine: Path) -> None:
+    shown = document(nine)["generations"]
+    told = json.loads(json.dumps(summary.as_json(state_of(nine))))["generations"]
+    assert [row["generation"] for row in told] == [gen["n"] for gen in shown]
+    for row, gen in zip(told, shown, strict=True):
+        assert "fitted" not in row
+        assert {key: row[key] for key in ("trainer", "scaffold", "why", "kinds", "cost")} == {
+            key: gen[key] for key in ("trainer", "scaffold", "why", "kinds", "cost")
+        }
+        for mine, theirs in (("gain", "gain"), ("fitted_to_select", "fitted"), ("verdict_bits", "raw")):
+            if row[mine] is not None:
+                assert row[mine] == pytest.approx(gen[theirs], **NEAR)

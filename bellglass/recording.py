@@ -13,6 +13,7 @@ Not covered: a person who takes a recording for evidence. `verify` needs the loo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -33,8 +34,10 @@ FORMAT = 1
 SUFFIX = ".bellglass"
 NAME = re.compile(r"(recording\.json|events\.jsonl|document\.json|(diffs|sessions|curves)/[1-9][0-9]{0,5}\.json)")
 MOST_MEMBERS = 30_000
-MOST_BYTES = {"events.jsonl": 512 << 20, "document.json": 128 << 20}
+# A kilobyte can unpack to a megabyte, which as JSON can take twenty. The shipped loop has 50 kB of events a generation.
+MOST_BYTES = {"events.jsonl": 128 << 20}
 MOST_OTHER_BYTES = 32 << 20
+MOST_LINE_BYTES = 4 << 20  # of one event
 LONGEST_GAP_SECONDS = 120.0  # a pause between two events is played no longer than this
 WHEN = (2025, 1, 1, 0, 0, 0)  # the same loop makes the same file
 
@@ -222,16 +225,37 @@ def _check_names(archive: zipfile.ZipFile, name: str) -> None:
 def _read(archive: zipfile.ZipFile, member: str, name: str) -> bytes:
     """Not longer than its cap, whatever the archive says about its size."""
     most = MOST_BYTES.get(member, MOST_OTHER_BYTES)
+    with _opened(archive, member, name) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise _too_large(name, member, most)
+    return data
+
+
+def _lines(archive: zipfile.ZipFile, member: str, name: str) -> Iterator[bytes]:
+    """One at a time: a member of nothing but line ends would else be a list of half a billion lines."""
+    most, read = MOST_BYTES[member], 0
+    with _opened(archive, member, name) as file:
+        while line := file.readline(MOST_LINE_BYTES + 1):
+            read += len(line)
+            if len(line) > MOST_LINE_BYTES or read > most:
+                raise _too_large(name, member, most)
+            yield line
+
+
+def _too_large(name: str, member: str, most: int) -> LoopFault:
+    return _not_one(name, f"{member} is larger than {most >> 20} MB, or has a line over {MOST_LINE_BYTES >> 20} MB")
+
+
+@contextlib.contextmanager
+def _opened(archive: zipfile.ZipFile, member: str, name: str) -> Iterator[IO[bytes]]:
     try:
         with archive.open(member) as file:
-            data = file.read(most + 1)
+            yield file
     except KeyError:
         raise _not_one(name, f"no {member}") from None
     except (OSError, EOFError, RuntimeError, NotImplementedError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise _not_one(name, f"{member}: {error}") from error
-    if len(data) > most:
-        raise _not_one(name, f"{member} is larger than {most >> 20} MB")
-    return data
 
 
 def _json(archive: zipfile.ZipFile, member: str, name: str) -> Json:
@@ -245,9 +269,7 @@ def _events(archive: zipfile.ZipFile, name: str) -> tuple[list[Event], tuple[str
     """Those whose chain holds, from the first on."""
     found: list[Event] = []
     prev = GENESIS
-    for line in _read(archive, "events.jsonl", name).split(b"\n"):
-        if not line.strip():
-            continue
+    for line in _lines(archive, "events.jsonl", name):
         event = _event(line, len(found) + 1, prev)
         if event is None:
             return found, (f"the recording is damaged behind event {len(found)}",)

@@ -90,6 +90,6 @@ def _task(state: State) -> tuple[str, str]:
     """What the task calls itself and its unit; a task that is no longer there has neither."""
     try:
         task = tasks.load(state.created["task"])
-    except (BellglassError, TypeError):  # TypeError: the loop's first event is missing
+    except (BellglassError, LookupError, TypeError, AttributeError, ValueError):  # no first event, or a strange one
         return "", view.UNIT
     return task.title, task.unit

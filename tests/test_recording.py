@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import tracemalloc
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +17,7 @@ from source_tree import ROOT
 
 from bellglass import recording, showing
 from bellglass.errors import LoopFault, UsageError
-from bellglass.ledger import Ledger
+from bellglass.ledger import Ledger, canonical, digest
 
 SHIPPED = ROOT / "docs" / "recordings" / "stories-offline.bellglass"
 
@@ -128,6 +129,33 @@ def test_a_member_beyond_its_cap_is_refused(packed: Path, tmp_path: Path, monkey
     bomb = rewritten(packed, tmp_path / "x", **{"recording.json": b" " * (5 << 20)})
     with pytest.raises(LoopFault, match="larger than 4 MB"):
         recording.load(bomb)
+
+
+def test_a_small_file_that_unpacks_to_much_takes_little_memory(packed: Path, tmp_path: Path) -> None:
+    bomb = rewritten(packed, tmp_path / "x", **{"events.jsonl": b"\n" * (8 << 20)})
+    tracemalloc.start()
+    try:
+        with pytest.raises(LoopFault, match="damaged behind event 0"):
+            recording.load(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_event_beyond_its_cap_is_refused(packed: Path, tmp_path: Path) -> None:
+    long = b'[1, 1.0, "x", {"a": [' + b"[]," * (2 << 20)
+    with pytest.raises(LoopFault, match="a line over 4 MB"):
+        recording.load(rewritten(packed, tmp_path / "x", **{"events.jsonl": long}))
+
+
+@pytest.mark.parametrize("task", [[[]], {}, "./\0", None, 5])
+def test_a_recording_whose_task_is_no_name_is_shown_without_one(packed: Path, tmp_path: Path, task: Any) -> None:
+    first, *rest = members(packed)["events.jsonl"].splitlines()
+    seq, when, kind, body, before, _ = json.loads(first)
+    body["task"] = task
+    hash_ = digest(seq, when, kind, canonical(body), before)
+    changed = json.dumps([seq, when, kind, body, before, hash_]).encode()
+    recording.load(rewritten(packed, tmp_path / "x", **{"events.jsonl": b"\n".join([changed, *rest])})).close()
 
 
 @pytest.mark.parametrize(

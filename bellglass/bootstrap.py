@@ -25,7 +25,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 STAMP = os.path.join(VENV, "bellglass-stamp.json")
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-LAYERS = ("litellm", "digits", "tpe", "dev")
+LAYERS = ("litellm", "digits", "tpe", "wandb", "dev")
 # lock -> (download, installed) in MB, measured on Linux x86-64 with Python 3.11, the CUDA one estimated; rounded up.
 SIZES_MB = {
     "torch-cpu": (200, 800),
@@ -34,7 +34,8 @@ SIZES_MB = {
     "litellm": (80, 280),
     "digits": (65, 240),
     "tpe": (30, 120),
-    "dev": (230, 830),
+    "wandb": (30, 95),
+    "dev": (255, 910),
 }
 
 

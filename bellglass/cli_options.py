@@ -27,3 +27,6 @@ Review: TypeAlias = Annotated[
 ]
 Reason: TypeAlias = Annotated[str, typer.Option("--reason", help="Why, in a few words; kept in the ledger.")]
 Watch: TypeAlias = Annotated[bool, typer.Option("--watch", help="With a live page, in a process of its own.")]
+Wandb: TypeAlias = Annotated[
+    str, typer.Option("--wandb", help="online, offline or off: Weights & Biases, fed by a process of its own.")
+]

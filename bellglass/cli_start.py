@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +28,7 @@ from bellglass.cli_options import (
     Tokens,
     TrainSeconds,
     WallSeconds,
+    Wandb,
     Watch,
 )
 from bellglass.errors import BellglassError, Interrupted
@@ -37,17 +40,41 @@ if TYPE_CHECKING:
 DEMO = {"task": "stories", "preset": "tiny", "panel": 3, "max_pairs": 5, "trials_per_generation": 3}
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What shows a loop while it runs, each in a process of its own."""
+
+    watch: bool
+    wandb: str
+
+    def check(self) -> None:
+        """Before anything is spent."""
+        from bellglass import cli_wandb
+
+        cli_wandb.check(self.wandb)
+
+    def processes(self, folder: Path) -> AbstractContextManager[None]:
+        from bellglass import cli_wandb
+
+        if self.watch:
+            from bellglass.cli_watch import page_beside
+
+            page_beside(folder)
+        return cli_wandb.beside(folder, self.wandb)
+
+
 def demo(
     seed: Seed = None,
     generations: Generations = 3,
     glass: GlassName = "auto",
     watch: Watch = False,
+    wandb: Wandb = "off",
     loops: Loops = None,
     json: Json = False,
 ) -> None:
     """A real loop of three generations with the offline improver: about three minutes, no key, no GPU."""
     chosen = {**DEMO, "seed": seed, "generations": generations, "glass": glass}
-    folder = _start(None, chosen, loops, json, watch)
+    folder = _start(None, chosen, loops, json, Beside(watch, wandb))
     if not json:
         bellglass, loop = program(), nameable(folder)
         commands = (f"watch {loop}", f"status {loop}", f"diff {loop} 1", f"verify {loop}")
@@ -72,6 +99,7 @@ def run(
     seed: Seed = None,
     config: Annotated[Path | None, typer.Option("--config", help="A TOML file with the same words and more.")] = None,
     watch: Watch = False,
+    wandb: Wandb = "off",
     loops: Loops = None,
     json: Json = False,
 ) -> None:
@@ -90,7 +118,7 @@ def run(
         "glass": glass,
         "seed": seed,
     }
-    _start(config, chosen, loops, json, watch)
+    _start(config, chosen, loops, json, Beside(watch, wandb))
 
 
 def resume(
@@ -102,6 +130,7 @@ def resume(
     calls: Calls = None,
     tokens: Tokens = None,
     watch: Watch = False,
+    wandb: Wandb = "off",
     loops: Loops = None,
     json: Json = False,
 ) -> None:
@@ -116,8 +145,10 @@ def resume(
         "calls": calls,
         "tokens": tokens,
     }
+    beside = Beside(watch, wandb)
+    beside.check()
     folder = paths.find_loop(loop, paths.loops_home(loops))
-    _run(folder, {key: value for key, value in raised.items() if value is not None}, json, watch)
+    _run(folder, {key: value for key, value in raised.items() if value is not None}, json, beside)
 
 
 def _report(folder: Path) -> str:
@@ -130,13 +161,14 @@ def _report(folder: Path) -> str:
         return f"  no report was written: {error.one_line()}"
 
 
-def _start(config_file: Path | None, chosen: dict[str, Any], loops: Path | None, json: bool, watch: bool) -> Path:
+def _start(config_file: Path | None, chosen: dict[str, Any], loops: Path | None, json: bool, beside: Beside) -> Path:
     from bellglass import config, paths, wiring
 
+    beside.check()
     loaded = config.load(config_file, {key: value for key, value in chosen.items() if value is not None})
     _say_before_spending(loaded)
     folder = wiring.create(loaded, paths.loops_home(loops))
-    _run(folder, {}, json, watch)
+    _run(folder, {}, json, beside)
     return folder
 
 
@@ -148,19 +180,15 @@ def _say_before_spending(loaded: Any) -> None:
         print(line, file=sys.stderr)
 
 
-def _run(folder: Path, overrides: dict[str, Any], json: bool, watch: bool) -> None:
+def _run(folder: Path, overrides: dict[str, Any], json: bool, beside: Beside) -> None:
     from bellglass import wiring
     from bellglass.console import LoopView, line_for, print_summary
     from bellglass.loop import run_loop
     from bellglass.review_console import TerminalReviewer
     from bellglass.summary import as_json
 
-    if watch:
-        from bellglass.cli_watch import page_beside
-
-        page_beside(folder)
     stop = catch_interrupts()
-    with LoopView() as view:
+    with beside.processes(folder), LoopView() as view:
         reviewer = TerminalReviewer(view.pause) if sys.stdin.isatty() and sys.stderr.isatty() else None
         surface = wiring.Surface(view.event, view.progress, reviewer, stop)
         with wiring.open_loop(folder, surface, overrides) as crew:

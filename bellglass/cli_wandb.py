@@ -44,7 +44,7 @@ def wandb(
     ] = None,
     trials: Annotated[bool, typer.Option("--trials", help="One run per trial, too.")] = False,
     weights: Annotated[bool, typer.Option("--weights/--no-weights", help="Weights as artifacts, too.")] = True,
-    attached: Annotated[bool, typer.Option("--attached", hidden=True)] = False,
+    attached: Annotated[float | None, typer.Option("--attached", hidden=True)] = None,
     loops: Loops = None,
 ) -> None:
     """Runs in Weights & Biases, made from the ledger; as often as you like, under the same ids."""
@@ -59,7 +59,7 @@ def wandb(
         typer.echo("WANDB_MODE is disabled: nothing was exported", err=True)
         return
     replay, root = Replay(trials=trials, weights=weights), output or folder
-    driver = Driver() if attached else None
+    driver = None if attached is None else Driver(attached)
     with contextlib.closing(Following(folder)) as followed:
         name = safe(followed.document()["loop"]["id"])
         with _when_free(driver, lambda: wiring.wandb_board(root, name, mode, project, entity)) as board:
@@ -74,11 +74,11 @@ def wandb(
 class Driver:
     """The process that started this follower: it holds the other end of stdin, and closes it when its loop has ended.
 
-    From then on this process lives for LINGER_SECONDS at most, whatever it waits for.
+    From then on this process lives for so many seconds at most, whatever it waits for.
     """
 
-    def __init__(self) -> None:
-        self._gone = threading.Event()
+    def __init__(self, linger_seconds: float) -> None:
+        self._gone, self._linger_seconds = threading.Event(), linger_seconds
         threading.Thread(target=self._read, daemon=True, name="driver").start()
 
     def gone(self, seconds: float) -> bool:
@@ -88,8 +88,8 @@ class Driver:
         while os.read(0, 4096):
             pass
         self._gone.set()
-        time.sleep(LINGER_SECONDS)
-        print(f"gave up after {LINGER_SECONDS:g} s", flush=True)
+        time.sleep(self._linger_seconds)
+        print(f"gave up after {self._linger_seconds:g} s", flush=True)
         os._exit(1)
 
 
@@ -143,7 +143,17 @@ def beside(folder: Path, word: str) -> Iterator[None]:
 
 
 def _start(folder: Path, word: str) -> subprocess.Popen[bytes] | None:
-    command = [sys.executable, "-m", "bellglass", "export", "wandb", str(folder), f"--{word}", "--attached"]
+    command = [
+        sys.executable,
+        "-m",
+        "bellglass",
+        "export",
+        "wandb",
+        str(folder),
+        f"--{word}",
+        "--attached",
+        str(LINGER_SECONDS),
+    ]
     try:
         (folder / "wandb").mkdir(exist_ok=True)
         with (folder / "wandb" / FOLLOWER_LOG).open("wb") as log:

@@ -38,6 +38,8 @@ def describe(name: str, command: Any) -> str:
         f"    bellglass {' '.join([name, *words])} [options]\n",
     ]
     for parameter in command.params:
+        if getattr(parameter, "hidden", False):
+            continue
         if not parameter.opts[0].startswith("-"):
             lines.append(f"- `{parameter.name.upper()}`: {parameter.help}")
         else:

@@ -4,7 +4,7 @@
     torch-cuda.txt  step 1 instead, where a GPU is asked for: PyPI's torch with its CUDA libraries (Linux)
     base.txt        step 2: what the loop needs: core, docker, trainer, and what torch itself needs
     trainer.txt     a part of base.txt: what the trainer's image needs beside torch
-    litellm.txt     hosted models; digits.txt: the `digits` task; tpe.txt: the baseline `tpe`
+    litellm.txt     hosted models; digits.txt: the `digits` task; tpe.txt: the baseline `tpe`; wandb.txt: W&B
     dev.txt         everything for `make check` and `make test`
 
 Every file pins versions and hashes for Python 3.11-3.13 on Linux (x86-64, aarch64) and macOS (Apple silicon), and all
@@ -94,7 +94,8 @@ def main() -> int:
         "litellm": extras["litellm"],
         "digits": extras["digits"],
         "tpe": extras["tpe"],
-        "dev": extras["litellm"] + extras["digits"] + extras["tpe"] + extras["dev"],
+        "wandb": extras["wandb"],
+        "dev": extras["litellm"] + extras["digits"] + extras["tpe"] + extras["wandb"] + extras["dev"],
     }
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

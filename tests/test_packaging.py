@@ -19,7 +19,7 @@ from source_tree import ROOT, python_files
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONTENT = ("agent", "locks", "sandbox", "tasks", "trainer_seed")
-LAYERED_LOCKS = ("base", "trainer", "litellm", "digits", "tpe", "dev")
+LAYERED_LOCKS = ("base", "trainer", "litellm", "digits", "tpe", "wandb", "dev")
 PIN = re.compile(
     r"(?m)^([a-z0-9-]+)==([^\s;\\]+)(?: ; [^\\\n]+)? \\\n((?: +--hash=sha256:[0-9a-f]{64}(?: \\\n|\n|$))+)"
 )
@@ -67,7 +67,8 @@ def test_locks_satisfy_the_project_file() -> None:
         "litellm": extras["litellm"],
         "digits": extras["digits"],
         "tpe": extras["tpe"],
-        "dev": extras["dev"] + extras["litellm"] + extras["digits"] + extras["tpe"],
+        "wandb": extras["wandb"],
+        "dev": extras["dev"] + extras["litellm"] + extras["digits"] + extras["tpe"] + extras["wandb"],
     }
     for lock, requirements in wanted.items():
         locked = pins(lock)

@@ -127,10 +127,10 @@ class Sink:
                 reinit="create_new",
                 settings=quiet,
             )
-            for metric, step in opening.steps:
+            for step in dict.fromkeys(step for _, step in opening.steps):
                 run.define_metric(step)
-                if metric != step:
-                    run.define_metric(metric, step_metric=step)
+            for metric, step in opening.steps:
+                run.define_metric(metric, step_metric=step)
         self.address = self.address or str(run.url or "")
         return Run(self._wandb, run, self)
 

@@ -37,7 +37,7 @@ from bellglass.steps.panel import rules_of
 from bellglass.steps.train import train
 from bellglass.steps.trial import Workbench, judge_weights, make_documents, seeds_of, split_of
 from bellglass.tasks import Documents
-from bellglass.verify import decided_again, gate_pairs, secret_of
+from bellglass.verify import decided_again, gate_pairs, require_committed, secret_of
 from bellglass.weights import WEIGHTS_FILE
 
 RULE = (
@@ -161,13 +161,11 @@ def _decided(state: State, asked: Asked, folder: Path) -> Generation:
 
 
 def _secret(folder: Path, state: State) -> bytes:
-    secret, loop = secret_of(folder, state), f"loop {folder.name}"
+    secret = secret_of(folder, state)
     if secret is None:
-        raise LoopFault(loop, "a secret that is not revealed yet", "its end, or its owner", "bellglass status")
-    if hashlib.sha256(secret).hexdigest() != state.created["secret_commitment"]:
-        found, needed = "another secret than it began with", "the one that its first event commits to"
-        raise LoopFault(loop, found, needed, f"bellglass verify {folder.name}")
-    return secret
+        found, needed = "a secret that is not revealed yet", "its end, or its owner"
+        raise LoopFault(f"loop {folder.name}", found, needed, f"bellglass status {folder.name}")
+    return require_committed(folder, state, secret)
 
 
 def _job(bench: Workbench, trial_id: str, bundle: Bundle, recorded: Trial | None, exact: bool, blobs: Blobs) -> Job:

@@ -89,9 +89,8 @@ def _gates_finding(state: State) -> Finding:
 
 def _gate_fault(state: State, gen: Generation) -> str:
     """What the record of a gate says and its trials don't, or nothing."""
-    adopted = gen.result is not None and gen.result["trainer"] == "adopted"
     if gen.gate is None:
-        return "adopted without a gate" if adopted else ""
+        return "adopted without a gate" if gen.adopted else ""
     sides = {"parent": gen.parent, "child": gen.successor}
     for trial in state.trials_of(gen.number, "gate"):
         if trial.bundle != sides.get(trial.trial_id.rpartition("-")[2]):
@@ -101,7 +100,7 @@ def _gate_fault(state: State, gen: Generation) -> str:
     again = gate.decide(pairs, rules) if whole else gate.failed("", pairs)
     if again.decision != gen.gate["decision"]:
         return f"{gen.gate['decision']} recorded, {again.decision} derived"
-    if adopted and (again.decision != "adopt" or (gen.review and gen.review["decision"] == "reject")):
+    if gen.adopted and (again.decision != "adopt" or (gen.review and gen.review["decision"] == "reject")):
         return "adopted, although it was rejected"
     if went_on(pairs, rules) or (not whole and gate.decide(pairs, rules).decision != "more"):
         return "it went on after its pairs had decided"
@@ -211,10 +210,22 @@ def secret_of(folder: Path, state: State) -> bytes | None:
         return None
 
 
+def require_committed(folder: Path, state: State, secret: bytes) -> bytes:
+    """With another secret the rest of a loop would be judged on another world, and nobody would notice."""
+    if not _committed(state, secret):
+        found, needed = "another secret than it began with", "the one that its first event commits to"
+        raise LoopFault(f"loop {folder.name}", found, needed, f"bellglass verify {folder.name}")
+    return secret
+
+
+def _committed(state: State, secret: bytes) -> bool:
+    return bool(hashlib.sha256(secret).hexdigest() == state.created["secret_commitment"])
+
+
 def _secret_finding(state: State, secret: bytes | None) -> Finding:
     if secret is None:
         return Finding("secret", True, "not revealed yet")
-    ok = hashlib.sha256(secret).hexdigest() == state.created["secret_commitment"]
+    ok = _committed(state, secret)
     return Finding("secret", ok, "fits its commitment" if ok else "does NOT fit the commitment made at the start")
 
 

@@ -31,11 +31,13 @@ from bellglass.loop import take_requests
 from bellglass.ports import Glass, Model
 from bellglass.records import Bundle, Json, Kind, Role
 from bellglass.review import Reviewer
+from bellglass.state import State
 from bellglass.steps.gate import LOOKS
 from bellglass.steps.generation import Crew
 from bellglass.steps.propose import Limits, Workplace
 from bellglass.steps.trial import Lab, Progress, Workbench, worst_case
 from bellglass.tasks import Preset, Task
+from bellglass.verify import require_committed
 from bellglass.wandb_replay import Board
 from bellglass.warm import WarmGlass
 
@@ -151,7 +153,7 @@ def _crew(
         books.tick()
 
     preset = config.preset_of(task)
-    secret = _read_secret(folder, books.state.created["secret_commitment"])
+    secret = _read_secret(folder, books.state)
     bench = Workbench(task, preset, secret, config.device, side_by_side(config))
     lab = Lab(books, lineage, glass, bench, progress=surface.progress, check=check)
     place = Workplace(
@@ -286,17 +288,13 @@ def _refuse_told_documents(config: LoopConfig) -> None:
         raise UsageError("the seed", f"{config.seed}, with a hosted model", needed, "bellglass run without --seed")
 
 
-def _read_secret(folder: Path, commitment: str) -> bytes:
-    """With another secret the rest of the loop would be judged on another world, and nobody would notice."""
+def _read_secret(folder: Path, state: State) -> bytes:
     try:
         secret = (folder / "secret").read_bytes()
     except OSError as error:
         found = f"its secret file: {error.strerror}"
         raise LoopFault(f"loop {folder.name}", found, "a readable one", "restore the folder from a copy") from error
-    if hashlib.sha256(secret).hexdigest() != commitment:
-        found, needed = "another secret than it began with", "the one that its first event commits to"
-        raise LoopFault(f"loop {folder.name}", found, needed, f"bellglass verify {folder.name}")
-    return secret
+    return require_committed(folder, state, secret)
 
 
 def _write_secret(folder: Path, secret: bytes) -> None:

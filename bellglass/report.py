@@ -14,6 +14,7 @@ import base64
 import hashlib
 import json
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -96,16 +97,17 @@ def _doubted(document: Json, findings: Sequence[Finding]) -> Json:
     wrong = ", ".join(finding.what for finding in findings if not finding.ok)
     if not wrong:
         return document
-    sentence = f"Anything: verify found what does not fit ({wrong}); see under safety."
-    conclusions = {"may": [], "may_not": [sentence, *document["conclusions"]["may_not"]]}
-    return {**document, "conclusions": conclusions, "said": [sentence, *document["said"]]}
+    reason = f"verify found what does not fit ({wrong}); see under safety."
+    may_not = [f"Anything: {reason}", *document["conclusions"]["may_not"]]
+    said = [f"Nothing may be concluded: {reason}", *document["said"]]
+    return {**document, "conclusions": {"may": [], "may_not": may_not}, "said": said}
 
 
 def reproduce(shown: Shown) -> Json:
     """The commands that check this loop and that make one like it, and the conditions they need."""
     state, about = shown.state, shown.about
     created, config = state.created or {}, state.config or {}
-    name = loop_name(str(created.get("task", "")), state.loop_id)
+    name = shlex.quote(loop_name(str(created.get("task", "")), state.loop_id))  # a stranger's ledger may say anything
     commands = [
         f"bellglass verify {name} --head {about.head[:12]}   # chain, hashes, seeds, decisions",
         f"bellglass verify {name} --rejudge   # judge the stored weights again",
@@ -142,7 +144,7 @@ def _words(created: Json, config: Json) -> str:
         value = config.get("models", {}).get(key) if key == "main" else config.get(key)
         if value is not None:
             words += [option, str(value)]
-    return " ".join([*words, "--glass", str(created.get("glass", "auto"))])
+    return shlex.join([*words, "--glass", str(created.get("glass", "auto"))])
 
 
 def within(report: Report, most_bytes: int = MOST_BYTES) -> Report:

@@ -58,9 +58,10 @@ def _measured(doc: Json) -> Iterator[str]:
     if doc["baselines"] is not None:
         yield f"- {foreign(doc['baselines']['line'])}"
     for bound in doc["bounds"]:
-        limit = "no limit" if bound["limit"] is None else f"of {bound['limit']:g}"
-        used = "unknown" if bound["used"] is None else f"{bound['used']:g}"
-        yield f"- {bound['label']}: {used} {limit} {bound['unit']}".rstrip()
+        unit = f" {bound['unit']}" if bound["unit"] else ""
+        used = "unknown" if bound["used"] is None else f"{bound['used']:g}{unit}"
+        limit = ", no limit" if bound["limit"] is None else f" of {bound['limit']:g}{unit}"
+        yield f"- {bound['label']}: {used}{limit}"
     yield ""
 
 

@@ -74,6 +74,7 @@
   }
 
   function notes(doc) {
+    const doubted = bg.source.report && bg.source.report.findings.some((finding) => !finding.ok); // then it is said first
     const lines = [
       ...doc.said,
       doc.loop.sealed === false && "Unsealed: guests were plain processes on this machine and isolated nothing. Only built-in improvers may run so.",
@@ -81,7 +82,7 @@
       ...doc.missing.map((line) => "Missing: " + line + "."),
       ...((bg.source.report && bg.source.report.left_out) || []),
     ];
-    return h("div", { class: "notes" }, lines.filter(Boolean).map((line) => h("p", { class: "note" }, bg.foreign(line))));
+    return h("div", { class: "notes" }, lines.filter(Boolean).map((line, k) => h("p", { class: k === 0 && doubted ? "note alarm" : "note" }, bg.foreign(line))));
   }
 
   // Generations as rows

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shlex
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -136,6 +137,16 @@ def test_a_loop_that_does_not_fit_its_record_concludes_nothing(loop: Path, tmp_p
     found = report.gather(showing.open_loop(copy)).document
     assert found["conclusions"]["may"] == []
     assert "(blobs)" in found["said"][0]
+
+
+def test_commands_to_copy_hold_nothing_that_a_shell_runs(loop: Path) -> None:
+    shown = showing.open_loop(loop)
+    shown.state.created["task"] = "stories; touch gone"
+    shown.state.config["models"]["main"] = "offline$(touch gone)"
+    shown.state.loop_id = "`touch gone`"
+    for command in report.reproduce(shown)["commands"]:
+        words = shlex.split(command, comments=True)
+        assert shlex.join(words) == command.partition("   #")[0]
 
 
 def test_it_says_how_to_check_and_repeat_the_loop(gathered: report.Report) -> None:

@@ -47,6 +47,7 @@ FIRST_PORT, PORTS_TRIED = 8642, 50
 LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?")
 TOKEN_HEADER = b"x-bellglass"
 MOST_BODY_BYTES = 64 << 10
+MOST_PATH_CHARS = 200
 MOST_LISTENERS = 32
 POLL_SECONDS, KEEPALIVE_SECONDS = 0.4, 10.0
 REST = 20.0  # times what a document takes to make
@@ -171,6 +172,8 @@ def refusal(method: str, path: str, headers: Mapping[bytes, list[bytes]], token:
     host = _one(headers, b"host")
     if host is None or LOOPBACK.fullmatch(host) is None:
         return 421, "this server answers to 127.0.0.1 and localhost alone"
+    if len(path) > MOST_PATH_CHARS:
+        return 414, "nothing here has so long an address"
     if method not in ("GET", "HEAD", "POST"):
         return 405, "only GET and POST"
     origin = _one(headers, b"origin")
@@ -193,7 +196,7 @@ def _refusal_of_write(headers: Mapping[bytes, list[bytes]], origin: str | None) 
     if (_one(headers, b"content-type") or "").partition(";")[0].strip() != "application/json":
         return 415, "JSON alone"
     length = _one(headers, b"content-length") or ""
-    if not length.isascii() or not length.isdecimal():
+    if b"transfer-encoding" in headers or not length.isascii() or not length.isdecimal():  # chunks go beyond a length
         return 411, "a length is needed"
     return (413, "too long") if int(length) > MOST_BODY_BYTES else None
 

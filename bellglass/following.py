@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bellglass import showing, transcript, view
+from bellglass import showing
 from bellglass.errors import BellglassError, LoopFault
 from bellglass.ledger import Event, Ledger
 from bellglass.records import Json
@@ -41,7 +41,7 @@ class Following:
             self._catch_up()
             if self._made is None or self._made[0] != self._looked:
                 began = time.thread_time()
-                self._made = (self._looked, document_of(self._shown))
+                self._made = (self._looked, self._shown.document())
                 self.document_seconds = time.thread_time() - began
             return self._made[1]
 
@@ -53,15 +53,15 @@ class Following:
 
     def diff(self, number: int) -> Json:
         with self._guard:
-            return transcript.diff_of(self._shown.state, self._shown.lineage, number)
+            return self._shown.diff(number)
 
     def session(self, number: int) -> Json:
         with self._guard:
-            return transcript.session_of(self._shown.state, self._shown.blobs, number)
+            return self._shown.session(number)
 
     def curves(self, number: int) -> Json:
         with self._guard:
-            return transcript.curves_of(self._shown.state, self._shown.blobs, number)
+            return self._shown.curves(number)
 
     def close(self) -> None:
         with self._guard:
@@ -110,16 +110,3 @@ class Following:
         self._events, fault = self._ledger.sound()
         self._told = (f"the ledger is damaged behind event {len(self._events)}: {fault}",) if fault else ()
         self._shown = showing.shown_at(self.folder, self._events, self._told)
-
-
-def document_of(shown: showing.Shown) -> Json:
-    """The document, or one clear error where another version's events make a state that this one cannot show."""
-    try:
-        return view.document(shown.state, shown.about)
-    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
-        raise LoopFault(
-            f"showing {shown.folder.name}",
-            f"{type(error).__name__} ({error})",
-            "a loop of this version",
-            f"bellglass log {shown.folder.name}",
-        ) from error

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bellglass import curves, transcript
+from bellglass import curves
 from bellglass.errors import UsageError
 from bellglass.records import Json, Trial
 from bellglass.showing import Shown, open_loop
@@ -85,11 +85,11 @@ class Loop:
 
     def diff(self, generation: int) -> Json:
         """What its successor changed, by file."""
-        return transcript.diff_of(self.state, self._shown.lineage, generation)
+        return self._shown.diff(generation)
 
     def session(self, generation: int) -> Json:
         """Its improver's conversation, call by call."""
-        return transcript.session_of(self.state, self._shown.blobs, generation)
+        return self._shown.session(generation)
 
     def _trial(self, trial_id: str) -> Trial:
         if trial_id not in self.state.trials:

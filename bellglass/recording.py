@@ -24,9 +24,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from bellglass import __version__, showing, strict_json, transcript
-from bellglass.errors import BellglassError, LoopFault, SetupError, UsageError
-from bellglass.following import document_of
+from bellglass import __version__, showing, strict_json
+from bellglass.errors import LoopFault, SetupError, UsageError
 from bellglass.ledger import GENESIS, Event, canonical, digest
 from bellglass.records import Json
 
@@ -61,7 +60,7 @@ def pack(folder: Path, target: Path) -> tuple[int, tuple[str, ...]]:
 
 def pack_into(folder: Path, file: IO[bytes]) -> tuple[str, ...]:
     shown, events = showing.open_with_events(folder)
-    document = document_of(shown)
+    document = shown.document()
     about = {
         "format": FORMAT,
         "made_by": f"bellglass {__version__}",
@@ -82,12 +81,9 @@ def pack_into(folder: Path, file: IO[bytes]) -> tuple[str, ...]:
 
 
 def _texts(shown: showing.Shown, number: int) -> Iterator[tuple[str, Json]]:
-    try:
-        yield f"diffs/{number}.json", transcript.diff_of(shown.state, shown.lineage, number)
-    except BellglassError as error:
-        yield f"diffs/{number}.json", {"generation": number, "files": [], "missing": error.one_line()}
-    yield f"sessions/{number}.json", transcript.session_of(shown.state, shown.blobs, number)
-    yield f"curves/{number}.json", transcript.curves_of(shown.state, shown.blobs, number)
+    yield f"diffs/{number}.json", shown.diff(number)
+    yield f"sessions/{number}.json", shown.session(number)
+    yield f"curves/{number}.json", shown.curves(number)
 
 
 def _write(archive: zipfile.ZipFile, name: str, value: Json) -> None:
@@ -123,7 +119,7 @@ class Recording:
         at = min(max(1 if at is None else at, 1), self.last)
         with self._guard:
             self._go(at)
-            made = document_of(self._shown)
+            made = self._shown.document()
         loop, end = made["loop"], self._stored.get("loop", {})
         # What its task is called and what baselines reached was known where it ran, not necessarily here.
         known = {key: end[key] for key in ("title", "unit") if isinstance(end.get(key), str)}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bellglass import tasks, view
+from bellglass import tasks, transcript, view
 from bellglass.blobs import Blobs
 from bellglass.errors import BellglassError, LoopFault
 from bellglass.ledger import GENESIS, Event, Ledger
@@ -37,7 +37,27 @@ class Shown:
         return Blobs(self.folder / "blobs")
 
     def document(self) -> Json:
-        return view.document(self.state, self.about)
+        """What page and report show; LoopFault where another version's events make a state that this one cannot."""
+        try:
+            return view.document(self.state, self.about)
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+            found, name = f"{type(error).__name__} ({error})", self.folder.name
+            raise LoopFault(f"showing {name}", found, "a loop of this version", f"bellglass log {name}") from error
+
+    def diff(self, number: int) -> Json:
+        """What a generation's successor changed, by file."""
+        try:
+            return transcript.diff_of(self.state, self.lineage, number)
+        except BellglassError as error:  # the lineage itself cannot be opened
+            return {"generation": number, "files": [], "missing": error.one_line()}
+
+    def session(self, number: int) -> Json:
+        """Its improver's conversation, call by call."""
+        return transcript.session_of(self.state, self.blobs, number)
+
+    def curves(self, number: int) -> Json:
+        """What its trainers reported while they trained."""
+        return transcript.curves_of(self.state, self.blobs, number)
 
 
 def open_loop(folder: Path) -> Shown:

@@ -31,7 +31,7 @@ import page  # noqa: E402
 import reference  # noqa: E402
 from trainings import WORKERS, Files, Job, OutOfTime, Train, Trainings, World, run_job, starter, workers  # noqa: E402
 
-from bellglass import tasks  # noqa: E402
+from bellglass import bundles, tasks  # noqa: E402
 from bellglass.console import interval_text  # noqa: E402
 from bellglass.doors.offline_model import OfflineModel  # noqa: E402
 from bellglass.doors.process_glass import ProcessGlass  # noqa: E402
@@ -133,17 +133,9 @@ def trainer_of(files: Mapping[str, bytes]) -> Files:
     return {path: data.decode() for path, data in files.items() if path.startswith("trainer/")}
 
 
-def first_bundle() -> dict[str, bytes]:
-    files = {path: text.encode() for path, text in starter().items()}
-    for path in sorted((content_root() / "agent").rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            files[f"scaffold/{path.relative_to(content_root() / 'agent').as_posix()}"] = path.read_bytes()
-    return files
-
-
 def session(task: str, seed: int, trials: float, train: Train) -> tuple[Files, str, TrainingDesk]:
     """The trainer that the session submits (the starter's where it submits nothing), its note, and the desk."""
-    desk, bundle = TrainingDesk(train, trials, f"seed {seed}, {trials:g} trials"), first_bundle()
+    desk, bundle = TrainingDesk(train, trials, f"seed {seed}, {trials:g} trials"), bundles.starter()
     args = {
         "may_edit": ["architecture", "data", "objective", "optimiser", "scaffold"],
         "limits": {"trials": trials, "calls": CALLS},

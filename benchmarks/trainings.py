@@ -23,8 +23,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeAlias
 
-from bellglass import tasks
-from bellglass.paths import content_hash, content_root
+from bellglass import bundles, tasks
+from bellglass.paths import content_hash
 from bellglass.records import Budget
 from bellglass.steps.trial import derive_key, derive_seeds
 
@@ -116,7 +116,7 @@ def key_of(world: World, job: Job) -> str:
 
 
 def starter() -> Files:
-    return {f"trainer/{path.name}": path.read_text() for path in sorted((content_root() / "trainer_seed").glob("*.py"))}
+    return {path: data.decode() for path, data in bundles.starter().items() if path.startswith("trainer/")}
 
 
 def workers() -> ProcessPoolExecutor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -50,9 +51,13 @@ class Calibration:
 
 
 def from_json(body: Json) -> Calibration:
+    """ValueError for a noise that nobody measured: decisions would start from it."""
+    noise = Noise(**body["noise"])
+    if not (0.0 < noise.sd < math.inf and noise.df >= 1):
+        raise ValueError(f"a noise of {noise.sd} on {noise.df} degrees of freedom")
     return Calibration(
         conditions=Conditions(**body["conditions"]),
-        noise=Noise(**body["noise"]),
+        noise=noise,
         scores=tuple(body["scores"]),
         document_se=body["document_se"],
         trial_seconds=body["trial_seconds"],

@@ -51,6 +51,12 @@ def test_a_calibration_for_other_conditions_is_not_used_and_says_why(tmp_path: P
     assert said in why
 
 
+@pytest.mark.parametrize("noise", [Noise(0.0, 3), Noise(-0.04, 3), Noise(float("nan"), 3), Noise(0.04, 0)])
+def test_a_stored_noise_that_nobody_measured_is_not_used(tmp_path: Path, noise: Noise) -> None:
+    Shelf(tmp_path).keep(replace(FOUND, noise=noise))
+    assert Shelf(tmp_path).find(CONDITIONS) == (None, "the stored one cannot be read (ValueError)")
+
+
 def test_other_tasks_presets_devices_and_glasses_have_files_of_their_own(tmp_path: Path) -> None:
     Shelf(tmp_path).keep(FOUND)
     for change in ({"task": "digits"}, {"preset": "cpu"}, {"device": "cuda:0"}, {"glass": "docker"}):

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from bellglass import __version__, transcript
+from bellglass import __version__
 from bellglass.errors import BellglassError
 from bellglass.ledger import Ledger
 from bellglass.paths import loop_name
@@ -62,24 +62,16 @@ def gather(shown: Shown) -> Report:
     numbers = [gen["n"] for gen in document["generations"]]
     made = [gen["n"] for gen in document["generations"] if gen["successor"]]
     told = numbers if len(numbers) <= SESSIONS_FROM else []
-    drawn = {n: transcript.curves_of(shown.state, shown.blobs, n) for n in told}
+    drawn = {n: shown.curves(n) for n in told}
     report = Report(
         document=document,
-        diffs=_diffs(shown, made if len(made) <= DIFFS_FROM else []),
-        sessions={n: transcript.session_of(shown.state, shown.blobs, n) for n in told},
+        diffs={n: shown.diff(n) for n in (made if len(made) <= DIFFS_FROM else [])},
+        sessions={n: shown.session(n) for n in told},
         curves={n: found for n, found in drawn.items() if found["series"]},
         findings=findings,
         reproduce=reproduce(shown),
     )
     return within(report)
-
-
-def _diffs(shown: Shown, numbers: Sequence[int]) -> dict[int, Json]:
-    try:
-        lineage = shown.lineage
-    except BellglassError as error:
-        return {n: {"generation": n, "files": [], "missing": error.one_line()} for n in numbers}
-    return {n: transcript.diff_of(shown.state, lineage, n) for n in numbers}
 
 
 def _findings(shown: Shown) -> list[Finding]:

@@ -4,7 +4,7 @@
 (function (bg) {
   const SVG = "http://www.w3.org/2000/svg";
   // Control characters, and those that turn the direction of the text around them, are spelled out.
-  const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+  const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
 
   bg.clean = (text) => String(text).replace(UNSEEN, (c) => "⟨" + c.charCodeAt(0).toString(16).padStart(4, "0") + "⟩");
 

@@ -170,6 +170,17 @@ def test_a_ledger_that_is_damaged_meanwhile_is_shown_up_to_the_damage(waiting: P
         assert followed.news()["seq"] > 8  # what was read whole before stays
 
 
+def test_a_ledger_that_was_put_back_and_went_another_way_is_read_anew(waiting: Path) -> None:
+    with closing(Following(waiting)) as followed:
+        known = followed.news()["seq"]
+        with closing(sqlite3.connect(waiting / "loop.db")) as db, db:
+            db.execute("DELETE FROM events WHERE seq > ?", (known - 2,))
+        with closing(Ledger.open(waiting, write=True)) as ledger:
+            for _ in range(4):
+                ledger.append("loop.clock", {"wall_seconds": 3.0})
+        assert followed.document() == showing.open_loop(waiting).document()
+
+
 def test_a_decision_of_the_page_is_in_the_ledger_and_the_second_person_is_told(
     site: server.Site, waiting: Path
 ) -> None:

@@ -1,7 +1,8 @@
 """A loop's ledger told to Weights & Biases: one run for the loop, one per generation, the same ids however often.
 
-A `Board` is what takes it (doors/wandb_sink.py). A `Replay` may be told of a loop that is still growing: generations
-that have ended are passed on once; at its last call the rest, the tables and the summary.
+A `Board` is what takes it (doors/wandb_sink.py). A `Replay` may be told of a loop that still grows. A generation is
+passed on when it has ended, so that what was told stays true and row N of a run is the same in every replay; one that
+is under way is in the tables only.
 
 Not covered: a blob or bundle that is gone from the loop's folder. It is left out, and said.
 """
@@ -25,9 +26,8 @@ WEIGHTS_FILE = "weights.safetensors"
 
 
 class Run(Protocol):
-    def log(self, row: Row, time: float | None) -> None: ...
-
-    def table(self, name: str, table: Table) -> None: ...
+    def log(self, row: Row, place: int, time: float | None) -> None:
+        """`place` counts from nought; a run that was told this row before need not be told again."""
 
     def artifact(self, artifact: Artifact) -> None: ...
 
@@ -36,7 +36,7 @@ class Run(Protocol):
 
     def configure(self, config: Row) -> None: ...
 
-    def finish(self, summary: Row) -> None: ...
+    def finish(self, summary: Row, tables: Mapping[str, Table]) -> None: ...
 
 
 class Board(Protocol):
@@ -75,7 +75,7 @@ class Replay:
         loop = self._loop
         for gen in document["generations"]:
             number = gen["n"]
-            if number in self._told or not (gen["done"] or last):
+            if number in self._told or not gen["done"]:
                 continue
             trials = shares[number].children(shown.state.generations[number]) or shares[number].of("explore")
             self._generation(board, Place(shown, document, number, gen["successor"], trials, times.get(number)), gen)
@@ -85,9 +85,8 @@ class Replay:
             return
         if self._trials:
             self._each_trial(board, shown, document, times)
-        loop.table("generations", rows_.generations_table(document))
-        loop.table("candidates", rows_.candidates_table(document))
-        loop.finish(rows_.end_of(document))
+        tables = {"generations": rows_.generations_table(document), "candidates": rows_.candidates_table(document)}
+        loop.finish(rows_.end_of(document), tables)
 
     def _opening(
         self, doc: Json, suffix: str, name: str, kind: str, steps: tuple[tuple[str, str], ...], more: Row | None = None
@@ -111,16 +110,16 @@ class Replay:
         run = board.run(self._opening(doc, alias, alias, "generation", TRAINING_STEPS, more))
         if gen is not None:
             run.uses(f"bundle-{loop}", rows_.alias(gen["from"]))
-        for line in rows_.training(self._curves(at.shown, trained), row, doc["loop"]["unit"]):
-            run.log(line, at.time)
+        for place, line in enumerate(rows_.training(self._curves(at.shown, trained), row, doc["loop"]["unit"])):
+            run.log(line, place, at.time)
         aliases = (alias, *(["champion"] if at.commit == at.shown.state.champion else []))
         if bundle:
             run.artifact(Artifact(f"bundle-{loop}", CODE, aliases, bundle, {"commit": at.commit}))
         if self._weights:
             self._store_weights(run, at, f"weights-{loop}", aliases)
-        run.finish(row)
+        run.finish(row, {})
         assert self._loop is not None
-        self._loop.log(row, at.time)
+        self._loop.log(row, at.number, at.time)
 
     def _each_trial(self, board: Board, shown: Shown, doc: Json, times: Mapping[int, float]) -> None:
         found = doc["trials"]
@@ -130,9 +129,10 @@ class Replay:
             more = {"generation": number, "purpose": purpose}
             suffix = f"trial-{rows_.safe(name)}"
             run = board.run(self._opening(doc, suffix, name, "trial", TRAINING_STEPS, more))
-            for line in rows_.training(self._curves(shown, shown.state.trials[name]), end, doc["loop"]["unit"]):
-                run.log(line, times.get(number))
-            run.finish(end)
+            points = self._curves(shown, shown.state.trials[name])
+            for place, line in enumerate(rows_.training(points, end, doc["loop"]["unit"])):
+                run.log(line, place, times.get(number))
+            run.finish(end, {})
 
     # What lies in the loop's folder
 

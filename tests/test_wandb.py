@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import wandb_bench
+import wandb_server
 from wandb_bench import Told, environment, export, inspect
 
 from bellglass import cli_wandb, showing, wandb_rows
@@ -153,13 +154,11 @@ def test_a_second_export_tells_the_same_under_the_same_ids(folder: Path, home: P
         assert comparable(told) == comparable(runs[run_id])
 
 
-def comparable(told: Told) -> object:
+def comparable(told: Told) -> tuple[object, ...]:
     """All but W&B's own random ids and clocks."""
-    drawn = ("_path", "artifact_path", "_latest_artifact_path")
-    rows = [{k: v for k, v in row.items() if not k.endswith(drawn)} for row in told.history]
-    times = [item["item"]["_timestamp"] for item in told.of("history") if "generations._type" not in item["item"]]
+    times = [item["item"]["_timestamp"] for item in told.of("history")]
     digests = [(a["name"], a["digest"], sorted(a["aliases"])) for a in told.of("artifact")]
-    return told.config, rows, times[:-1], digests
+    return told.config, told.history, times, digests
 
 
 def test_a_moved_loop_still_exports_and_nothing_lands_elsewhere(small: Path, tmp_path: Path) -> None:
@@ -266,6 +265,59 @@ def test_two_exports_into_one_folder_do_not_mix(small: Path, tmp_path: Path) -> 
         ran = export(small, tmp_path / "home")
     assert ran.returncode == 2
     assert "another export" in ran.stderr
+
+
+def test_online_twice_there_is_one_of_everything_and_successors_hang_on_their_parents(tmp_path: Path) -> None:
+    folder, home, key = wandb_bench.write(tmp_path / "loops", 3), tmp_path / "home", "k" * 40
+    document = showing.open_loop(folder).document()
+    with wandb_server.serving() as server:
+        words = {"WANDB_BASE_URL": server.address, "WANDB_API_KEY": key}
+        ran = export(folder, home, **words)
+        assert ran.returncode == 0, ran.stderr
+        assert f"{server.address}/me/bellglass/runs/00000001-loop" in ran.stdout
+        first = snapshot(server)
+        again = export(folder, home, **words)
+        assert again.returncode == 0, again.stderr
+        assert snapshot(server) == first
+    assert set(server.runs) == {"00000001-loop", *(f"00000001-gen-{n:03d}" for n in range(4))}
+    for gen in document["generations"]:
+        parent = server.named(f"bundle-00000001:gen-{gen['from']:03d}")
+        assert (f"00000001-gen-{gen['n']:03d}", parent) in server.edges
+    rows = [row for row in server.histories["00000001-loop"].values() if "decision/trainer" in row]
+    scores = [(gen["score"] or {}).get("mean") for gen in document["generations"]]
+    assert [row.get("verdict/above_floor") for row in rows] == scores
+    assert key not in ran.stdout + ran.stderr
+    assert not any(key.encode() in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_loop_that_grew_is_told_further_where_it_was_left(tmp_path: Path) -> None:
+    folder, home = tmp_path / "stories-00000001", tmp_path / "home"
+    with wandb_server.serving() as whole, wandb_server.serving() as growing:
+        with Ledger.create(folder) as ledger:
+            for kind, body in wandb_bench.events(folder, 2, ("loss",)):
+                ledger.append(kind, body)
+                if kind == "gate.decided" and body["generation"] == 2:
+                    words = {"WANDB_BASE_URL": growing.address, "WANDB_API_KEY": "k" * 40}
+                    assert export(folder, home, **words).returncode == 0
+                    assert set(growing.runs) == SMALL  # what has not ended may still change
+        for server in (whole, growing):
+            ran = export(folder, home, WANDB_BASE_URL=server.address, WANDB_API_KEY="k" * 40)
+            assert ran.returncode == 0, ran.stderr
+    assert snapshot(growing)[0] == snapshot(whole)[0]
+    assert snapshot(growing)[2] == snapshot(whole)[2]
+
+
+def snapshot(server: wandb_server.Server) -> tuple[object, object, object]:
+    rows = {
+        run: [
+            {k: v for k, v in row.items() if k[0] != "_" and not isinstance(v, dict)}
+            for _, row in sorted(history.items())
+        ]
+        for run, history in server.histories.items()
+    }
+    versions = [(asked["artifactCollectionName"], asked["digest"]) for asked in server.versions.values()]
+    edges = {(run, server.versions[number]["digest"]) for run, number in server.edges}
+    return rows, sorted(versions), edges
 
 
 # Beside a loop

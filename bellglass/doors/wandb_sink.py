@@ -123,10 +123,11 @@ class Sink:
                 job_type=opening.job_type,
                 config=opening.config,
                 notes=opening.notes,
-                resume=None,  # a run of this id that the server has is replaced
+                resume="allow" if self.online else None,  # offline each is a fresh one, in a folder of its own
                 reinit="create_new",
                 settings=quiet,
             )
+            run.config.update(opening.config, allow_val_change=True)  # over what the server had of it
             for step in dict.fromkeys(step for _, step in opening.steps):
                 run.define_metric(step)
             for metric, step in opening.steps:
@@ -139,16 +140,13 @@ class Run:
     def __init__(self, wandb: Any, run: Any, sink: Sink) -> None:
         self._wandb, self._run, self._sink = wandb, run, sink
 
-    def log(self, row: Row, time: float | None) -> None:
+    def log(self, row: Row, place: int, time: float | None) -> None:
+        """W&B changes no row that it has: those that the server counts as told are not told again."""
+        if place < self._run.starting_step:
+            return
         stamp = {} if time is None else {"_timestamp": time}
         with _translated("telling W&B a row"):
-            self._run.log({**row, **stamp})
-
-    def table(self, name: str, table: Table) -> None:
-        columns, rows = table
-        with _translated("telling W&B a table"):
-            made = self._wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
-            self._run.log({name: made})
+            self._run.log({**row, **stamp}, step=place, commit=True)
 
     def artifact(self, artifact: Artifact) -> None:
         with _translated("storing an artifact"):
@@ -175,9 +173,14 @@ class Run:
         with _translated("telling W&B a setting"):
             self._run.config.update(config, allow_val_change=True)
 
-    def finish(self, summary: Row) -> None:
+    def finish(self, summary: Row, tables: Mapping[str, Table]) -> None:
+        """Tables are part of the summary, which may change; rows may not."""
         with _translated("ending a run"):
-            self._run.summary.update(summary)
+            made = {
+                name: self._wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
+                for name, (columns, rows) in tables.items()
+            }
+            self._run.summary.update({**summary, **made})
             self._run.finish()
 
 

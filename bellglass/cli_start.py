@@ -72,7 +72,7 @@ def demo(
     loops: Loops = None,
     json: Json = False,
 ) -> None:
-    """A real loop of three generations with the offline improver: about three minutes, no key, no GPU."""
+    """A real loop of three generations with the offline improver: about two minutes, no key, no GPU."""
     chosen = {**DEMO, "seed": seed, "generations": generations, "glass": glass}
     folder = _start(None, chosen, loops, json, Beside(watch, wandb))
     if not json:

@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import page  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from bellglass import console, summary  # noqa: E402
+from bellglass import console, paths, summary  # noqa: E402
 from bellglass.lineage_picture import picture_of  # noqa: E402
 from bellglass.state import State, state_of  # noqa: E402
 
@@ -45,7 +45,7 @@ def run(seed: int, glass: str) -> dict:
     if done.returncode != 0:
         raise SystemExit(f"the demo with seed {seed} ended with {done.returncode}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    folder = next(path.name for path in home.iterdir() if path.is_dir())
+    folder = paths.list_loops(home)[0].name
     facts = {"seed": seed, "glass": glass, "wall_seconds": wall, "cpu_seconds": cpu, "folder": folder}
     facts_file.write_text(json.dumps(facts))
     return facts

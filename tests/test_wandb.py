@@ -7,6 +7,7 @@ import fcntl
 import importlib.util
 import os
 import pty
+import re
 import shutil
 import socket
 import subprocess
@@ -318,6 +319,15 @@ def snapshot(server: wandb_server.Server) -> tuple[object, object, object]:
     versions = [(asked["artifactCollectionName"], asked["digest"]) for asked in server.versions.values()]
     edges = {(run, server.versions[number]["digest"]) for run, number in server.edges}
     return rows, sorted(versions), edges
+
+
+def test_wandbs_own_commands_in_the_walk_through_exist(tmp_path: Path) -> None:
+    page = (wandb_bench.ROOT / "docs" / "wandb.md").read_text()
+    typed = {match[0].split()[1] for match in re.finditer(r"(?m)(?:^|`)wandb [a-z]+[^`\n]*", page)}
+    assert {"leet", "login", "sync"} <= typed
+    for command in typed:
+        asked = [sys.executable, "-m", "wandb", command, "--help"]
+        assert subprocess.run(asked, env=environment(tmp_path), capture_output=True).returncode == 0, command
 
 
 # Beside a loop

@@ -369,6 +369,7 @@ def test_a_loops_folder_that_is_a_file_is_one_clear_error(tmp_path: Path) -> Non
         wiring.create(small_world.config(), tmp_path / "loops")
 
 
+@pytest.mark.slow
 def test_noise_is_measured_first_and_a_new_champion_is_trained_again(tmp_path: Path) -> None:
     state = run(tmp_path, Tuner())
     assert state.calibration["measured"]
@@ -400,6 +401,7 @@ class Gone(ProcessGlass):
         raise SetupError("the engine", "no answer", "a running one", "start it")
 
 
+@pytest.mark.slow
 def test_an_engine_that_goes_away_is_recorded_and_the_loop_resumes(tmp_path: Path) -> None:
     folder = small_world.create(tmp_path / "loops", generations=1)
     gone = Gone(warm=False, home=tmp_path / "guests")

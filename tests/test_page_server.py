@@ -278,6 +278,7 @@ def test_a_page_beside_a_loop_ends_when_the_driver_is_gone_and_nobody_looks(
     assert site.ending()
 
 
+@pytest.mark.slow
 def test_news_come_less_often_where_a_document_takes_long(site: server.Site, waiting: Path) -> None:
     """So that a page of a long loop takes a small share of a machine that trains."""
 

@@ -93,6 +93,7 @@ def test_work_before_the_data_counts_against_the_budget(tmp_path: Path, before: 
     assert result.train_seconds > 1.0
 
 
+@pytest.mark.slow
 def test_a_trainer_that_never_asks_for_data_is_ended_by_its_budget(tmp_path: Path) -> None:
     result = run(tmp_path, "while True: pass")
     assert result.fault == "overran"

@@ -166,9 +166,11 @@ def _start(folder: Path, word: str) -> subprocess.Popen[bytes] | None:
 
 def _end(follower: subprocess.Popen[bytes], folder: Path) -> str:
     """What became of it, in a line."""
+    from bellglass import paths
     from bellglass.lineage import visible
 
-    again = f"bellglass export wandb {folder.name}"
+    usual = folder.parent.absolute() == paths.loops_home().absolute()
+    again = f"bellglass export wandb {folder.name if usual else folder}"
     KEPT.append(follower)
     assert follower.stdin is not None
     with contextlib.suppress(OSError):  # it is dead already
@@ -177,14 +179,11 @@ def _end(follower: subprocess.Popen[bytes], folder: Path) -> str:
         code = follower.wait(PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
         return f"W&B     still takes it in; when it has not after {LINGER_SECONDS / 60:g} minutes: {again}"
+    if code != 0:
+        return f"W&B     not up to date; see {folder}/wandb/{FOLLOWER_LOG}; then: {again}"
     with contextlib.suppress(OSError):
-        said = (folder / "wandb" / FOLLOWER_LOG).read_text("utf-8", "replace").strip().splitlines()
-        last = next((line for line in reversed(said) if line.strip()), "")
-        return (
-            f"W&B     {visible(last)}"
-            if code == 0
-            else f"W&B     not up to date; see {folder}/wandb/{FOLLOWER_LOG}; then: {again}"
-        )
+        said = (folder / "wandb" / FOLLOWER_LOG).read_text("utf-8", "replace").strip()
+        return f"W&B     {visible(said.splitlines()[-1] if said else again)}"
     return f"W&B     {again}"
 
 

@@ -207,12 +207,13 @@ def test_disabled_writes_nothing(small: Path, tmp_path: Path) -> None:
 def test_project_and_entity_come_from_the_environment_and_other_runs_words_do_not(small: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     left = {"WANDB_RUN_ID": "other", "WANDB_RESUME": "must", "WANDB_NAME": "other", "WANDB_RUN_GROUP": "other"}
+    left |= {"WANDB_SWEEP_ID": "other", "WANDB_FORK_FROM": "other?_step=1"}
     ran = export(small, home, WANDB_PROJECT="own", WANDB_ENTITY="team", WANDB_TAGS="lab", **left)
     assert ran.returncode == 0, ran.stderr
     found = inspect(small / "wandb", home)
     assert set(found) == SMALL
     assert {(t.run["project"], t.run["entity"], *t.run["tags"]) for t in found.values()} == {("own", "team", "lab")}
-    assert {t.run["run_group"] for t in found.values()} == {small.name}
+    assert {(t.run["run_group"], t.run.get("sweep_id", "")) for t in found.values()} == {(small.name, "")}
     ran = export(small, home, "--project", "typed", "-o", tmp_path / "out", WANDB_PROJECT="own")
     assert ran.returncode == 0, ran.stderr
     assert {t.run["project"] for t in inspect(tmp_path / "out" / "wandb", home).values()} == {"typed"}
@@ -391,7 +392,7 @@ def test_a_server_that_never_answers_costs_a_loop_a_few_seconds_at_its_end(
         time.sleep(3.0)
         ended = time.monotonic()
     assert time.monotonic() - ended < cli_wandb.PATIENCE_SECONDS + 2.0
-    assert f"bellglass export wandb {folder.name}" in capsys.readouterr().err
+    assert f"bellglass export wandb {folder}" in capsys.readouterr().err
     follower = cli_wandb.KEPT.pop()
     assert isinstance(follower, subprocess.Popen)
     follower.kill()
@@ -418,4 +419,4 @@ def test_a_follower_that_fails_is_named_at_the_end_and_stops_nothing(
         until(lambda: "error" in (folder / "wandb" / cli_wandb.FOLLOWER_LOG).read_text())
     said = capsys.readouterr().err
     assert "not up to date" in said
-    assert f"bellglass export wandb {folder.name}" in said
+    assert f"bellglass export wandb {folder}" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 from pathlib import Path
 
 import made_loop
@@ -15,6 +16,8 @@ from bellglass.blobs import Blobs
 from bellglass.curves import Curves
 from bellglass.errors import UsageError
 from bellglass.notebook import Loop
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +91,21 @@ def test_csv_files_hold_the_numbers_of_the_page(folder: Path, tmp_path: Path) ->
         for skill, value in gen["skills"].items():
             assert row[f"skill_{skill}"] == str(value)
     assert [row["id"] for row in read(trials)] == list(loop.state.trials)
+
+
+def test_the_notebook_of_the_docs_runs_on_any_loop(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BELLGLASS_HOME", str(folder.parent))
+    cells = json.loads((ROOT / "docs" / "notebooks" / "a_loop.ipynb").read_text("utf-8"))["cells"]
+    names: dict[str, object] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec(compile(cell["source"], cell["id"], "exec"), names)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed[:6]] == [str(gen["n"]) for gen in Loop(folder).generations]
+    measured, recorded = (float(word) for word in printed[6].split())
+    assert measured == pytest.approx(recorded, abs=1e-4)
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2+3", "@sum", "\tx"])

@@ -101,7 +101,7 @@ def test_the_notebook_of_the_docs_runs_on_any_loop(
     names: dict[str, object] = {}
     for cell in cells:
         if cell["cell_type"] == "code":
-            exec(compile(cell["source"], cell["id"], "exec"), names)
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[:6]] == [str(gen["n"]) for gen in Loop(folder).generations]
     measured, recorded = (float(word) for word in printed[6].split())

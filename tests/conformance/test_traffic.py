@@ -52,14 +52,13 @@ def test_a_hundred_megabytes_come_out_within_a_second(opened):
     begin(
         guest,
         "import glass, os\ndata = os.urandom(1_000_000) * 100\nglass.time_left()\n"
-        "glass._link.send_file('out/weights.safetensors', data)\nglass.time_left()\n",  # it stays until all is read
+        "glass._link.send_file('out/weights.safetensors', data)\nos._exit(0)\n",
     )
     began: list[float] = []
 
     def answer(guest, request):
-        if not began:
-            began.append(time.monotonic())
-            agree(guest, request)
+        began.append(time.monotonic())
+        agree(guest, request)
 
     seen = listen(guest, answer, until=lambda seen: bool(seen.files))
     seconds = time.monotonic() - began[0]

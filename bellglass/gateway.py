@@ -36,6 +36,19 @@ TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ROLES = ("system", "user", "assistant", "tool")
 
 
+class NoBook:
+    """ports.CallBook for calls that cost nothing and decide nothing: none is booked."""
+
+    def recall(self, key: CallKey, request_sha: str) -> bytes | None:
+        return None
+
+    def reserve(self, key: CallKey, model: str, ask: Cost, request: bytes) -> None:
+        pass
+
+    def settle(self, key: CallKey, cost: Cost, reply: bytes | None, facts: Mapping[str, Json]) -> None:
+        pass
+
+
 class Gateway:
     def __init__(self, models: Mapping[str, Model], book: CallBook) -> None:
         self._models, self._book = models, book

@@ -36,10 +36,10 @@ from bellglass.console import interval_text  # noqa: E402
 from bellglass.doors.offline_model import OfflineModel  # noqa: E402
 from bellglass.doors.process_glass import ProcessGlass  # noqa: E402
 from bellglass.errors import GuestFault  # noqa: E402
-from bellglass.gateway import Gateway  # noqa: E402
+from bellglass.gateway import Gateway, NoBook  # noqa: E402
 from bellglass.paths import content_root  # noqa: E402
 from bellglass.ports import MEMORY_MB, GuestSpec  # noqa: E402
-from bellglass.records import Bundle, CallKey, Cost, Json, Role  # noqa: E402
+from bellglass.records import Bundle, CallKey, Json, Role  # noqa: E402
 from bellglass.stats import CONFIDENCE, mean, mean_interval  # noqa: E402
 from bellglass.steps.session import serve  # noqa: E402
 from bellglass.summary import POSITIVE_CONTROL  # noqa: E402
@@ -50,19 +50,6 @@ GOAL = 0.6
 CALLS = 60  # a loop's own bound on one session
 HOURS = 12 * 3600.0  # a session waits for trainings as long as it takes
 SIDES = ("starter", "reference", "submitted")
-
-
-class NoBook:
-    """The offline improver costs nothing, so its calls are not booked."""
-
-    def recall(self, key: CallKey, request_sha: str) -> bytes | None:
-        return None
-
-    def reserve(self, key: CallKey, model: str, ask: Cost, request: bytes) -> None:
-        pass
-
-    def settle(self, key: CallKey, cost: Cost, reply: bytes | None, facts: Mapping[str, Json]) -> None:
-        pass
 
 
 @dataclass

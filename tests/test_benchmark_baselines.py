@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import small_world
-from source_tree import ROOT
+from benchmark_scripts import load
 
 from bellglass import baselines
 from bellglass.doors.process_glass import ProcessGlass
@@ -20,22 +17,7 @@ from bellglass.errors import Interrupted
 from bellglass.ports import GuestSpec
 from bellglass.records import Bundle
 
-
-def load_benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_baselines", ROOT / "benchmarks" / "baselines.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    before = list(sys.path)
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path[:] = before
-    return module
-
-
-bench = load_benchmark()
+bench = load("baselines")
 
 
 def starter() -> Bundle:

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import pytest
-from source_tree import ROOT
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    before, sys.modules[name] = list(sys.path), module  # dataclasses look their module up there
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path[:] = before
-    return module
-
+from benchmark_scripts import load
 
 improver = load("improver")
 trainings = sys.modules["trainings"]

@@ -6,34 +6,19 @@ The trainer is a table here: an edit sets a line, each line is worth something, 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from benchmark_scripts import load
 from source_tree import ROOT
 
 from bellglass.doors.offline_model.menu import Edit, passages
 from bellglass.records import Noise
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    before, sys.modules[name] = list(sys.path), module  # dataclasses look their module up there
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path[:] = before
-    return module
-
 
 search = load("search")
 search_page, trainings = sys.modules["search_page"], sys.modules["trainings"]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import random
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from benchmark_scripts import load
 
 from bellglass import tasks
 from bellglass.records import Budget
@@ -18,20 +16,7 @@ from bellglass.records import Budget
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
-def load(name: str) -> ModuleType:
-    """By the name that the benchmarks know it under, so that they and the tests share one copy."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-before = list(sys.path)
 gate_log, gate_table, bench = load("gate_log"), load("gate_table"), load("gate")
-sys.path[:] = before
 
 CHILDREN = {"draw": "abc", "gain +1": "def"}
 

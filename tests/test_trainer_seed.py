@@ -11,6 +11,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from benchmark_scripts import load
 
 from bellglass import tasks, weights
 from bellglass.paths import content_root
@@ -34,7 +35,7 @@ def load_file(name: str, path: Path) -> ModuleType:
     return module
 
 
-bare = load_file("bare_trial", Path(__file__).parent.parent / "benchmarks" / "bare_trial.py")
+bare = load("bare_trial")
 
 
 @pytest.fixture(scope="module", autouse=True)

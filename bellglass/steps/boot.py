@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bellglass.examiner import ExamFacts, Examiner, passed
-from bellglass.gateway import Gateway
+from bellglass.gateway import Gateway, NoBook
 from bellglass.ports import MEMORY_MB, GuestSpec
-from bellglass.records import CallKey, Cost, Json, Role
+from bellglass.records import CallKey, Json, Role
 from bellglass.steps.propose import Workplace
 from bellglass.steps.session import SessionEnd, serve
 
@@ -40,24 +40,11 @@ class Boot:
     fault: str | None
 
 
-class _NoBook:
-    """The examiner costs nothing, so its calls are not booked."""
-
-    def recall(self, key: CallKey, request_sha: str) -> bytes | None:
-        return None
-
-    def reserve(self, key: CallKey, model: str, ask: Cost, request: bytes) -> None:
-        pass
-
-    def settle(self, key: CallKey, cost: Cost, reply: bytes | None, facts: Mapping[str, Json]) -> None:
-        pass
-
-
 class ExamDesk:
     """Answers like the real desk, from nothing. Counts what the scaffold did."""
 
     def __init__(self, check: Callable[[], None]) -> None:
-        self._gateway = Gateway({"main": Examiner()}, _NoBook())
+        self._gateway = Gateway({"main": Examiner()}, NoBook())
         self._check = check
         self.chats = 0
         self.trials_run = 0

@@ -1,14 +1,12 @@
 """The digest that an improver gets of its loop: bounded, so that generation 100 reads as much as generation 5.
 
-Scores in it are exploration scores on `select`. Of `confirm` an improver learns adopt or reject, and the noise of a
-parent's scores, never a score.
+Scores in it are exploration scores on `select`, and the noise is the calibration's, from there too. Of `confirm` an
+improver learns adopt or reject, and nothing else.
 
 Not covered: what many adopt-or-reject answers tell together; `confirm` is drawn afresh every time for that reason.
 """
 
 from __future__ import annotations
-
-import math
 
 from bellglass.records import Json
 from bellglass.state import Generation, State
@@ -24,7 +22,7 @@ def digest(state: State, generation: int) -> Json:
         "generation": generation,
         "best": [_entry(state, gen) for gen in best],
         "last": [_entry(state, gen) for gen in done[-LAST:]],
-        "noise": _noise(state),
+        "noise": None if state.calibration is None else round(state.calibration["noise"]["sd"], 4),
     }
 
 
@@ -43,14 +41,3 @@ def _explored(state: State, number: int) -> float | None:
     """The best exploration score of a generation, at whatever fraction it was reached."""
     scores = [trial.verdict.score for trial in state.trials_of(number, "explore") if trial.verdict is not None]
     return round(min(scores), 4) if scores else None
-
-
-def _noise(state: State) -> float | None:
-    """The spread over seeds of the last parent at the gate: how small a difference means nothing."""
-    gates = [gen.gate for gen in state.generations.values() if gen.gate and len(gen.gate["parent_scores"]) > 1]
-    if not gates:
-        return None
-    scores = gates[-1]["parent_scores"]
-    mean = sum(scores) / len(scores)
-    variance = float(sum((score - mean) ** 2 for score in scores)) / (len(scores) - 1)
-    return round(math.sqrt(variance), 4)

@@ -1,0 +1,39 @@
+"""What an improver is told of its loop: the same whatever `confirm` said, but for adopt or reject."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import closing
+
+import made_loop
+import pytest
+
+from bellglass.history import BEST, LAST, digest
+from bellglass.ledger import Ledger
+from bellglass.state import State, fold
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> State:
+    with closing(Ledger.open(made_loop.write(tmp_path_factory.mktemp("made"), 12))) as ledger:
+        return fold(ledger.events())
+
+
+def test_the_noise_is_the_calibrations_from_the_first_generation_on(state: State) -> None:
+    fresh = State(calibration=state.calibration)
+    assert digest(fresh, 1)["noise"] == digest(state, 13)["noise"] == round(state.calibration["noise"]["sd"], 4)
+    assert digest(State(), 1)["noise"] is None
+
+
+def test_no_score_on_confirm_changes_what_an_improver_hears(state: State) -> None:
+    other = copy.deepcopy(state)
+    for gen in other.generations.values():
+        if gen.gate is not None:
+            gen.gate = {**gen.gate, "parent_scores": [9.0, 8.0], "child_scores": [1.0, 7.0], "gain": None}
+    other.trials = {key: trial for key, trial in state.trials.items() if trial.purpose == "explore"}
+    assert digest(other, 13) == digest(state, 13)
+
+
+def test_the_digest_does_not_grow_with_the_loop(state: State) -> None:
+    told = digest(state, 13)
+    assert (len(told["best"]), len(told["last"])) == (BEST, LAST)

@@ -192,14 +192,15 @@ def test_a_providers_message_is_shown_unless_it_holds_a_piece_of_the_key() -> No
 
 
 @pytest.mark.slow  # imports litellm once more
-def test_a_first_call_in_a_fresh_process_warns_of_nothing() -> None:
+def test_a_first_call_in_a_fresh_process_warns_of_nothing_and_leaves_no_event_loop_open() -> None:
     code = (
-        "from litellm_bench import ask; from bellglass.doors.model_server import scripts;"
-        "print(ask(scripts.says('quiet')).text)"
+        "import asyncio, gc; from litellm_bench import ask; from bellglass.doors.model_server import scripts;"
+        "print(ask(scripts.says('quiet')).text); asyncio.set_event_loop(None); gc.collect()"
     )
     path = os.pathsep.join([os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))])
     environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    python = [sys.executable, "-W", "default::ResourceWarning", "-c", code]
+    done = subprocess.run(python, capture_output=True, text=True, check=True, env=environment)
     assert (done.stdout, done.stderr) == ("quiet\n", "")
 
 

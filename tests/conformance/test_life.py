@@ -145,8 +145,9 @@ def test_a_polite_stop_interrupts_bundle_code_which_may_tidy_up(opened):
     guest = opened()
     begin(
         guest,
-        "import time\nprint('at work', flush=True)\n"
-        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('tidied up')\n    raise\n",
+        "import time\n"
+        "try:\n    print('at work', flush=True)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    print('tidied up')\n    raise\n",
     )
     listen(guest, until=lambda seen: b"at work" in seen.out)
     guest.send("stop")

@@ -9,6 +9,7 @@ Not covered: what a version does that nobody has found out about yet; the lock p
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib.metadata
 import logging
@@ -73,6 +74,13 @@ def load() -> Any:
     for name in CHATTERBOXES:
         silence(name)
     return litellm
+
+
+def complete(**asked: Any) -> Any:
+    """One blocking call. In a thread that may still get an event loop litellm would open one and leave it open; in one
+    that is told that it has none, litellm opens its own and closes it."""
+    asyncio.set_event_loop(None)
+    return load().completion(**asked)
 
 
 def silence(name: str) -> None:

@@ -125,7 +125,7 @@ class LitellmModel:
         with self._watch.attempt(seconds) as exchange:
             try:
                 client = self._client(tools)
-                answer = library.load().completion(
+                answer = library.complete(
                     model=endpoint.route_model,
                     messages=said,
                     tools=tools or None,

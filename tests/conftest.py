@@ -57,6 +57,11 @@ def browser_missing() -> str | None:
 NEEDS = {"docker": docker_missing, "gpu": gpu_missing, "hosted": key_missing, "browser": browser_missing}
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: many tests wait for a guest."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, missing in NEEDS.items():
         if item.get_closest_marker(marker) and (reason := missing()):

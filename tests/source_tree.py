@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import subprocess
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@lru_cache
+@cache
 def python_files(*folders: str) -> tuple[Path, ...]:
     """Every Python file of the project under these folders: tracked, or new and not ignored."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *(f"{f}/*.py" for f in folders)]
@@ -21,12 +21,12 @@ def python_files(*folders: str) -> tuple[Path, ...]:
     return tuple(sorted(ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()))
 
 
-@lru_cache
+@cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
 
 
-@lru_cache
+@cache
 def nodes(path: Path) -> tuple[ast.AST, ...]:
     return tuple(ast.walk(tree(path)))
 

@@ -13,7 +13,7 @@ demo:
 
 test:
 	@$(BOOTSTRAP) --with dev
-	@$(BIN)/python -m pytest -q -n auto
+	@$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 check:
 	@$(BOOTSTRAP) --with dev

@@ -17,9 +17,6 @@ from bellglass import tasks, weights
 from bellglass.paths import content_root
 from bellglass.records import Budget, Seeds
 
-torch = pytest.importorskip("torch", reason="torch is not installed (locks/torch-cpu.txt)")
-pytest.importorskip("lightning_fabric", reason="lightning is not installed (extra: trainer)")
-
 TRAINER = content_root() / "trainer_seed"
 STEPS = Budget("steps", 4, 60.0)
 SECRET = bytes(32)
@@ -39,10 +36,13 @@ bare = load("bare_trial")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def torch():
+    """On one thread."""
+    torch = pytest.importorskip("torch", reason="torch is not installed (locks/torch-cpu.txt)")
+    pytest.importorskip("lightning_fabric", reason="lightning is not installed (extra: trainer)")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    yield torch
     torch.set_num_threads(before)
 
 
@@ -123,7 +123,7 @@ def test_a_prediction_depends_on_nothing_behind_it_and_on_no_other_row(splits, s
     assert np.abs(predict(tokens[:, :50]) - whole[:, :50]).max() < 1e-4
 
 
-def test_a_claim_counts_what_the_judge_counts() -> None:
+def test_a_claim_counts_what_the_judge_counts(torch) -> None:
     objective = load_file("trainer_seed_objective", TRAINER / "objective.py")
     tokens = torch.tensor([[1, 2, 3, 0], [1, 3, 2, 3]])
     logits = torch.zeros(2, 3, 4)
@@ -132,7 +132,7 @@ def test_a_claim_counts_what_the_judge_counts() -> None:
     assert objective.claim_bits(logits, tokens, 0, last_only=False) == pytest.approx(3 * 2 / 5, abs=1e-4)
 
 
-def test_padding_is_no_part_of_the_loss() -> None:
+def test_padding_is_no_part_of_the_loss(torch) -> None:
     objective = load_file("trainer_seed_objective", TRAINER / "objective.py")
     tokens = torch.tensor([[1, 2, 0, 0]])
     logits = torch.zeros(1, 3, 4)

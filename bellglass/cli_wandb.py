@@ -24,7 +24,8 @@ from bellglass.errors import UsageError
 
 if TYPE_CHECKING:
     from bellglass.following import Following
-    from bellglass.wandb_replay import Board, Replay
+    from bellglass.ports import Board
+    from bellglass.wandb_replay import Replay
 
 FOLLOWER_LOG = "follower.log"  # in the loop's folder of W&B: what its follower said
 POLL_SECONDS = 2.0

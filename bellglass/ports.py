@@ -1,4 +1,4 @@
-"""What the steps need from the outside, as Protocols. Doors implement them; only `wiring` picks the doors.
+"""What bellglass needs from the outside, as Protocols. Doors implement them; only `wiring` picks the doors.
 
 Not here: ports for things that have one implementation (ledger, lineage, bounds).
 """
@@ -6,11 +6,15 @@ Not here: ports for things that have one implementation (ledger, lineage, bounds
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeAlias
 
 from bellglass.intake import Event
 from bellglass.records import CallKey, ChatReply, ChatRequest, Cost, Json, Role
+
+Row: TypeAlias = dict[str, Json]
+Table: TypeAlias = tuple[list[str], list[list[Json]]]  # columns, rows
 
 
 class Stream(Protocol):
@@ -103,3 +107,52 @@ class CallBook(Protocol):
         """Raises BoundReached when the loop cannot afford it; then nothing was sent."""
 
     def settle(self, key: CallKey, cost: Cost, reply: bytes | None, facts: Mapping[str, Json]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A bundle or weights. Equal contents under one name are one version in W&B, whoever logs it how often."""
+
+    name: str
+    type: str
+    aliases: tuple[str, ...]
+    files: Mapping[str, bytes | Path]
+    metadata: Row = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a run begins with."""
+
+    id: str
+    name: str
+    group: str
+    job_type: str  # "loop", "generation" or "trial"
+    config: Row
+    steps: tuple[tuple[str, str], ...]  # (which metrics, the one they are drawn over)
+    notes: str = ""
+
+
+class Run(Protocol):
+    """One line of a board."""
+
+    def log(self, row: Row, place: int, time: float | None) -> None:
+        """`place` counts from nought; a run that was told this row before need not be told again."""
+
+    def artifact(self, artifact: Artifact) -> None: ...
+
+    def uses(self, name: str, alias: str) -> None:
+        """An edge from an artifact that an earlier run made, where there is a server to ask for it."""
+
+    def configure(self, config: Row) -> None: ...
+
+    def finish(self, summary: Row, tables: Mapping[str, Table]) -> None: ...
+
+
+class Board(Protocol):
+    """Where a loop is shown to others: Weights & Biases."""
+
+    address: str  # where the loop's run can be seen; empty where it went to no server
+    missing: list[str]
+
+    def run(self, opening: Opening) -> Run: ...

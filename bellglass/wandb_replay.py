@@ -11,39 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from bellglass import curves, summary
 from bellglass import wandb_rows as rows_
 from bellglass.errors import BellglassError
 from bellglass.ledger import Event
+from bellglass.ports import Artifact, Board, Opening, Row, Run
 from bellglass.records import Bundle, Json, Trial
 from bellglass.showing import Shown
-from bellglass.wandb_rows import Artifact, Opening, Row, Table
 
 CODE, WEIGHTS = "code", "model"  # types of artifacts, in W&B's words
 WEIGHTS_FILE = "weights.safetensors"
-
-
-class Run(Protocol):
-    def log(self, row: Row, place: int, time: float | None) -> None:
-        """`place` counts from nought; a run that was told this row before need not be told again."""
-
-    def artifact(self, artifact: Artifact) -> None: ...
-
-    def uses(self, name: str, alias: str) -> None:
-        """An edge from an artifact that an earlier run made, where there is a server to ask for it."""
-
-    def configure(self, config: Row) -> None: ...
-
-    def finish(self, summary: Row, tables: Mapping[str, Table]) -> None: ...
-
-
-class Board(Protocol):
-    address: str  # where the loop's run can be seen; empty where it went to no server
-    missing: list[str]
-
-    def run(self, opening: Opening) -> Run: ...
 
 
 GENERATION_STEPS = (("*", rows_.GENERATION),)

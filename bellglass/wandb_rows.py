@@ -10,17 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TypeAlias
 
 from bellglass.curves import Point
 from bellglass.ledger import Event
 from bellglass.lineage import visible
+from bellglass.ports import Row, Table
 from bellglass.records import Bundle, Json
-
-Row: TypeAlias = dict[str, Json]
-Table: TypeAlias = tuple[list[str], list[list[Json]]]
 
 TEXT_CHARS = 2000
 KEY_CHARS = 80
@@ -32,30 +27,6 @@ TOLD_OF_LOOP = (
     "models", "head", "seq",
 )  # fmt: skip
 CANDIDATE_COLUMNS = ("id", "generation", "purpose", "side", "claim", "raw", "score", "select", "seconds", "fault")
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """A bundle or weights. Equal contents under one name are one version in W&B, whoever logs it how often."""
-
-    name: str
-    type: str
-    aliases: tuple[str, ...]
-    files: Mapping[str, bytes | Path]
-    metadata: Row = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What a run begins with."""
-
-    id: str
-    name: str
-    group: str
-    job_type: str  # "loop", "generation" or "trial"
-    config: Row
-    steps: tuple[tuple[str, str], ...]  # (which metrics, the one they are drawn over)
-    notes: str = ""
 
 
 # Names

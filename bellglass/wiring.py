@@ -28,7 +28,7 @@ from bellglass.halt import Killer
 from bellglass.ledger import Ledger
 from bellglass.lineage import Lineage
 from bellglass.loop import take_requests
-from bellglass.ports import Glass, Model
+from bellglass.ports import Board, Glass, Model
 from bellglass.records import Bundle, Json, Kind, Role
 from bellglass.review import Reviewer
 from bellglass.state import State
@@ -38,7 +38,6 @@ from bellglass.steps.propose import Limits, Workplace
 from bellglass.steps.trial import Lab, Progress, Workbench, worst_case
 from bellglass.tasks import Preset, Task
 from bellglass.verify import require_committed
-from bellglass.wandb_replay import Board
 from bellglass.warm import WarmGlass
 
 CALIBRATIONS = "calibrations"  # a folder beside the loops

@@ -32,9 +32,9 @@ LAYERS = {
     1: "paths config tasks download ledger blobs lineage bounds state books "  # state on disk, and folds over it
     "bundles nulls calibration curves owner processes weights history splits baselines "
     "summary conclusions view compare showing transcript "
-    "lineage_picture forecast notebook table_files following recording wandb_rows",
+    "lineage_picture forecast notebook table_files following recording",
     2: "ports wire frames intake gateway examiner probe warm doors",  # protocols, frames, and what implements them
-    3: "steps tripwires review deciding verify recheck halt wandb_replay",  # receive ports
+    3: "steps tripwires review deciding verify recheck halt wandb_rows wandb_replay",  # receive ports
     4: "loop calibrating wiring foresight",
     5: "cli cli_start cli_look cli_report cli_decide cli_export cli_check cli_options cli_wandb cli_watch console "
     "review_console doctor report report_text web __main__",

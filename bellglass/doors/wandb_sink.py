@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from bellglass.errors import BellglassError, SetupError, UsageError
+from bellglass.ports import Artifact, Opening, Row, Table
 from bellglass.records import Json
-from bellglass.wandb_rows import Artifact, Opening, Row, Table
 
 INSTALL = "pip install 'bellglass[wandb]'"
 PROJECT = "bellglass"

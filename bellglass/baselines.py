@@ -16,7 +16,7 @@ from pathlib import Path
 from bellglass.errors import UsageError
 from bellglass.paths import content_root
 from bellglass.records import Interval, Json
-from bellglass.state import State
+from bellglass.store.state import State
 
 NAMES = ("random", "tpe")
 FILE = "baselines.json"

@@ -18,9 +18,9 @@ from bellglass.config import LoopConfig
 from bellglass.errors import BellglassError, BoundReached, Interrupted
 from bellglass.nulls import EQUAL_SPREAD, Null
 from bellglass.records import Json, Noise
-from bellglass.state import state_of
 from bellglass.steps import gate, grid
 from bellglass.steps.generation import Crew
+from bellglass.store.state import state_of
 from bellglass.variance import as_different
 from bellglass.wiring import CALIBRATIONS, create, side_by_side
 

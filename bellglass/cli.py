@@ -9,9 +9,10 @@ import sys
 
 import typer
 
-from bellglass import __version__, cli_check, cli_decide, cli_export, cli_look, cli_report, cli_start, cli_watch
+from bellglass import __version__
+from bellglass.commands import check, decide, export, look, report, start, watch
 from bellglass.errors import BellglassError
-from bellglass.lineage import visible
+from bellglass.store.lineage import visible
 
 app = typer.Typer(
     name="bellglass",
@@ -22,16 +23,16 @@ app = typer.Typer(
 )
 
 for panel, commands in (
-    ("Start", (cli_start.demo, cli_start.run, cli_start.resume)),
-    ("Look", (cli_look.status, cli_look.log, cli_look.diff, cli_watch.watch, cli_report.report, cli_report.compare)),
-    ("Look", (cli_watch.pack, cli_look.tasks)),
-    ("Decide", (cli_decide.review, cli_decide.stop)),
-    ("Check", (cli_check.calibrate, cli_check.verify, cli_check.recheck, cli_check.doctor)),
+    ("Start", (start.demo, start.run, start.resume)),
+    ("Look", (look.status, look.log, look.diff, watch.watch, report.report, report.compare)),
+    ("Look", (watch.pack, look.tasks)),
+    ("Decide", (decide.review, decide.stop)),
+    ("Check", (check.calibrate, check.verify, check.recheck, check.doctor)),
 ):
     for command in commands:
         app.command(rich_help_panel=panel)(command)
-app.add_typer(cli_export.export, name="export", rich_help_panel="Look")
-app.add_typer(cli_check.image, name="image", rich_help_panel="Check")
+app.add_typer(export.export, name="export", rich_help_panel="Look")
+app.add_typer(check.image, name="image", rich_help_panel="Check")
 
 
 @app.callback(invoke_without_command=True)

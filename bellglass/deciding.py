@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bellglass.errors import LoopFault, UsageError
-from bellglass.ledger import Ledger
-from bellglass.lineage import Lineage
 from bellglass.paths import user_name
 from bellglass.records import Json
 from bellglass.review import Answer, Choice, Evidence, decision_event, gather, pending
-from bellglass.state import State, fold, state_of
+from bellglass.store.ledger import Ledger
+from bellglass.store.lineage import Lineage
+from bellglass.store.state import State, fold, state_of
 
 LOCK_SECONDS = 0.5  # longer than another person's command holds the lock, shorter than a loop does
 TAKEN_SECONDS = 3.0  # how long an answer waits for the loop to take the request

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bellglass.errors import BellglassError
-from bellglass.ledger import Ledger
-from bellglass.owner import owner_of
 from bellglass.paths import user_name
 from bellglass.processes import Process, is_running
+from bellglass.store.ledger import Ledger
+from bellglass.store.owner import owner_of
 
 POLL_SECONDS = 0.05
 LOCK_SECONDS = 5.0

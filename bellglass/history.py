@@ -9,7 +9,7 @@ Not covered: what many adopt-or-reject answers tell together; `confirm` is drawn
 from __future__ import annotations
 
 from bellglass.records import Json
-from bellglass.state import Generation, State
+from bellglass.store.state import Generation, State
 
 BEST, LAST = 3, 5
 

@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Callable
 
 from bellglass import tripwires
-from bellglass.books import Books
 from bellglass.errors import (
     BellglassError,
     BoundReached,
@@ -21,14 +20,15 @@ from bellglass.errors import (
     TripwireFired,
     UsageError,
 )
-from bellglass.ledger import Request
 from bellglass.records import Json, Noise
 from bellglass.review import Answer, decision_event
-from bellglass.state import State, to_json
 from bellglass.stats import CONFIDENCE, paired_interval
 from bellglass.steps import gate, panel
 from bellglass.steps.generation import Crew, refuse_if_tripped, run_generation
 from bellglass.steps.trial import Order
+from bellglass.store.books import Books
+from bellglass.store.ledger import Request
+from bellglass.store.state import State, to_json
 
 ENDS: tuple[tuple[type[BellglassError], str], ...] = (
     (BoundReached, "bound"),

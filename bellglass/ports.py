@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from bellglass.intake import Event
+from bellglass.line.intake import Event
 from bellglass.records import CallKey, ChatReply, ChatRequest, Cost, Json, Role
 
 Row: TypeAlias = dict[str, Json]

@@ -23,19 +23,19 @@ from pathlib import Path
 import numpy as np
 
 from bellglass import tasks, weights
-from bellglass.blobs import Blobs
 from bellglass.config import LoopConfig, restore
 from bellglass.errors import GuestFault, LoopFault, UsageError
-from bellglass.ledger import Ledger
-from bellglass.lineage import Lineage
 from bellglass.ports import Glass
 from bellglass.records import Budget, Bundle, Json, Noise, Seeds, Trial
-from bellglass.state import Generation, State, fold
 from bellglass.stats import CONFIDENCE, mean, t_quantile
 from bellglass.steps import gate
 from bellglass.steps.panel import rules_of
 from bellglass.steps.train import train
 from bellglass.steps.trial import Workbench, judge_weights, make_documents, seeds_of, split_of
+from bellglass.store.blobs import Blobs
+from bellglass.store.ledger import Ledger
+from bellglass.store.lineage import Lineage
+from bellglass.store.state import Generation, State, fold
 from bellglass.tasks import Documents
 from bellglass.verify import decided_again, gate_pairs, require_committed, secret_of
 from bellglass.weights import WEIGHTS_FILE

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
 from bellglass.errors import UsageError
-from bellglass.lineage import Lineage, patches
 from bellglass.records import Json
-from bellglass.state import State
+from bellglass.store.lineage import Lineage, patches
+from bellglass.store.state import State
 
 SHORTEST_HASH = 12  # hex digits that a person has to give of an evidence's hash
 DECISIONS = ("approve", "trainer", "reject")

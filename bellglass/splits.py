@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bellglass.records import Interval, Json, Trial, generation_of
-from bellglass.state import State
 from bellglass.stats import CONFIDENCE, mean_interval
+from bellglass.store.state import State
 
 
 def fitted(gate: Sequence[Trial]) -> Interval | None:

@@ -17,19 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bellglass import tasks
-from bellglass.blobs import Blobs
 from bellglass.config import restore
 from bellglass.errors import BellglassError, GuestFault, LoopFault
-from bellglass.ledger import Ledger
-from bellglass.lineage import Lineage
 from bellglass.ports import Glass
 from bellglass.records import Interval, Json, Trial, Word, generation_of
-from bellglass.state import Generation, State, fold
 from bellglass.stats import CONFIDENCE, paired_interval
 from bellglass.steps import gate
 from bellglass.steps.adopt import Adoption, next_bundle
 from bellglass.steps.panel import rules_of, spread
 from bellglass.steps.trial import PROVED, Workbench, judge_weights, make_documents, seeds_of, split_of
+from bellglass.store.blobs import Blobs
+from bellglass.store.ledger import Ledger
+from bellglass.store.lineage import Lineage
+from bellglass.store.state import Generation, State, fold
 
 SCORE_TOLERANCE = 1e-4  # bits: other hardware rounds otherwise
 GAIN_TOLERANCE = 1e-9  # of the same arithmetic, on another machine

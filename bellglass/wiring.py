@@ -16,29 +16,30 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bellglass import __version__, bundles, paths, tasks
-from bellglass.blobs import Blobs
-from bellglass.books import Books, Listener
+from bellglass import __version__, paths, tasks
 from bellglass.bounds import Bounds
 from bellglass.calibration import Conditions, Shelf, speed_reference
 from bellglass.config import LoopConfig, is_hosted, restore
 from bellglass.errors import LoopFault, SetupError, UsageError
-from bellglass.gateway import Gateway
 from bellglass.halt import Killer
-from bellglass.ledger import Ledger
-from bellglass.lineage import Lineage
+from bellglass.line.gateway import Gateway
+from bellglass.line.warm import WarmGlass
 from bellglass.loop import take_requests
 from bellglass.ports import Board, Glass, Model
 from bellglass.records import Bundle, Json, Kind, Role
 from bellglass.review import Reviewer
-from bellglass.state import State
 from bellglass.steps.gate import LOOKS
 from bellglass.steps.generation import Crew
 from bellglass.steps.propose import Limits, Workplace
 from bellglass.steps.trial import Lab, Progress, Workbench, worst_case
+from bellglass.store import bundles
+from bellglass.store.blobs import Blobs
+from bellglass.store.books import Books, Listener
+from bellglass.store.ledger import Ledger
+from bellglass.store.lineage import Lineage
+from bellglass.store.state import State
 from bellglass.tasks import Preset, Task
 from bellglass.verify import require_committed
-from bellglass.warm import WarmGlass
 
 CALIBRATIONS = "calibrations"  # a folder beside the loops
 SESSION_SECONDS = {False: 600.0, True: 3600.0}  # wall time of one improver session: built-in, hosted

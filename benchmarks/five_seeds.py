@@ -24,9 +24,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import page  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from bellglass import console, paths, summary  # noqa: E402
-from bellglass.lineage_picture import picture_of  # noqa: E402
-from bellglass.state import State, state_of  # noqa: E402
+from bellglass import paths  # noqa: E402
+from bellglass.commands import console  # noqa: E402
+from bellglass.show import summary  # noqa: E402
+from bellglass.show.lineage_picture import picture_of  # noqa: E402
+from bellglass.store.state import State, state_of  # noqa: E402
 
 WORK = page.ROOT / "build" / "five_seeds"
 

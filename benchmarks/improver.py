@@ -31,18 +31,19 @@ import page  # noqa: E402
 import reference  # noqa: E402
 from trainings import WORKERS, Files, Job, OutOfTime, Train, Trainings, World, run_job, starter, workers  # noqa: E402
 
-from bellglass import bundles, tasks  # noqa: E402
-from bellglass.console import interval_text  # noqa: E402
+from bellglass import tasks  # noqa: E402
+from bellglass.commands.console import interval_text  # noqa: E402
 from bellglass.doors.offline_model import OfflineModel  # noqa: E402
 from bellglass.doors.process_glass import ProcessGlass  # noqa: E402
 from bellglass.errors import GuestFault  # noqa: E402
-from bellglass.gateway import Gateway, NoBook  # noqa: E402
+from bellglass.line.gateway import Gateway, NoBook  # noqa: E402
 from bellglass.paths import content_root  # noqa: E402
 from bellglass.ports import MEMORY_MB, GuestSpec  # noqa: E402
 from bellglass.records import Bundle, CallKey, Json, Role  # noqa: E402
+from bellglass.show.summary import POSITIVE_CONTROL  # noqa: E402
 from bellglass.stats import CONFIDENCE, mean, mean_interval  # noqa: E402
 from bellglass.steps.session import serve  # noqa: E402
-from bellglass.summary import POSITIVE_CONTROL  # noqa: E402
+from bellglass.store import bundles  # noqa: E402
 
 FILE = page.ROOT / "build" / "improver" / "trainings.jsonl"
 PANEL = 2  # fresh seeds

@@ -26,13 +26,14 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import page  # noqa: E402
 
-from bellglass import bundles, tasks  # noqa: E402
-from bellglass.intake import Done, FileReceived, Request  # noqa: E402
+from bellglass import tasks  # noqa: E402
+from bellglass.line.intake import Done, FileReceived, Request  # noqa: E402
+from bellglass.line.warm import WarmGlass  # noqa: E402
 from bellglass.ports import Glass, Guest, GuestSpec  # noqa: E402
 from bellglass.records import Budget, Role, Seeds  # noqa: E402
 from bellglass.steps.judge import judge  # noqa: E402
 from bellglass.steps.train import WEIGHTS_FILE, Training, train  # noqa: E402
-from bellglass.warm import WarmGlass  # noqa: E402
+from bellglass.store import bundles  # noqa: E402
 
 SECRET = hashlib.sha256(b"benchmarks/overhead.py").digest()
 ECHO = b"""

@@ -28,8 +28,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "tests")]
 import made_loop  # noqa: E402
 import page  # noqa: E402
 
-from bellglass import report, showing, view  # noqa: E402
-from bellglass.following import Following  # noqa: E402
+from bellglass.show import report, showing, view  # noqa: E402
+from bellglass.show.following import Following  # noqa: E402
 from bellglass.web import server  # noqa: E402
 
 TOKEN = "benchmark" * 4

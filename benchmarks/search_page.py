@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import page
 
-from bellglass.console import interval_text
+from bellglass.commands.console import interval_text
 from bellglass.records import Interval
 from bellglass.stats import CONFIDENCE, mean, mean_interval, paired_interval
 

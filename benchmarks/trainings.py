@@ -23,10 +23,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeAlias
 
-from bellglass import bundles, tasks
+from bellglass import tasks
 from bellglass.paths import content_hash
 from bellglass.records import Budget
 from bellglass.steps.trial import derive_key, derive_seeds
+from bellglass.store import bundles
 
 Files: TypeAlias = dict[str, str]  # "trainer/model.py" -> its text
 WORKERS, NICE = 2, 15

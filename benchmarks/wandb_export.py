@@ -26,10 +26,10 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "tests")]
 import made_loop  # noqa: E402
 import page  # noqa: E402
 
-from bellglass.blobs import Blobs  # noqa: E402
 from bellglass.curves import Curves  # noqa: E402
-from bellglass.ledger import Ledger  # noqa: E402
-from bellglass.lineage import Lineage  # noqa: E402
+from bellglass.store.blobs import Blobs  # noqa: E402
+from bellglass.store.ledger import Ledger  # noqa: E402
+from bellglass.store.lineage import Lineage  # noqa: E402
 
 POINTS, WEIGHTS_BYTES, PARTS = 64, 1_000_000, 10
 

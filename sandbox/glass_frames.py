@@ -1,6 +1,6 @@
 """Frames inside the glass: a blocking reader and a writer, for the supervisor and for its child. Stdlib only.
 
-The host has a parser of its own (bellglass/frames.py); this one only has to agree with it about what is well formed.
+The host has its own parser (bellglass/line/frames.py); this one only has to agree with it about what is well formed.
 """
 
 import json

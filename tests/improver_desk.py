@@ -15,7 +15,7 @@ from support import MemoryBook
 
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import GuestFault
-from bellglass.gateway import Gateway
+from bellglass.line.gateway import Gateway
 from bellglass.ports import GuestSpec, Model
 from bellglass.records import Bundle, CallKey, ChatReply, ChatRequest, Cost, Json, Role, ToolCall
 from bellglass.steps.session import SessionEnd, serve

@@ -14,14 +14,14 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bellglass.blobs import Blobs
-from bellglass.ledger import Ledger
-from bellglass.lineage import Lineage
 from bellglass.records import Bundle, Json, Noise
 from bellglass.stats import CONFIDENCE, paired_interval, sample_sd
 from bellglass.steps import gate
 from bellglass.steps.gate import Rules
 from bellglass.steps.trial import seeds_of
+from bellglass.store.blobs import Blobs
+from bellglass.store.ledger import Ledger
+from bellglass.store.lineage import Lineage
 from bellglass.variance import pooled
 
 SKILLS = ("grammar", "spelling", "copying", "agreement", "number", "holder", "place", "sum")

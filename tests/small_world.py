@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bellglass import bundles, wiring
+from bellglass import wiring
 from bellglass.config import LoopConfig
 from bellglass.config import load as load_config
 from bellglass.records import Bundle, ChatReply, ChatRequest, Cost, ToolCall
+from bellglass.store import bundles
 
 TRAINER = {
     "trainer/data.py": """

@@ -28,16 +28,13 @@ from source_tree import (
 # A module may import its own layer and those below, without cycles. Two rules more: doors never import each other, and
 # only `wiring` imports doors.
 LAYERS = {
-    0: "errors records stats variance strict_json picture bootstrap",  # vocabulary; pure
-    1: "paths config tasks download ledger blobs lineage bounds state books "  # state on disk, and folds over it
-    "bundles nulls calibration curves owner processes weights history splits baselines "
-    "summary conclusions view compare showing transcript "
-    "lineage_picture forecast notebook table_files following recording",
-    2: "ports wire frames intake gateway examiner probe warm doors",  # protocols, frames, and what implements them
-    3: "steps tripwires review deciding verify recheck halt wandb_rows wandb_replay",  # receive ports
+    0: "errors records stats variance strict_json bootstrap",  # vocabulary; pure
+    1: "paths config tasks download bounds owner processes weights nulls calibration curves history splits baselines "
+    "forecast store",  # state on disk, and folds over it
+    2: "ports line doors",  # protocols, frames, and what implements them
+    3: "steps tripwires review deciding verify recheck halt",  # receive ports
     4: "loop calibrating wiring foresight",
-    5: "cli cli_start cli_look cli_report cli_decide cli_export cli_check cli_options cli_wandb cli_watch console "
-    "review_console doctor report report_text web __main__",
+    5: "cli commands show web __main__",  # what people type and see; nothing below depends on it
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}
 

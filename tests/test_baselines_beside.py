@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bellglass import baselines, summary
+from bellglass import baselines
 from bellglass.baselines import Baselines
-from bellglass.console import print_summary
+from bellglass.commands.console import print_summary
 from bellglass.errors import UsageError
 from bellglass.records import Interval
-from bellglass.state import State
+from bellglass.show import summary
+from bellglass.store.state import State
 
 FOUND = Baselines("stories", "cpu", 30, 8, "a1", {"random": Interval(0.31, 0.2, 0.42, 8)})
 LINE = "baselines on stories (cpu, 30 trainings a loop): random +0.310 [+0.200, +0.420] over 8 of 8 loops"

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bellglass.blobs import Blobs
 from bellglass.errors import LoopFault
+from bellglass.store.blobs import Blobs
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_full_disk_is_a_setup_error_and_leaves_no_half_blob(tmp_path: Path) ->
     code = """
 import resource, sys
 from pathlib import Path
-from bellglass.blobs import Blobs
+from bellglass.store.blobs import Blobs
 from bellglass.errors import SetupError
 blobs = Blobs(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, -1))

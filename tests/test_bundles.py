@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bellglass import bundles
-from bellglass.bundles import check_bundle, check_files, check_name, check_submission, scaffold_bytes, starter
 from bellglass.errors import GuestFault
 from bellglass.records import KIND_OF_PATH, Kind
+from bellglass.store import bundles
+from bellglass.store.bundles import check_bundle, check_files, check_name, check_submission, scaffold_bytes, starter
 
 EVERYTHING = frozenset(Kind)
 PARENT = {

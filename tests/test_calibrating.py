@@ -13,12 +13,12 @@ from bellglass import calibrating, paths, wiring
 from bellglass.calibration import Calibration, Conditions, Shelf
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import Interrupted, LoopFault, UsageError
-from bellglass.ledger import Ledger
 from bellglass.loop import run_loop
 from bellglass.nulls import Change, Null
 from bellglass.records import Json, Noise
-from bellglass.state import fold
 from bellglass.steps import gate, grid
+from bellglass.store.ledger import Ledger
+from bellglass.store.state import fold
 from bellglass.verify import verify
 
 MARK = Null("mark", "a comment", (Change("trainer/objective.py", "= 100000.0", "= 100000.0  # much"),))

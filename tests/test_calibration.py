@@ -10,9 +10,9 @@ import pytest
 from bellglass.calibration import Calibration, Conditions, Shelf, speed_reference
 from bellglass.errors import LoopFault
 from bellglass.records import Budget, Noise, Seeds, Trial, Verdict
-from bellglass.state import State
 from bellglass.steps import panel
 from bellglass.steps.trial import seeds_of
+from bellglass.store.state import State
 from bellglass.variance import components, pooled
 
 CONDITIONS = Conditions("stories", "tiny", "cpu_seconds 3", "cpu", "process", "abc", "def", "docs", speed_ms=100.0)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from bellglass.console import LoopView, bounds_line, print_summary
-from bellglass.ledger import Event
+from bellglass.commands.console import LoopView, bounds_line, print_summary
 from bellglass.records import Budget, Claim, Cost, Seeds, Trial, Verdict
-from bellglass.state import Generation, State
+from bellglass.store.ledger import Event
+from bellglass.store.state import Generation, State
 
 CONFIG = {
     "task": "stories", "preset": "tiny", "virtual_clock": False, "models": {"main": "offline"}, "generations": 3,

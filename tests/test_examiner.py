@@ -7,7 +7,7 @@ from improver_desk import ToyDesk, starter
 from improver_desk import session as improve_session
 
 from bellglass.doors.process_glass import ProcessGlass
-from bellglass.examiner import MARK, ExamFacts, Examiner, passed
+from bellglass.line.examiner import MARK, ExamFacts, Examiner, passed
 from bellglass.records import ChatMessage, ChatRequest, ToolCall, ToolSpec
 
 TEXT = "import json\nimport json\nimport glass\n\n\ndef main():\n    glass.submit()\n"

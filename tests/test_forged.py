@@ -10,10 +10,10 @@ from pathlib import Path
 import made_loop
 import pytest
 
-from bellglass.ledger import Ledger
 from bellglass.records import Json, Noise
-from bellglass.state import fold
 from bellglass.steps import gate
+from bellglass.store.ledger import Ledger
+from bellglass.store.state import fold
 from bellglass.verify import verify, went_on
 
 Change = Callable[[str, Json, str], bool | None]  # False: the event is left out

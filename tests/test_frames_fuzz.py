@@ -15,7 +15,7 @@ import time
 import pytest
 
 from bellglass.errors import GuestFault, MalformedFrame
-from bellglass.frames import (
+from bellglass.line.frames import (
     GUEST_SHAPES,
     HOST_SHAPES,
     MAX_BODY,
@@ -26,7 +26,7 @@ from bellglass.frames import (
     good_name,
     parse_header,
 )
-from bellglass.intake import POLICIES, Intake
+from bellglass.line.intake import POLICIES, Intake
 from bellglass.paths import content_root
 from bellglass.records import Role
 

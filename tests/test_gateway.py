@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import FakeModel, MemoryBook
 
-from bellglass import gateway
 from bellglass.errors import BoundReached, GuestFault, ModelFault
-from bellglass.gateway import Gateway
+from bellglass.line import gateway
+from bellglass.line.gateway import Gateway
 from bellglass.records import CallKey, ChatMessage, ChatReply, ChatRequest, Cost, ToolCall, ToolSpec
 
 KEY = CallKey(1, "improve", 0)
@@ -393,6 +393,6 @@ def test_calls_from_several_threads_are_each_booked_once() -> None:
 
 
 def test_the_wires_largest_body_bounds_both_directions() -> None:
-    from bellglass import frames
+    from bellglass.line import frames
 
     assert gateway.MAX_BODY == frames.MAX_BODY

@@ -14,7 +14,7 @@ import pytest
 from guests import wait_until
 
 from bellglass import processes
-from bellglass.frames import Frame, FrameParser, encode
+from bellglass.line.frames import Frame, FrameParser, encode
 from bellglass.paths import content_root
 
 GUEST = content_root() / "sandbox" / "guest.py"

@@ -14,13 +14,13 @@ from small_world import Tuner
 
 from bellglass import halt, wiring
 from bellglass.doors.process_glass import ProcessGlass
-from bellglass.ledger import Ledger
+from bellglass.store.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parent.parent
 OWNER = """
 import sys, time
 from pathlib import Path
-from bellglass.ledger import Ledger
+from bellglass.store.ledger import Ledger
 with Ledger.open(Path(sys.argv[1]), write=True):
     print("owned", flush=True)
     sys.stdin.read() if sys.argv[2] == "leaves" else time.sleep(600)

@@ -9,8 +9,8 @@ import made_loop
 import pytest
 
 from bellglass.history import BEST, LAST, digest
-from bellglass.ledger import Ledger
-from bellglass.state import State, fold
+from bellglass.store.ledger import Ledger
+from bellglass.store.state import State, fold
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bellglass.errors import LoopFault, SetupError
-from bellglass.ledger import FORMAT, GENESIS, Ledger, canonical, digest
-from bellglass.owner import owner_of
+from bellglass.store.ledger import FORMAT, GENESIS, Ledger, canonical, digest
+from bellglass.store.owner import owner_of
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def filled(folder: Path, events: int = 5) -> list[str]:
 
 
 def child(code: str, *arguments: str, **more: object) -> subprocess.Popen[str]:
-    code = "from bellglass.ledger import Ledger; from pathlib import Path; import sys\n" + code
+    code = "from bellglass.store.ledger import Ledger; from pathlib import Path; import sys\n" + code
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, env=environment, **more)  # type: ignore[call-overload]
@@ -421,7 +421,7 @@ def test_a_full_disk_is_a_setup_error_and_loses_nothing(tmp_path: Path) -> None:
     full = "(folder.parent / 'filler').write_bytes(b'x' * 500_000)\n"
     free = "(folder.parent / 'filler').unlink()\n"
     script = tmp_path / "script.py"
-    header = "from bellglass.ledger import Ledger; from pathlib import Path; import sys\n"
+    header = "from bellglass.store.ledger import Ledger; from pathlib import Path; import sys\n"
     script.write_text(header + FILL + full + FLOOD + free + AFTER)
     run = f'mount -t tmpfs -o size=1m tmpfs "{disk}" && exec "{sys.executable}" "{script}" "{disk}/loop"'
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
@@ -437,7 +437,7 @@ def test_a_ledger_on_a_read_only_disk_can_be_read(folder: Path) -> None:
 import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from pathlib import Path
 from bellglass.errors import SetupError
-from bellglass.ledger import Ledger
+from bellglass.store.ledger import Ledger
 folder = Path(sys.argv[1])
 print(Ledger.open(folder).verify())
 for refused in (lambda: Ledger.open(folder, write=True), lambda: Ledger.open(folder).post("stop", {{}})):

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bellglass.bundles import check_files
 from bellglass.errors import GuestFault, LoopFault, SetupError
-from bellglass.lineage import Lineage, visible
 from bellglass.records import Kind
+from bellglass.store.bundles import check_files
+from bellglass.store.lineage import Lineage, visible
 
 STARTER = {
     "trainer/data.py": b"a\nb\nc\n",
@@ -323,7 +323,7 @@ def test_a_full_disk_is_a_setup_error_and_the_commit_can_be_repeated(tmp_path: P
 import random, resource, sys
 from pathlib import Path
 from bellglass.errors import SetupError
-from bellglass.lineage import Lineage
+from bellglass.store.lineage import Lineage
 lineage = Lineage.open(Path(sys.argv[1]))
 files = {"scaffold/big": random.Random(1).randbytes(200_000)}
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, -1))

@@ -19,7 +19,7 @@ from bellglass.doors.litellm_model import LitellmModel, library
 from bellglass.doors.litellm_model.provider import Endpoint, is_loopback, resolve
 from bellglass.doors.model_server import Answer, Fault, ModelServer, Script, scripts
 from bellglass.errors import ModelFault, SetupError, UsageError
-from bellglass.gateway import Gateway
+from bellglass.line.gateway import Gateway
 from bellglass.records import CallKey
 
 pytestmark = needs_litellm

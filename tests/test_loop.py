@@ -12,13 +12,13 @@ from small_world import Tuner
 from bellglass import wiring
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import BoundReached, Interrupted, LoopFault, ReviewPending, SetupError, TripwireFired, UsageError
-from bellglass.ledger import Event
 from bellglass.loop import run_loop
 from bellglass.ports import Model
 from bellglass.records import ChatReply, ChatRequest, ToolCall
 from bellglass.review import Answer, Evidence
 from bellglass.splits import fitted, looks
-from bellglass.state import State
+from bellglass.store.ledger import Event
+from bellglass.store.state import State
 
 
 class Scripted(Tuner):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bellglass.cli_start import nameable, naming
+from bellglass.commands.start import nameable, naming
 
 
 @pytest.mark.parametrize(

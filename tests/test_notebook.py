@@ -11,11 +11,11 @@ import made_loop
 import pytest
 
 import bellglass
-from bellglass import table_files
-from bellglass.blobs import Blobs
 from bellglass.curves import Curves
 from bellglass.errors import UsageError
-from bellglass.notebook import Loop
+from bellglass.show import table_files
+from bellglass.show.notebook import Loop
+from bellglass.store.blobs import Blobs
 
 ROOT = Path(__file__).parent.parent
 

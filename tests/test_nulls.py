@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from bellglass import bundles, nulls
+from bellglass import nulls
 from bellglass.errors import LoopFault
 from bellglass.nulls import ALL, Change, Null, edited
 from bellglass.records import kind_of
+from bellglass.store import bundles
 
 STARTER = bundles.starter()
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from guests import begin, listen, spec, wait_until
 
-from bellglass import bundles, processes, tasks
+from bellglass import processes, tasks
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.records import Budget, Role, Seeds
 from bellglass.steps.train import WEIGHTS_FILE, train
+from bellglass.store import bundles
 
 pytestmark = pytest.mark.skipif(not processes.LINUX, reason="guests are forks only on Linux")
 

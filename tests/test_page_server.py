@@ -17,12 +17,14 @@ import made_loop
 import pytest
 import small_world
 
-from bellglass import cli_watch, deciding, showing, wiring
+from bellglass import deciding, wiring
+from bellglass.commands import watch
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import SetupError, UsageError
-from bellglass.following import Following
-from bellglass.ledger import Ledger
 from bellglass.loop import run_loop
+from bellglass.show import showing
+from bellglass.show.following import Following
+from bellglass.store.ledger import Ledger
 from bellglass.web import server
 
 TOKEN = "t" * 32
@@ -53,7 +55,7 @@ def waiting(tmp_path: Path) -> Path:
 @pytest.fixture
 def site(waiting: Path) -> Iterator[server.Site]:
     with closing(Following(waiting)) as followed:
-        yield server.Site(followed, TOKEN, cli_watch.deeds(waiting))
+        yield server.Site(followed, TOKEN, watch.deeds(waiting))
 
 
 def ask(site: server.Site, path: str, headers: dict[str, str], *, method: str = "GET", body: bytes = b"") -> Any:
@@ -251,13 +253,13 @@ def test_no_free_port_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_note_that_others_could_have_written_or_read_is_not_used(tmp_path: Path) -> None:
     path = tmp_path / "watch.json"
     note = {"port": 8650, "token": TOKEN}
-    cli_watch._keep(path, note)
-    assert cli_watch._kept(path) == note
+    watch._keep(path, note)
+    assert watch._kept(path) == note
     path.chmod(0o644)
-    assert cli_watch._kept(path) == {}
+    assert watch._kept(path) == {}
     path.unlink()
-    cli_watch._keep(path, {**note, "token": "short"})
-    assert cli_watch._kept(path) == {}
+    watch._keep(path, {**note, "token": "short"})
+    assert watch._kept(path) == {}
 
 
 def test_a_page_beside_a_loop_ends_when_the_driver_is_gone_and_nobody_looks(
@@ -300,9 +302,9 @@ def test_news_come_less_often_where_a_document_takes_long(site: server.Site, wai
 def test_a_loop_starts_with_a_page_in_a_process_of_its_own(
     waiting: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli_watch, "KEPT", [])
-    cli_watch.page_beside(waiting)
-    (page,) = cli_watch.KEPT
+    monkeypatch.setattr(watch, "KEPT", [])
+    watch.page_beside(waiting)
+    (page,) = watch.KEPT
     try:
         base, _, token = capfd.readouterr().err.removeprefix("page").strip().partition("#token=")
         with urllib.request.urlopen(urllib.request.Request(f"{base}api/document", headers={"X-Bellglass": token})) as r:
@@ -318,10 +320,10 @@ def test_a_loop_starts_with_a_page_in_a_process_of_its_own(
 def test_a_page_that_does_not_come_up_is_said_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli_watch, "KEPT", [])
-    cli_watch.page_beside(tmp_path)
+    monkeypatch.setattr(watch, "KEPT", [])
+    watch.page_beside(tmp_path)
     assert "no page: bellglass watch" in capfd.readouterr().err
-    assert cli_watch.KEPT == []
+    assert watch.KEPT == []
 
 
 @pytest.mark.slow
@@ -330,7 +332,7 @@ def test_a_recheck_asked_for_on_the_page_trains_again_and_tells(tmp_path: Path) 
     glass = ProcessGlass(warm=False, forks=True, home=tmp_path / "guests")
     with wiring.open_loop(folder, small_world.quiet(), models={"main": small_world.Tuner()}, glass=glass) as crew:
         run_loop(crew)
-    said = cli_watch.deeds(folder)["recheck"]({"generation": 1})
+    said = watch.deeds(folder)["recheck"]({"generation": 1})
     assert "holds" in said
     with pytest.raises(UsageError, match="no generation"):
-        cli_watch.deeds(folder)["recheck"]({"generation": "1"})
+        watch.deeds(folder)["recheck"]({"generation": "1"})

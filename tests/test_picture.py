@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bellglass import picture
-from bellglass.picture import Node, lineage_svg
+from bellglass.show import picture
+from bellglass.show.picture import Node, lineage_svg
 
 STARTER = Node(0, None, 2.31, 2.35, 2.30, 2.40, "starter")
 ADOPTED = Node(1, 0, 2.10, 2.12, 2.07, 2.17, "adopt", ("optimiser", "scaffold"))

@@ -10,16 +10,16 @@ import pytest
 from support import FakeModel
 
 from bellglass import foresight
-from bellglass import probe as probe_
-from bellglass.blobs import Blobs
-from bellglass.books import Books
 from bellglass.bounds import Bounds
 from bellglass.doors.litellm_model import LitellmModel
 from bellglass.doors.model_server import Answer, Fault, ModelServer, Script, scripts
 from bellglass.errors import BoundReached, ModelFault, SetupError
-from bellglass.ledger import Ledger
-from bellglass.probe import BookedModel, probe, probe_request
+from bellglass.line import probe as probe_
+from bellglass.line.probe import BookedModel, probe, probe_request
 from bellglass.records import ChatReply, ChatRequest, Cost, ToolCall
+from bellglass.store.blobs import Blobs
+from bellglass.store.books import Books
+from bellglass.store.ledger import Ledger
 
 GOOD = scripts.repeats_first_line()
 

@@ -15,8 +15,8 @@ from test_loop import SUBMIT, Scripted, opened
 from bellglass import wiring
 from bellglass.doors.offline_model import gifts
 from bellglass.records import ChatReply, ChatRequest, Json, Trial
-from bellglass.state import to_json
 from bellglass.steps.propose import propose
+from bellglass.store.state import to_json
 
 WAS = "SMOOTHING = 100000.0"
 CANDIDATES = {"less": "SMOOTHING = 10.0", "broken": "raise RuntimeError('no')", "more": "SMOOTHING = 1e9"}

@@ -13,18 +13,19 @@ import pytest
 import small_world
 from typer.testing import CliRunner
 
-from bellglass import bundles, wiring
-from bellglass.bundles import starter as real_starter
+from bellglass import wiring
 from bellglass.cli import app
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import LoopFault, SetupError, UsageError
-from bellglass.ledger import Ledger
-from bellglass.lineage import Lineage
 from bellglass.ports import Glass
 from bellglass.recheck import RULE, Again, Asked, Outcome, noise_explains, prepare, recheck
 from bellglass.records import Bundle, Json, Noise
 from bellglass.steps import panel
 from bellglass.steps.generation import _gate
+from bellglass.store import bundles
+from bellglass.store.bundles import starter as real_starter
+from bellglass.store.ledger import Ledger
+from bellglass.store.lineage import Lineage
 from bellglass.verify import rejudge, verify
 
 WORSE = {"trainer/objective.py": b"SMOOTHING = 1e7\n"}

@@ -14,9 +14,9 @@ import made_loop
 import pytest
 from source_tree import ROOT
 
-from bellglass import recording, showing
 from bellglass.errors import LoopFault, UsageError
-from bellglass.ledger import Ledger, canonical, digest
+from bellglass.show import recording, showing
+from bellglass.store.ledger import Ledger, canonical, digest
 
 SHIPPED = ROOT / "docs" / "recordings" / "stories-offline.bellglass"
 
@@ -64,7 +64,7 @@ def test_at_every_event_it_shows_what_the_loop_showed_then(loop: Path, packed: P
 
 
 def test_large_texts_come_back_as_they_were(loop: Path, packed: Path) -> None:
-    from bellglass import transcript
+    from bellglass.show import transcript
 
     shown = showing.open_loop(loop)
     with closing(recording.load(packed)) as tape:

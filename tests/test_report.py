@@ -17,8 +17,8 @@ import made_loop
 import pytest
 from typer.testing import CliRunner
 
-from bellglass import compare, report, report_text, showing
 from bellglass.cli import app
+from bellglass.show import compare, report, report_text, showing
 
 HOSTILE = (
     "</script><script>window.owned=1</script><img src=x onerror=window.owned=1>\"><svg onload='window.owned=1'>"

@@ -16,8 +16,8 @@ import pytest
 import small_world
 
 from bellglass.doors.process_glass import ProcessGlass
-from bellglass.ledger import Ledger
-from bellglass.state import State, fold
+from bellglass.store.ledger import Ledger
+from bellglass.store.state import State, fold
 
 DRIVER = Path(__file__).parent / "small_driver.py"
 GUESTS_GONE_SECONDS = 5.0

@@ -9,14 +9,14 @@ import pytest
 import small_world
 from test_loop import SUBMIT, Scripted, opened, write
 
-from bellglass import cli_check
-from bellglass.blobs import Blobs
+from bellglass.commands import check
 from bellglass.errors import ReviewPending, TripwireFired, UsageError
-from bellglass.ledger import Ledger
 from bellglass.loop import run_loop
 from bellglass.paths import LEDGER_NAME
 from bellglass.review import Answer, decision_event, trainer_first
-from bellglass.state import Generation, State
+from bellglass.store.blobs import Blobs
+from bellglass.store.ledger import Ledger
+from bellglass.store.state import Generation, State
 from bellglass.verify import verify
 
 BOAST = small_world.TRAINER["trainer/train.py"].replace("float(bits)", "0.5")
@@ -89,7 +89,7 @@ def test_verify_finds_a_head_that_was_noted_elsewhere_or_says_that_it_is_gone(tm
 @pytest.mark.parametrize("head", ["", "0123", "no digits of a hash", "0" * 65])
 def test_a_head_that_is_none_is_a_usage_error(head: str) -> None:
     with pytest.raises(UsageError, match="--head"):
-        cli_check.verify(loop=None, head=head, rejudge=False, loops=None, json=False)
+        check.verify(loop=None, head=head, rejudge=False, loops=None, json=False)
 
 
 def test_the_trainers_part_of_a_diff_comes_first_whatever_pads_the_scaffold() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import made_loop
 import pytest
 
-from bellglass import showing, transcript
 from bellglass.errors import LoopFault
+from bellglass.show import showing, transcript
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_a_damaged_ledger_opens_up_to_the_damage_and_says_where_it_is(copy: Path
 
 
 def test_events_of_another_version_are_counted_and_passed_over(loop: Path) -> None:
-    from bellglass.ledger import Event, Ledger
+    from bellglass.store.ledger import Event, Ledger
 
     with closing(Ledger.open(loop)) as ledger:
         events = ledger.events()

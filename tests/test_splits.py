@@ -8,7 +8,7 @@ import pytest
 
 from bellglass.records import Budget, Proof, Seeds, Trial, Verdict
 from bellglass.splits import fitted, looks, looks_line
-from bellglass.state import Generation, State, to_json, trial_from
+from bellglass.store.state import Generation, State, to_json, trial_from
 
 
 def trial(trial_id: str, purpose: str, score: float, select: float | None = None, corrected: float = 0.0) -> Trial:

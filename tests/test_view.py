@@ -16,12 +16,13 @@ import made_loop
 import pytest
 import small_world
 
-from bellglass import summary, view, wiring
+from bellglass import wiring
 from bellglass.doors.process_glass import ProcessGlass
-from bellglass.ledger import Event, Ledger
 from bellglass.loop import run_loop
-from bellglass.state import State, fold, state_of
+from bellglass.show import summary, view
 from bellglass.stats import t_quantile
+from bellglass.store.ledger import Event, Ledger
+from bellglass.store.state import State, fold, state_of
 
 NEAR = {"rel": 1e-6, "abs": 2e-5}  # the document rounds to five digits
 

@@ -21,8 +21,9 @@ import wandb_bench
 import wandb_server
 from wandb_bench import Told, environment, export, inspect
 
-from bellglass import cli_wandb, showing, wandb_rows
-from bellglass.ledger import Ledger
+from bellglass.commands import to_wandb
+from bellglass.show import showing, wandb_rows
+from bellglass.store.ledger import Ledger
 
 pytestmark = [
     pytest.mark.slow,
@@ -357,7 +358,7 @@ def black_hole(own_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def test_beside_a_loop_each_generation_is_told_as_it_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, home = tmp_path / "stories-00000001", tmp_path / "home"
     first = folder / "wandb"
-    with Ledger.create(folder) as ledger, cli_wandb.beside(folder, "offline"):
+    with Ledger.create(folder) as ledger, to_wandb.beside(folder, "offline"):
         for kind, body in wandb_bench.events(folder, 2, ("loss",)):
             ledger.append(kind, body)
             if kind == "generation.ended" and body["generation"] == 1:
@@ -387,13 +388,13 @@ def test_a_server_that_never_answers_costs_a_loop_a_few_seconds_at_its_end(
 ) -> None:
     folder = wandb_bench.write(tmp_path, 1)
     began = time.monotonic()
-    with cli_wandb.beside(folder, "online"):
+    with to_wandb.beside(folder, "online"):
         assert time.monotonic() - began < 2.0
         time.sleep(3.0)
         ended = time.monotonic()
-    assert time.monotonic() - ended < cli_wandb.PATIENCE_SECONDS + 2.0
+    assert time.monotonic() - ended < to_wandb.PATIENCE_SECONDS + 2.0
     assert f"bellglass export wandb {folder}" in capsys.readouterr().err
-    follower = cli_wandb.KEPT.pop()
+    follower = to_wandb.KEPT.pop()
     assert isinstance(follower, subprocess.Popen)
     follower.kill()
     follower.wait()
@@ -415,8 +416,8 @@ def test_a_follower_that_fails_is_named_at_the_end_and_stops_nothing(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "too short")
     folder = wandb_bench.write(tmp_path, 1)
-    with cli_wandb.beside(folder, "online"):
-        until(lambda: "error" in (folder / "wandb" / cli_wandb.FOLLOWER_LOG).read_text())
+    with to_wandb.beside(folder, "online"):
+        until(lambda: "error" in (folder / "wandb" / to_wandb.FOLLOWER_LOG).read_text())
     said = capsys.readouterr().err
     assert "not up to date" in said
     assert f"bellglass export wandb {folder}" in said

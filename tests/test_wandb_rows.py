@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bellglass import cli_wandb, showing, wandb_rows
+from bellglass.commands import to_wandb
 from bellglass.doors import wandb_sink
 from bellglass.errors import SetupError, UsageError
 from bellglass.records import Json
+from bellglass.show import showing, wandb_rows
 
 KEY = "k" * 40
 
@@ -163,5 +164,5 @@ def test_without_wandb_the_one_error_names_the_command(tmp_path: Path, monkeypat
 
 def test_another_word_for_wandb_is_refused_before_anything_is_spent() -> None:
     with pytest.raises(UsageError, match="online, offline or off"):
-        cli_wandb.check("sometimes")
-    cli_wandb.check("off")
+        to_wandb.check("sometimes")
+    to_wandb.check("off")

@@ -14,8 +14,8 @@ from guests import begin, listen, process_guest_runs, spec, wait_until
 
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import SetupError
+from bellglass.line.warm import WarmGlass
 from bellglass.records import Role
-from bellglass.warm import WarmGlass
 
 
 @pytest.fixture

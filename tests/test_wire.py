@@ -12,11 +12,20 @@ import pytest
 
 from bellglass.doors.process_glass import SocketStream
 from bellglass.errors import GuestFault, MalformedFrame, SetupError
-from bellglass.frames import GUEST_SHAPES, MAX_BODY, MAX_HEADER, Frame, FrameParser, encode, good_name, parse_header
-from bellglass.intake import Intake
+from bellglass.line.frames import (
+    GUEST_SHAPES,
+    MAX_BODY,
+    MAX_HEADER,
+    Frame,
+    FrameParser,
+    encode,
+    good_name,
+    parse_header,
+)
+from bellglass.line.intake import Intake
+from bellglass.line.wire import POLICIES, Done, FileReceived, Line, Log, Metric, Policy, Ready, Request, greet
 from bellglass.ports import GuestSpec
 from bellglass.records import GUEST_FAULTS, Role
-from bellglass.wire import POLICIES, Done, FileReceived, Line, Log, Metric, Policy, Ready, Request, greet
 
 
 def policy(role: Role = Role.TRAIN, **changes: object) -> Policy:

@@ -16,10 +16,10 @@ from typing import Any
 
 import made_loop
 
-from bellglass.blobs import Blobs
 from bellglass.curves import Curves
-from bellglass.ledger import Ledger
-from bellglass.lineage import Lineage
+from bellglass.store.blobs import Blobs
+from bellglass.store.ledger import Ledger
+from bellglass.store.lineage import Lineage
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_SECONDS = 120.0

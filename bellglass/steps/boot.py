@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bellglass.examiner import ExamFacts, Examiner, passed
-from bellglass.gateway import Gateway, NoBook
+from bellglass.line.examiner import ExamFacts, Examiner, passed
+from bellglass.line.gateway import Gateway, NoBook
 from bellglass.ports import MEMORY_MB, GuestSpec
 from bellglass.records import CallKey, Json, Role
 from bellglass.steps.propose import Workplace

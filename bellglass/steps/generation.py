@@ -15,11 +15,11 @@ from bellglass.config import LoopConfig
 from bellglass.errors import ReviewPending, TripwireFired
 from bellglass.ports import Model
 from bellglass.records import GateDecision, Trial
-from bellglass.state import Generation, State, to_json
 from bellglass.steps import adopt, gate, panel
 from bellglass.steps.boot import boot_check
 from bellglass.steps.propose import Workplace, propose
 from bellglass.steps.trial import Order
+from bellglass.store.state import Generation, State, to_json
 
 
 @dataclass(frozen=True, slots=True)

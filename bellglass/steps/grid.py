@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from bellglass.calibration import Calibration, Conditions
-from bellglass.lineage import Lineage
 from bellglass.nulls import Null, edited
 from bellglass.records import Json, Trial
-from bellglass.state import State
 from bellglass.steps import gate
 from bellglass.steps.panel import calibration_order, from_panel
 from bellglass.steps.trial import Lab, Order
+from bellglass.store.lineage import Lineage
+from bellglass.store.state import State
 from bellglass.variance import components, pairing
 
 LEAST_PAIRS = 3  # of a null edit, to say anything about pairing

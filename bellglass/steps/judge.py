@@ -29,13 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bellglass.errors import BellglassError, GuestFault
+from bellglass.line.wire import Done, FileReceived, Request
 from bellglass.ports import MEMORY_MB, Glass, Guest, GuestSpec
 from bellglass.records import GUEST_FAULTS, Bundle, Proof, Role, Verdict
 from bellglass.steps import proof as proofs
 from bellglass.steps.proof import Bits, Draw, Ints, Question
 from bellglass.tasks import Documents, Preset, Task
 from bellglass.weights import WEIGHTS_FILE
-from bellglass.wire import Done, FileReceived, Request
 
 MAX_QUESTION_BYTES = 1 << 20  # one reply's body
 MAX_ANSWER_BYTES = 16 << 20  # bounds the memory of guest and host alike

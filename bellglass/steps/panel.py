@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from bellglass.calibration import Calibration, Conditions, Shelf
 from bellglass.errors import LoopFault
 from bellglass.records import Json, Noise, Trial
-from bellglass.state import State
 from bellglass.stats import mean, sample_sd
 from bellglass.steps import gate
 from bellglass.steps.trial import GRID, Lab, Order
+from bellglass.store.state import State
 from bellglass.variance import components, pooled
 
 

@@ -13,17 +13,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bellglass.books import Books
 from bellglass.bounds import Left, less
-from bellglass.bundles import check_bundle, check_submission
 from bellglass.errors import GuestFault
-from bellglass.gateway import Gateway
 from bellglass.history import digest
-from bellglass.lineage import Lineage
+from bellglass.line.gateway import Gateway
 from bellglass.ports import MEMORY_MB, Glass, GuestSpec
 from bellglass.records import Bundle, CallKey, Cost, Json, Kind, Role, Trial
 from bellglass.steps.session import SessionEnd, serve
 from bellglass.steps.trial import Lab, Order
+from bellglass.store.books import Books
+from bellglass.store.bundles import check_bundle, check_submission
+from bellglass.store.lineage import Lineage
 
 MIN_FRACTION = 0.1
 LOG_CHARS = 600  # of a failed trial's log: a traceback's end, too little to carry weights out in

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bellglass.errors import BoundReached, GuestFault, ModelFault
+from bellglass.line.wire import Done, FileReceived, Log, LogTail, Request
 from bellglass.ports import Glass, Guest, GuestSpec
 from bellglass.records import Bundle, Json
-from bellglass.wire import Done, FileReceived, Log, LogTail, Request
 
 LOG_TAIL_BYTES = 8000
 

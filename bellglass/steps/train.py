@@ -24,11 +24,11 @@ import numpy as np
 from bellglass import tasks
 from bellglass.curves import Curves
 from bellglass.errors import GuestFault
+from bellglass.line.wire import Done, Event, FileReceived, Log, LogTail, Metric, Request
 from bellglass.ports import MEMORY_MB, Glass, Guest, GuestSpec
 from bellglass.records import Budget, Bundle, Claim, Role, Seeds
 from bellglass.tasks import Documents, Task
 from bellglass.weights import WEIGHTS_FILE
-from bellglass.wire import Done, Event, FileReceived, Log, LogTail, Metric, Request
 
 SETUP_SECONDS = 120.0  # wall time for importing and building, without data
 SETUP_CPU_SECONDS = 1.0  # of it free; the starter takes 0.02. More is learning from what the bundle carries, and counts

@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bellglass import tasks, weights
-from bellglass.books import Books
 from bellglass.errors import GuestFault
-from bellglass.lineage import Lineage
 from bellglass.ports import Glass
 from bellglass.records import Budget, Bundle, Cost, Json, Seeds, Trial
-from bellglass.state import to_json
 from bellglass.steps.judge import Judged, judge
 from bellglass.steps.train import OVERRUN_FACTOR, OVERRUN_SECONDS, Training, train
+from bellglass.store.books import Books
+from bellglass.store.lineage import Lineage
+from bellglass.store.state import to_json
 from bellglass.tasks import Documents, Preset, Split, Task
 from bellglass.weights import WEIGHTS_FILE
 

@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bellglass import strict_json
 from bellglass.errors import BellglassError, SetupError, UsageError
-from bellglass.following import Following
-from bellglass.recording import Recording
 from bellglass.records import Json
+from bellglass.show.following import Following
+from bellglass.show.recording import Recording
 
 if TYPE_CHECKING:
     import uvicorn

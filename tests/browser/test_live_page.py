@@ -16,7 +16,7 @@ import small_world
 from pages import PATIENCE_MS, ROOT, Seen, driver, watching
 
 from bellglass.deciding import state_of
-from bellglass.ledger import Ledger
+from bellglass.store.ledger import Ledger
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

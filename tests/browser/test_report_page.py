@@ -10,7 +10,7 @@ import made_loop
 import pytest
 from test_report import HOSTILE
 
-from bellglass import report, showing
+from bellglass.show import report, showing
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PARTS = ("overview", "lineage", "generations", "skills", "gaps", "bounds", "safety", "conclusions", "reproduce")

@@ -27,10 +27,10 @@ from bellglass.doors.docker.meter import Meter
 from bellglass.doors.docker.pipe import AttachedPipe
 from bellglass.doors.docker.profile import Profile, create_body, differences, profile_for
 from bellglass.errors import BellglassError, GuestFault, SetupError
+from bellglass.line.wire import POLICIES, Event, Line, greet
 from bellglass.paths import content_root
 from bellglass.ports import GuestExit, GuestSpec
 from bellglass.records import Json, Role
-from bellglass.wire import POLICIES, Event, Line, greet
 
 READY_SECONDS = 60.0
 STATE_SECONDS = 3.0  # how long the engine may take to notice that a container has ended

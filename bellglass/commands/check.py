@@ -1,0 +1,152 @@
+"""Commands that check: calibrate, verify, recheck, doctor, image."""
+
+from __future__ import annotations
+
+import json as json_
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bellglass.commands.options import GlassName, Json, LoopName, Loops
+from bellglass.errors import BellglassError, SetupError, UsageError
+
+image = typer.Typer(help="The images that sealed guests run from.", no_args_is_help=True)
+
+
+def verify(
+    loop: LoopName = None,
+    rejudge: Annotated[
+        bool, typer.Option("--rejudge", help="Judge the stored weights again from the revealed secret.")
+    ] = False,
+    head: Annotated[
+        str | None,
+        typer.Option("--head", help="A ledger head noted earlier (or its first 12 digits): must be part of the chain."),
+    ] = None,
+    loops: Loops = None,
+    json: Json = False,
+) -> None:
+    """Re-derive a loop's chain and hashes; fails when anything does not fit."""
+    from bellglass import paths, wiring
+    from bellglass import verify as verify_
+    from bellglass.store.ledger import Ledger
+
+    if head is not None and not re.fullmatch("[0-9a-f]{12,64}", head):
+        raise UsageError("--head", repr(head), "12 to 64 hex digits of a ledger head", "bellglass status")
+    folder = paths.find_loop(loop, paths.loops_home(loops))
+    with Ledger.open(folder, write=False) as ledger:
+        findings = verify_.verify(folder, ledger, head)
+        if rejudge and all(finding.ok for finding in findings):
+            with wiring.judging_glass(folder) as glass:
+                findings += verify_.rejudge(folder, ledger, glass)
+    if json:
+        typer.echo(json_.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {finding.found}")
+    if not all(finding.ok for finding in findings):
+        raise BellglassError(f"loop {folder.name}", "checks that failed, see above", "a loop that fits its ledger")
+
+
+def recheck(
+    loop: Annotated[str, typer.Argument(help="A loop's name or the beginning of its id.")],
+    generation: Annotated[int, typer.Argument(help="One that the gate decided.")],
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, help="Train on so many new seeds. Default: those of its gate.")
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Under the recorded clock: weights and scores the same to the bit (CPU).")
+    ] = False,
+    loops: Loops = None,
+    json: Json = False,
+) -> None:
+    """Train a past generation's parent and child again, judge them again, say whether the verdict holds."""
+    from bellglass import paths, wiring
+    from bellglass import recheck as recheck_
+    from bellglass.store.ledger import Ledger
+
+    folder = paths.find_loop(loop, paths.loops_home(loops))
+    with Ledger.open(folder, write=False) as ledger:
+        case = recheck_.prepare(folder, ledger, recheck_.Asked(generation, seeds, exact))
+    with wiring.judging_glass(folder) as glass:
+        together = wiring.side_by_side(case.config)
+        say = (lambda again: None) if json else lambda again: typer.echo(recheck_.trial_line(again))
+        outcome = recheck_.recheck(case, glass, side_by_side=together, say=say)
+    if json:
+        typer.echo(json_.dumps(recheck_.as_json(outcome), indent=2))
+    else:
+        for line in recheck_.lines(outcome):
+            typer.echo(line)
+    if not outcome.holds:
+        found, needed = outcome.why, "a verdict that repeats"
+        raise BellglassError(
+            f"generation {generation} of {folder.name}", found, needed, f"bellglass verify {folder.name}"
+        )
+
+
+def calibrate(
+    task: Annotated[str, typer.Argument(help="A task; `bellglass tasks` lists them.")] = "stories",
+    preset: Annotated[str, typer.Option("--preset", help="tiny, cpu or gpu.")] = "cpu",
+    glass: GlassName = "auto",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:1.")] = "cpu",
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=3, max=20, help="Initialisations, each with as many data orders.")
+    ] = 6,
+    loops: Loops = None,
+    json: Json = False,
+) -> None:
+    """Measure a task's noise, where it comes from and what bounds can see; loops that start later use it."""
+    from bellglass import calibrating, config, paths, tasks, wiring
+    from bellglass.commands.console import LoopView
+    from bellglass.commands.start import catch_interrupts
+
+    home = paths.loops_home(loops)
+    chosen = config.load(None, {"task": task, "preset": preset, "glass": glass, "device": device})
+    typer.echo(calibrating.forecast_line(chosen, seeds), err=True)
+    folder = calibrating.folder_for(chosen, seeds, home)
+    stop = catch_interrupts()
+    with LoopView() as view:
+        surface = wiring.Surface(view.event, view.progress, None, stop)
+        with wiring.open_loop(folder, surface, models={}) as crew:
+            view.say(f"folder {folder}")
+            body = calibrating.run(crew)
+    if json:
+        typer.echo(json_.dumps(body, indent=2, sort_keys=True))
+    else:
+        for line in calibrating.lines(body, tasks.load(chosen.task).unit):
+            typer.echo(line)
+
+
+def doctor(json: Json = False) -> None:
+    """What this machine can do, and whether its Docker really seals."""
+    from bellglass.commands import doctor as doctor_
+
+    checks = doctor_.examine()
+    if json:
+        typer.echo(
+            json_.dumps([{"what": c.what, "ok": c.ok, "found": c.found, "next": c.next_command} for c in checks])
+        )
+    else:
+        for check in checks:
+            typer.echo(f"{'ok  ' if check.ok else '--  '} {check.what}: {check.found}")
+            if not check.ok and check.next_command:
+                typer.echo(f"       next: {check.next_command}")
+    if not all(check.ok or check.optional for check in checks):
+        raise SetupError("this machine", "a missing part, see above", "the parts marked --")
+
+
+@image.command("build")
+def image_build(
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    base: Annotated[
+        str | None, typer.Option("--base", help="Another base image, e.g. from sandbox/base_image.sh.")
+    ] = None,
+    wheels: Annotated[Path | None, typer.Option("--wheels", help="A folder of wheels: nothing is downloaded.")] = None,
+) -> None:
+    """Build the two images; says first how large they are and how long it takes."""
+    from bellglass import wiring
+
+    for line in wiring.build_images(device, base, wheels):
+        typer.echo(line)

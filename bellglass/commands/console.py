@@ -1,0 +1,309 @@
+"""What a terminal shows: live progress while a loop runs, plain lines without a terminal, tables at the end.
+
+Progress goes to stderr, data to stdout. Everything that came from a bundle or a model is escaped before rich sees it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from bellglass.records import Interval, Json
+from bellglass.show.compare import Mean
+from bellglass.show.summary import Row, about_improvers, baselines_line, rows
+from bellglass.splits import looks_line
+from bellglass.store.ledger import Event
+from bellglass.store.state import State, trial_from
+
+NARROW = 96  # columns of a terminal, below which the table of generations needs its words measured
+
+
+class LoopView:
+    """Turns events into lines and, on a terminal, keeps a small live area with the trials under way below them."""
+
+    def __init__(self, *, live: bool | None = None) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._live_wanted = self._console.is_terminal if live is None else live
+        self._live: Live | None = None
+        self._lock = threading.Lock()
+        self._phase = "starting"
+        self._under_way: dict[str, tuple[str, float]] = {}
+        self._state: Callable[[], State] | None = None
+
+    def __enter__(self) -> LoopView:
+        self._show()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pause()
+
+    def watch(self, state: Callable[[], State]) -> None:
+        self._state = state
+
+    def progress(self, trial_id: str, phase: str) -> None:
+        with self._lock:
+            if phase in ("done", "failed"):
+                self._under_way.pop(trial_id, None)
+            else:
+                self._under_way[trial_id] = (phase, time.monotonic())
+
+    def event(self, event: Event) -> None:
+        phase = PHASES.get(event.kind)
+        if phase is not None:
+            self._phase = phase(event.body) or self._phase
+        self._show()
+        line = line_for(event)
+        if line is not None:
+            self.say(line)
+
+    def say(self, line: str) -> None:
+        self._console.print(Text(line), soft_wrap=not self._console.is_terminal)
+
+    def pause(self) -> None:
+        """Make room for a question to a person. The next event brings the live area back."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _show(self) -> None:
+        if self._live_wanted and self._live is None:
+            self._live = Live(get_renderable=self._area, console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+
+    def _area(self) -> Group:
+        with self._lock:
+            under_way = dict(self._under_way)
+        lines = [Text(self._phase, style="bold")]
+        for trial_id, (phase, since) in under_way.items():
+            lines.append(Text(f"  {trial_id:<34} {phase:<9} {time.monotonic() - since:5.0f} s"))
+        if self._state is not None:
+            lines.append(Text(f"  {bounds_line(self._state())}", style="dim"))
+        return Group(*lines)
+
+
+def _phase_of_trial(body: Json) -> str:
+    """Trials outside the generations' own stages say what they are for; "" for the others."""
+    return {
+        "calibrate": "calibration: how far seeds alone move the starter's score",
+        "panel": "the new champion is trained again on new seeds",
+        "final": "final: starter and champion on documents that nothing was scored on",
+    }.get(body["purpose"], "")
+
+
+PHASES: dict[str, Callable[[Json], str]] = {
+    "trial.intended": _phase_of_trial,
+    "session.started": lambda body: f"generation {body['generation']}: the improver works",
+    "proposal.made": lambda body: f"generation {body['generation']}: boot check and gate",
+    "generation.watched": lambda body: f"generation {body['generation']}: deciding",
+    "generation.ended": lambda body: f"generation {body['generation']} ended; next generation, or the final comparison",
+}
+
+
+def bounds_line(state: State) -> str:
+    config, spent = state.config, state.spent + state.burnt  # as the bounds count
+    ended = sum(gen.result is not None for gen in state.generations.values())
+    parts = [f"{ended}/{config['generations']} generations"]
+    limit = config["train_seconds"]
+    parts.append(f"{spent.train_seconds:.0f}{'' if limit is None else f'/{limit:.0f}'} s trained")
+    if spent.calls:
+        parts.append(f"{spent.calls} calls")
+    if spent.usd is None or spent.usd or config["budget_usd"] is not None:
+        usd = "unknown" if spent.usd is None else f"{spent.usd:.3f}"
+        parts.append(f"{usd}{'' if config['budget_usd'] is None else '/' + str(config['budget_usd'])} USD")
+    return "used: " + ", ".join(parts)
+
+
+def line_for(event: Event) -> str | None:
+    """One event as a line, or None for one that only machines need."""
+    maker = LINES.get(event.kind)
+    return None if maker is None else maker(event.body)
+
+
+def _created(body: Json) -> str:
+    seal = "sealed" if body["sealed"] else "UNSEALED: a plain process isolates nothing"
+    return f"loop {body['loop_id']}: task {body['task']}, glass {body['glass']} ({seal})"
+
+
+def _trial(body: Json) -> str:
+    trial = trial_from(body)
+    if trial.verdict is None:
+        return f"  {trial.trial_id}: failed ({trial.fault}) after {trial.train_seconds:.1f} s"
+    claim = "no claim" if trial.claim is None or trial.claim.bits is None else f"claim {trial.claim.bits:.3f}"
+    return f"  {trial.trial_id}: {claim}, verdict {trial.verdict.raw_bits:.3f} bits ({trial.train_seconds:.1f} s)"
+
+
+def _proposal(body: Json) -> str:
+    if body["successor"] is None:
+        return f"  no successor: {body['fault']}"
+    return f"  successor {body['successor'][:8]} changes {', '.join(body['kinds'])}"
+
+
+def _generation_ended(body: Json) -> str:
+    return f"  trainer {body['trainer']}, scaffold {body['scaffold']}: {body['why']}"
+
+
+def _calibrated(body: Json) -> str:
+    noise, seconds = body["noise"], body["trial_seconds"]
+    source = f"measured ({body['why']})" if body["measured"] else body["why"]
+    return (
+        f"calibration {source}: noise {noise['sd']:.4f} bits over {len(body['scores'])} trainings, "
+        f"{seconds:.1f} s a trial; the smallest gain that generation 1 can detect: {body['smallest_gain']:.3f} bits"
+    )
+
+
+LINES: dict[str, Callable[[Json], str | None]] = {
+    "loop.created": _created,
+    "loop.calibrated": _calibrated,
+    "loop.resumed": lambda body: "resumed",
+    "generation.started": lambda body: f"generation {body['generation']} (parent {body['parent'][:8]})",
+    "trial.settled": _trial,
+    "trial.burnt": lambda body: f"  {body['trial_id']}: interrupted; will run again, its seconds are charged apart",
+    "proposal.made": _proposal,
+    "boot.checked": lambda body: f"  boot check {'passed' if body['ok'] else 'FAILED'}: {body['why']}",
+    "gate.decided": lambda body: f"  gate: {body['gate']['decision']}: {body['gate']['why']}",
+    "tripwire.fired": lambda body: f"  TRIPWIRE {body['name']}: {body['sentence']}",
+    "tripwire.rearmed": lambda body: f"  tripwire {body['name']} re-armed by {body['who']}: {body['reason']}",
+    "review.decided": lambda body: f"  review: {body['decision']} by {body['who']}: {body['reason']}",
+    "generation.ended": _generation_ended,
+    "loop.ended": lambda body: f"loop ended: {body['why']}: {body['detail']}",
+}
+
+
+COLUMNS = ("gen", "parent", "changed", "claim", "verdict (95%)", "trainer", "scaffold", "cost")
+
+
+def generation_table(state: State, width: int) -> Table:
+    """Whole words wherever they fit: on a narrow terminal no edges, and each column as wide as its longest word."""
+    made = [cells(item) for item in rows(state)]
+    narrow = width < NARROW
+    table = Table(title=title(state), title_justify="left", show_lines=True, show_edge=not narrow, pad_edge=not narrow)
+    for name, column in zip(COLUMNS, zip(COLUMNS, *made, strict=True), strict=True):
+        longest = max(len(word) for cell in column for word in cell.split())
+        table.add_column(name, overflow="fold", width=longest if narrow else None)
+    for row in made:
+        table.add_row(*(escape(cell) for cell in row))
+    return table
+
+
+def cells(item: Row) -> list[str]:
+    cost = f"{item.cost.train_seconds:.0f} s"
+    if item.cost.usd is None:
+        cost += ", USD unknown"
+    elif item.cost.usd:
+        cost += f", {item.cost.usd:.3f} USD"
+    return [
+        str(item.generation),
+        item.parent,
+        ", ".join(item.kinds) or ("–" if item.successor is None else "nothing"),
+        "–" if item.claim_bits is None else f"{item.claim_bits:.3f}",
+        interval_text(item.verdict_bits),
+        item.trainer,
+        item.scaffold,
+        cost,
+    ]
+
+
+def title(state: State) -> str:
+    seal = "sealed" if state.created["sealed"] else "unsealed"
+    return f"loop {state.loop_id} · {state.created['task']} · {state.created['glass']} glass, {seal} · bits per target"
+
+
+def interval_text(interval: Interval | None, *, sign: str = "") -> str:
+    return "–" if interval is None else interval.text(sign)
+
+
+def why_lines(state: State) -> list[str]:
+    return [f"generation {item.generation}: {item.why}" for item in rows(state) if item.why]
+
+
+def split_lines(state: State) -> list[str]:
+    """What the splits tell, for people alone."""
+    told = [
+        f"generation {item.generation}: fitted to select by {interval_text(item.fitted, sign='+')} bits "
+        "(its gain there minus its gain on confirm)"
+        for item in rows(state)
+        if item.fitted is not None
+    ]
+    return [*told, looks_line(state)]
+
+
+def final_line(state: State) -> str:
+    final = state.final
+    if final is None:
+        return "final: not opened yet"
+    if final["gain"] is None:
+        reason = "the champion is the starter" if final["champion"] == final["starter"] else "too few trials succeeded"
+        return f"final: {reason}"
+    gain = Interval(**final["gain"])
+    clear = "clear of zero" if gain.low > 0 else "NOT clear of zero"
+    alarms = "".join(f"; TRIPWIRE {alarm}" for alarm in final.get("alarms", []))
+    return f"final (opened once): champion better than starter by {interval_text(gain, sign='+')} bits, {clear}{alarms}"
+
+
+def print_summary(state: State, out: Console | None = None) -> None:
+    console = out or Console(file=sys.stdout, highlight=False)
+    _widen(console)
+    console.print(generation_table(state, console.width))
+    beside = baselines_line(state)
+    for line in [
+        *why_lines(state),
+        *split_lines(state),
+        final_line(state),
+        *([beside] if beside else []),
+        bounds_line(state),
+    ]:
+        console.print(Text(line), soft_wrap=not console.is_terminal)
+    for line in about_improvers(state):
+        console.print(Text(line, style="dim"), soft_wrap=not console.is_terminal)
+
+
+def _widen(console: Console) -> None:
+    """A file or a pipe has no edge; rich takes it for a narrow terminal."""
+    if not console.is_terminal and console.width < 100:
+        console.width = 100
+
+
+def print_comparison(found: Sequence[Json], means: Sequence[Mean], cautions: Sequence[str]) -> None:
+    """Loops as rows; below them the means of those that are of one kind."""
+    console = Console(file=sys.stdout, highlight=False)
+    _widen(console)
+    narrow = console.width < NARROW
+    table = Table(
+        title="bits per target, lower is better", title_justify="left", show_edge=not narrow, pad_edge=not narrow
+    )
+    for name in ("loop", "improver", "adopted", "starter", "champion", "final gain", "trained", "end"):
+        table.add_column(name, overflow="fold", no_wrap=name == "loop")
+    for row in found:
+        table.add_row(*(escape(cell) for cell in _comparison_cells(row)))
+    console.print(table)
+    for mean in means:
+        if mean.gain is not None:
+            told = Text(f"{mean.of}: final gain {mean.gain.text('+')} over {mean.gain.n} of {mean.loops} loops")
+            console.print(told, soft_wrap=not console.is_terminal)
+    for line in cautions:
+        console.print(Text(line, style="dim"), soft_wrap=not console.is_terminal)
+
+
+def _comparison_cells(row: Json) -> list[str]:
+    def bits(found: Json) -> str:
+        return "–" if found is None else f"{found['mean']:.3f}"
+
+    gain = row["final_gain"]
+    return [
+        row["loop"],
+        row["improver"],
+        f"{row['adopted']} of {row['generations']}",
+        bits(row["starter"]),
+        bits(row["champion"]),
+        "–" if gain is None else interval_text(Interval(**gain), sign="+"),
+        f"{row['train_seconds']:.0f} s",
+        "still open" if row["ended"] is None else str(row["ended"]),
+    ]

@@ -1,0 +1,87 @@
+"""Commands by which a person decides: review and stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bellglass.commands.options import LoopName, Loops, Reason
+from bellglass.errors import UsageError
+
+
+def review(
+    loop: LoopName = None,
+    decision: Annotated[
+        str | None, typer.Option("--decision", help="approve, trainer (without its scaffold) or reject.")
+    ] = None,
+    evidence: Annotated[
+        str | None,
+        typer.Option("--evidence", help="The hash that you were shown, or its first 12 digits; needed to decide."),
+    ] = None,
+    rearm: Annotated[str | None, typer.Option("--rearm", help="Re-arm this tripwire after having looked.")] = None,
+    reason: Reason = "",
+    loops: Loops = None,
+) -> None:
+    """Show what waits for a person, or decide on it. Without --decision nothing changes."""
+    from bellglass import deciding, paths
+
+    folder = paths.find_loop(loop, paths.loops_home(loops))
+    if rearm is not None:
+        typer.echo(deciding.rearm(folder, rearm, reason).line)
+    elif decision is None:
+        _show(folder)
+    else:
+        _decide(folder, decision, evidence, reason)
+
+
+def _show(folder: Path) -> None:
+    from rich.console import Console
+
+    from bellglass import deciding
+    from bellglass.commands.review_console import show
+
+    state, waiting = deciding.waiting(folder)
+    for wire in state.tripwires:
+        typer.echo(f"tripwire {wire['name']} (generation {wire['generation']}): {wire['sentence']}")
+    if waiting is None:
+        typer.echo("no successor waits for a decision")
+        return
+    show(waiting, Console())
+    typer.echo(
+        f"decide: bellglass review {folder.name} --decision approve|trainer|reject "
+        f"--evidence {waiting.hash} --reason '...'\nthen:   bellglass resume {folder.name}"
+    )
+
+
+def _decide(folder: Path, decision: str, evidence: str | None, reason: str) -> None:
+    from bellglass import deciding
+    from bellglass.review import pending
+    from bellglass.store.state import state_of
+
+    number = pending(state_of(folder))
+    if number is None:
+        raise UsageError(
+            "the decision", "nothing waits for one", "a loop that waits", f"bellglass status {folder.name}"
+        )
+    if evidence is None:
+        raise UsageError(
+            "the decision", "no --evidence", "the hash that you were shown", f"bellglass review {folder.name}"
+        )
+    typer.echo(deciding.decide(folder, number, decision, reason, evidence).line)
+
+
+def stop(
+    loop: LoopName = None,
+    now: Annotated[bool, typer.Option("--now", help="Don't ask first: kill driver and guests at once.")] = False,
+    patience: Annotated[float, typer.Option("--patience", help="Seconds that a polite stop may take.")] = 20.0,
+    reason: Reason = "asked by a person",
+    loops: Loops = None,
+) -> None:
+    """Stop a running loop: ask, then kill. Works with the driver hung. `resume` goes on later."""
+    from bellglass import halt, paths, wiring
+
+    folder = paths.find_loop(loop, paths.loops_home(loops))
+    outcome = halt.stop(folder, wiring.killer(folder), polite_seconds=0.0 if now else patience, reason=reason)
+    typer.echo(outcome)

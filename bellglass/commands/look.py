@@ -1,0 +1,152 @@
+"""Commands that look and change nothing: status, log, diff, tasks. They never take a loop's lock."""
+
+from __future__ import annotations
+
+import json as json_
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bellglass.commands.options import Json, LoopName, Loops
+
+if TYPE_CHECKING:
+    from bellglass.tasks import Task
+
+FOLLOW_SECONDS = 0.5
+
+
+def status(loop: LoopName = None, loops: Loops = None, json: Json = False) -> None:
+    """Where a loop stands: generations, claims beside verdicts, decisions, bounds."""
+    from bellglass import paths
+    from bellglass.show import summary
+    from bellglass.store.ledger import Ledger
+    from bellglass.store.state import fold
+
+    folder = paths.find_loop(loop, paths.loops_home(loops))
+    with Ledger.open(folder, write=False) as ledger:
+        state = fold(ledger.events())
+        head = ledger.head
+    if json:
+        typer.echo(json_.dumps({**summary.as_json(state), "head": head}, indent=2, sort_keys=True))
+        return
+    from bellglass.commands.console import print_summary
+
+    print_summary(state)
+    ended = "still open" if state.ended is None else f"{state.ended['why']}: {state.ended['detail']}"
+    typer.echo(f"{ended}\nledger head {head}\nfolder {folder}")
+
+
+def log(
+    loop: LoopName = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the loop ends.")] = False,
+    loops: Loops = None,
+    json: Json = False,
+) -> None:
+    """The ledger's events, oldest first."""
+    from bellglass import paths
+    from bellglass.commands.console import line_for
+    from bellglass.store.ledger import Ledger
+
+    folder = paths.find_loop(loop, paths.loops_home(loops))
+    seen = 0
+    with Ledger.open(folder, write=False) as ledger:
+        while True:
+            for event in ledger.events(after=seen):
+                seen = event.seq
+                if json:
+                    record = {"seq": event.seq, "time": event.time, "kind": event.kind, "body": event.body}
+                    typer.echo(json_.dumps({**record, "hash": event.hash}, sort_keys=True))
+                else:
+                    typer.echo(f"{event.seq:>5}  {event.kind:<20} {line_for(event) or ''}".rstrip())
+                if event.kind == "loop.ended":
+                    follow = False
+            if not follow:
+                return
+            time.sleep(FOLLOW_SECONDS)
+
+
+def diff(
+    loop: LoopName = None,
+    generation: Annotated[int | None, typer.Argument(help="Default: the last with a successor.")] = None,
+    loops: Loops = None,
+) -> None:
+    """What a generation's successor changed in its parent."""
+    from bellglass import paths
+    from bellglass.errors import UsageError
+    from bellglass.store.lineage import Lineage
+    from bellglass.store.state import state_of
+
+    folder = paths.find_loop(loop, paths.loops_home(loops))
+    state = state_of(folder)
+    made = [gen.number for gen in state.generations.values() if gen.successor is not None]
+    if not made or (generation is not None and generation not in made):
+        wanted = "the last generation" if generation is None else f"generation {generation}"
+        raise UsageError(
+            f"{wanted} of {folder.name}", "no successor", f"one of {made or 'none yet'}", "bellglass status"
+        )
+    gen = state.generation(made[-1] if generation is None else generation)
+    assert gen.successor is not None
+    typer.echo(Lineage.open(folder / "lineage.git").diff(gen.parent, gen.successor))
+
+
+def tasks(
+    task: Annotated[str | None, typer.Argument(help="One task by name, or ./FOLDER of your own. Default: all.")] = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Download what that task needs, once.")] = False,
+    json: Json = False,
+) -> None:
+    """The tasks: floor, headroom, noise, presets."""
+    from bellglass import tasks as tasks_
+
+    if fetch:
+        _fetch(None if task is None else tasks_.load(task))
+    loaded = [tasks_.load(name) for name in (tasks_.names() if task is None else [task])]
+    if json:
+        typer.echo(json_.dumps([task_json(task) for task in loaded], indent=2, sort_keys=True))
+        return
+    for one in loaded:
+        for line in task_lines(one):
+            typer.echo(line)
+
+
+def _fetch(task: Task | None) -> None:
+    from bellglass.download import fetch
+    from bellglass.errors import UsageError
+
+    if task is None:
+        raise UsageError("--fetch", "no task", "the name of one that downloads something", "bellglass tasks")
+    if not task.downloads:
+        typer.echo(f"{task.name}: nothing to download", err=True)
+    for download in task.downloads:
+        fetch(task.name, download, task.cache, lambda line: typer.echo(line, err=True))
+
+
+def task_lines(task: Task) -> Iterator[str]:
+    """What a person wants to know before they pick it."""
+    yield f"{task.name}: {task.title} ({task.unit}; floor {task.floor})"
+    found = task.measured
+    if "starter_cpu" not in found:
+        yield "    unmeasured"
+    for name, preset in task.presets.items():
+        line = f"    preset {name}: {preset.budget.amount:g} {preset.budget.kind} a trial"
+        if f"starter_{name}" not in found:
+            yield f"{line}, unmeasured"
+            continue
+        starter, noise = found[f"starter_{name}"], found.get(f"noise_{name}")
+        line += f", starter {starter:.3f}" + (f" ± {noise:.3f} over seeds" if noise is not None else "")
+        if f"reference_{name}" in found:
+            reference = found[f"reference_{name}"]
+            line += f", reference {reference:.3f}, headroom {starter - reference:.3f}"
+        yield line
+    if task.confirm_slices > 1:
+        slices = task.confirm_slices
+        yield f"    a fixed corpus: {slices} slices of confirm, new ones for {slices // 2} generations, then again"
+    for download in task.downloads:
+        yield f"    downloads {download.url} (bellglass tasks {task.name} --fetch)"
+
+
+def task_json(task: object) -> dict[str, object]:
+    names = ("name", "title", "unit", "vocab", "context", "separable", "floor", "skills", "measured")
+    fields: dict[str, object] = {name: getattr(task, name) for name in names}
+    return fields

@@ -1,0 +1,265 @@
+"""Commands that start: demo, run, resume."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bellglass.commands.options import (
+    BudgetUsd,
+    Calls,
+    Generations,
+    GlassName,
+    Json,
+    LoopName,
+    Loops,
+    Review,
+    Seed,
+    Tokens,
+    TrainSeconds,
+    WallSeconds,
+    Wandb,
+    Watch,
+)
+from bellglass.errors import BellglassError, Interrupted
+
+if TYPE_CHECKING:
+    from bellglass.steps.generation import Crew
+
+# About 300 CPU-seconds.
+DEMO = {"task": "stories", "preset": "tiny", "panel": 3, "max_pairs": 5, "trials_per_generation": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What shows a loop while it runs, each in a process of its own."""
+
+    watch: bool
+    wandb: str
+
+    def check(self) -> None:
+        """Before anything is spent."""
+        from bellglass.commands import to_wandb
+
+        to_wandb.check(self.wandb)
+
+    def processes(self, folder: Path) -> AbstractContextManager[None]:
+        from bellglass.commands import to_wandb
+
+        if self.watch:
+            from bellglass.commands.watch import page_beside
+
+            page_beside(folder)
+        return to_wandb.beside(folder, self.wandb)
+
+
+def demo(
+    seed: Seed = None,
+    generations: Generations = 3,
+    glass: GlassName = "auto",
+    watch: Watch = False,
+    wandb: Wandb = "off",
+    loops: Loops = None,
+    json: Json = False,
+) -> None:
+    """A real loop of three generations with the offline improver: about two minutes, no key, no GPU."""
+    chosen = {**DEMO, "seed": seed, "generations": generations, "glass": glass}
+    folder = _start(None, chosen, loops, json, Beside(watch, wandb))
+    if not json:
+        bellglass, loop = program(), nameable(folder)
+        commands = (f"watch {loop}", f"status {loop}", f"diff {loop} 1", f"verify {loop}")
+        print("\nNext:\n" + "\n".join(f"  {bellglass} {command}" for command in commands))
+        print(_report(folder))
+
+
+def run(
+    task: Annotated[str | None, typer.Argument(help="A task; `bellglass tasks` lists them. Default: stories.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="offline, random, tpe, anthropic/…, openai/…, ollama/…")
+    ] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="tiny, cpu or gpu.")] = None,
+    generations: Generations = None,
+    budget_usd: BudgetUsd = None,
+    train_seconds: TrainSeconds = None,
+    wall_seconds: WallSeconds = None,
+    calls: Calls = None,
+    tokens: Tokens = None,
+    review: Review = None,
+    glass: GlassName = None,
+    seed: Seed = None,
+    config: Annotated[Path | None, typer.Option("--config", help="A TOML file with the same words and more.")] = None,
+    watch: Watch = False,
+    wandb: Wandb = "off",
+    loops: Loops = None,
+    json: Json = False,
+) -> None:
+    """Start a loop and run it until its bounds are reached."""
+    chosen = {
+        "task": task,
+        "model": model,
+        "preset": preset,
+        "generations": generations,
+        "budget_usd": budget_usd,
+        "train_seconds": train_seconds,
+        "wall_seconds": wall_seconds,
+        "calls": calls,
+        "tokens": tokens,
+        "review": review,
+        "glass": glass,
+        "seed": seed,
+    }
+    _start(config, chosen, loops, json, Beside(watch, wandb))
+
+
+def resume(
+    loop: LoopName = None,
+    generations: Generations = None,
+    budget_usd: BudgetUsd = None,
+    train_seconds: TrainSeconds = None,
+    wall_seconds: WallSeconds = None,
+    calls: Calls = None,
+    tokens: Tokens = None,
+    watch: Watch = False,
+    wandb: Wandb = "off",
+    loops: Loops = None,
+    json: Json = False,
+) -> None:
+    """Go on with a loop that ended early; bounds may be raised."""
+    from bellglass import paths
+
+    raised = {
+        "generations": generations,
+        "budget_usd": budget_usd,
+        "train_seconds": train_seconds,
+        "wall_seconds": wall_seconds,
+        "calls": calls,
+        "tokens": tokens,
+    }
+    beside = Beside(watch, wandb)
+    beside.check()
+    folder = paths.find_loop(loop, paths.loops_home(loops))
+    _run(folder, {key: value for key, value in raised.items() if value is not None}, json, beside)
+
+
+def _report(folder: Path) -> str:
+    """Where the loop's report lies now. A report that cannot be written is no failure of the loop."""
+    from bellglass.commands import report
+    from bellglass.show import showing
+
+    try:
+        return f"  open {report.write_report(showing.open_loop(folder))} in a browser"
+    except BellglassError as error:
+        return f"  no report was written: {error.one_line()}"
+
+
+def _start(config_file: Path | None, chosen: dict[str, Any], loops: Path | None, json: bool, beside: Beside) -> Path:
+    from bellglass import config, paths, wiring
+
+    beside.check()
+    loaded = config.load(config_file, {key: value for key, value in chosen.items() if value is not None})
+    _say_before_spending(loaded)
+    folder = wiring.create(loaded, paths.loops_home(loops))
+    _run(folder, {}, json, beside)
+    return folder
+
+
+def _say_before_spending(loaded: Any) -> None:
+    """The forecast comes before the first paid call, which is the probe's."""
+    from bellglass import foresight
+
+    for line in foresight.forecast_lines(loaded):
+        print(line, file=sys.stderr)
+
+
+def _run(folder: Path, overrides: dict[str, Any], json: bool, beside: Beside) -> None:
+    from bellglass import wiring
+    from bellglass.commands.console import LoopView, line_for, print_summary
+    from bellglass.commands.review_console import TerminalReviewer
+    from bellglass.loop import run_loop
+    from bellglass.show.summary import as_json
+
+    stop = catch_interrupts()
+    with beside.processes(folder), LoopView() as view:
+        reviewer = TerminalReviewer(view.pause) if sys.stdin.isatty() and sys.stderr.isatty() else None
+        surface = wiring.Surface(view.event, view.progress, reviewer, stop)
+        with wiring.open_loop(folder, surface, overrides) as crew:
+            view.watch(lambda: crew.state)
+            created = line_for(crew.place.books.ledger.events()[0])
+            view.say(f"{created}\nfolder {folder}")
+            try:
+                run_loop(crew, lambda: _probe(crew, view.say))
+            except BellglassError as error:  # what to type next must name this very loop, wherever it lies
+                error.next_command = naming(error.next_command, crew.state.loop_id, nameable(folder))
+                raise
+            finally:
+                view.pause()
+                if json:
+                    _print_json(as_json(crew.state))
+                else:
+                    print_summary(crew.state)
+                print(f"ledger head {crew.place.books.ledger.head}", file=sys.stderr)
+
+
+def _probe(crew: Crew, say: Callable[[str], None]) -> None:
+    from bellglass import foresight
+
+    for line in foresight.probe_lines(crew.models, crew.place.books):
+        say(line)
+
+
+def program() -> str:
+    """How to call this program from where the person stands: it need not be on their PATH."""
+    if shutil.which("bellglass"):
+        return "bellglass"
+    return os.path.relpath(sys.argv[0]) if Path(sys.argv[0]).name == "bellglass" else f"{sys.executable} -m bellglass"
+
+
+def naming(command: str, loop_id: str, name: str) -> str:
+    """The command with this loop's name in it: in place of its id, or behind a `resume` that names none."""
+    words = [name if word == loop_id else word for word in command.split()]
+    if words[:2] == ["bellglass", "resume"] and name not in words:
+        words.insert(2, name)
+    return " ".join(words)
+
+
+def nameable(folder: Path) -> str:
+    """What names this loop from where the person stands: its name in the usual place, else its path."""
+    from bellglass import paths
+
+    return folder.name if folder.parent.absolute() == paths.loops_home().absolute() else str(folder.absolute())
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    print(json.dumps(value, indent=2, sort_keys=True))
+
+
+def catch_interrupts() -> Any:
+    """Ctrl-C once: end cleanly and resumably. Twice: end now."""
+    asked = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        if asked.is_set():
+            os._exit(130)  # the guests end by themselves when this process is gone
+        asked.set()
+        print("stopping cleanly; once more to end at once", file=sys.stderr)
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+
+    def check() -> None:
+        if asked.is_set():
+            raise Interrupted("the loop", "interrupted", "nothing: everything done is kept", "bellglass resume")
+
+    return check

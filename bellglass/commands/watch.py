@@ -1,0 +1,263 @@
+"""Commands of the live page: watch and pack; and the page beside a loop that is about to run (`--watch`)."""
+
+from __future__ import annotations
+
+import json as json_
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bellglass.commands.options import Json, LoopName, Loops
+from bellglass.errors import UsageError
+
+Deed = Callable[[dict[str, Any]], str]
+
+if TYPE_CHECKING:
+    from bellglass.records import Json as JsonValue
+    from bellglass.web.server import Site
+
+NOTE_NAME = "watch.json"  # in a loop's folder: the port and the token of its page, so that a restart has the same
+STARTS_WITHIN_SECONDS = 20.0
+POLITE_SECONDS = 20.0
+MOST_SAID = 4000  # characters of a recheck's outcome
+
+
+def watch(
+    loop: Annotated[
+        str | None, typer.Argument(help="A loop, or a file that `bellglass pack` made; default: the newest loop.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="The first port to try; 0: any that is free.")
+    ] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Print the address; open no browser.")] = False,
+    play: Annotated[
+        str | None, typer.Option("--play", help="Play it back from its start, so much faster: 60x.")
+    ] = None,
+    attached: Annotated[bool, typer.Option("--attached", hidden=True)] = False,
+    loops: Loops = None,
+    json: Json = False,
+) -> None:
+    """The loop as a live page, on this machine alone; or a recording, played back. Ctrl-C ends it, not the loop."""
+    import contextlib
+
+    from bellglass.show import recording
+    from bellglass.web import server
+
+    site, note = _site(loop, play, loops)
+    wanted = port if port is not None else note.get("port", server.FIRST_PORT)
+    listening = server.bind(wanted)
+    with contextlib.closing(site.show), listening:
+        taken = listening.getsockname()[1]
+        if taken != wanted and wanted != 0:
+            typer.echo(f"port {wanted} is in use; this page takes {taken}", err=True)
+        url = f"http://{server.HOST}:{taken}/#token={site.token}"
+        if not isinstance(site.show, recording.Recording):
+            _keep(site.show.folder / NOTE_NAME, {"port": taken, "token": site.token})
+        typer.echo(json_.dumps({"url": url, "port": taken}) if json else url)
+        sys.stdout.flush()
+        running = server.server_for(site)
+        if attached:
+            server.end_when_idle(running, site, _end_of_stdin())
+        elif not no_open:
+            _open_browser(url)
+        with contextlib.suppress(KeyboardInterrupt):  # the usual way to end it
+            running.run(sockets=[listening])
+
+
+def pack(
+    loop: LoopName = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; default: the loop's name, here.")
+    ] = None,
+    loops: Loops = None,
+    json: Json = False,
+) -> None:
+    """One file that plays a loop back anywhere: events, diffs, sessions, curves. No weights, no unrevealed secret."""
+    from bellglass import paths
+    from bellglass.show import recording
+
+    folder = paths.find_loop(loop, paths.loops_home(loops))
+    target = output if output is not None else Path(folder.resolve().name + recording.SUFFIX)
+    size, missing = recording.pack(folder, target)
+    if json:
+        typer.echo(json_.dumps({"file": str(target), "bytes": size, "missing": missing}))
+        return
+    for line in missing:
+        typer.echo(f"missing: {line}", err=True)
+    typer.echo(f"{target} ({size / 1000:.0f} kB)\nplay it: bellglass watch {target} --play 60x")
+
+
+def _site(wanted: str | None, play: str | None, loops: Path | None) -> tuple[Site, dict[str, JsonValue]]:
+    """What to serve, and what the last page of this loop used."""
+    import io
+    import secrets
+
+    from bellglass import paths
+    from bellglass.show import following, recording
+    from bellglass.web.server import Site
+
+    speed = 60.0 if play is None else recording.speed_of(play)
+    token = secrets.token_urlsafe(24)
+    if wanted is not None and recording.is_recording(Path(wanted)):
+        return Site(recording.load(Path(wanted)), token, speed=speed), {}
+    folder = paths.find_loop(wanted, paths.loops_home(loops))
+    if play is not None:
+        packed = io.BytesIO()
+        recording.pack_into(folder, packed)
+        return Site(recording.load(packed, folder.name), token, speed=speed), {}
+    note = _kept(folder / NOTE_NAME)
+    site = Site(following.Following(folder), str(note.get("token", token)))
+    site.deeds = deeds(folder, lambda: site.ending())
+    return site, note
+
+
+def deeds(folder: Path, ending: Callable[[], bool] = lambda: False) -> dict[str, Deed]:
+    """What a person can do on the page of a loop; each as the command of the same name does it."""
+    from bellglass import deciding, halt, wiring
+
+    def review(asked: dict[str, JsonValue]) -> str:
+        number = asked.get("generation")
+        if type(number) is not int:
+            raise UsageError("the decision", "no generation", "the number of one that waits")
+        words = [_text(asked, key) for key in ("decision", "reason", "evidence_hash")]
+        done = deciding.decide(folder, number, words[0], words[1], words[2])
+        return f"{done.line}{'' if _runs(folder) else f'; bellglass resume {folder.name} goes on'}"
+
+    def rearm(asked: dict[str, JsonValue]) -> str:
+        return deciding.rearm(folder, _text(asked, "name"), _text(asked, "reason")).line
+
+    def stop(asked: dict[str, JsonValue]) -> str:
+        reason = _text(asked, "reason")
+        return halt.stop(folder, wiring.killer(folder), polite_seconds=POLITE_SECONDS, reason=reason)
+
+    return {"review": review, "rearm": rearm, "stop": stop, "recheck": Recheck(folder, ending)}
+
+
+class Recheck:
+    """Trains a generation's parent and child again, as `bellglass recheck` does, and tells what came out.
+
+    In a process of its own, because it takes minutes and must end with the page's server.
+    """
+
+    def __init__(self, folder: Path, ending: Callable[[], bool]) -> None:
+        self._folder, self._ending = folder, ending
+        self._taken = threading.Lock()
+
+    def __call__(self, asked: dict[str, JsonValue]) -> str:
+        number = asked.get("generation")
+        if type(number) is not int:
+            raise UsageError("the recheck", "no generation", "the number of one that the gate decided")
+        if not self._taken.acquire(blocking=False):
+            raise UsageError("the recheck", "another is under way", "its end")
+        try:
+            said = self._run(number)
+        finally:
+            self._taken.release()
+        return "; ".join(line.strip() for line in said.splitlines() if line.strip())[-MOST_SAID:]
+
+    def _run(self, number: int) -> str:
+        command = [sys.executable, "-m", "bellglass", "recheck", str(self._folder), str(number)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+            while True:
+                try:
+                    return running.communicate(timeout=0.5)[0]
+                except subprocess.TimeoutExpired:
+                    if self._ending():
+                        running.terminate()
+
+
+def _runs(folder: Path) -> bool:
+    from bellglass.store.owner import owner_of
+
+    return owner_of(folder) is not None
+
+
+def _text(asked: dict[str, JsonValue], key: str) -> str:
+    value = asked.get(key)
+    if not isinstance(value, str) or len(value) > 10_000:
+        raise UsageError(f"the request's {key}", "none, or too long", "a short text")
+    return value
+
+
+def _kept(path: Path) -> dict[str, JsonValue]:
+    """What was noted before; nothing where that is not exactly what is written here, or others may read it."""
+    import re
+
+    try:
+        if path.is_symlink() or path.stat().st_mode & 0o077 or path.stat().st_uid != os.getuid():
+            return {}
+        found = json_.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    right = isinstance(found, dict) and isinstance(found.get("port"), int) and 0 < found["port"] < 65536
+    return found if right and re.fullmatch(r"[A-Za-z0-9_-]{32}", str(found.get("token"))) else {}
+
+
+def _keep(path: Path, note: dict[str, JsonValue]) -> None:
+    """Best effort: without it a page only does not survive a restart."""
+    making = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        handle = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            json_.dump(note, file)
+        os.replace(making, path)
+    except OSError:
+        making.unlink(missing_ok=True)
+
+
+def _open_browser(url: str) -> None:
+    """Where there is a screen; elsewhere a text browser would take the terminal."""
+    import webbrowser
+
+    if sys.stdout.isatty() and (
+        sys.platform == "darwin" or os.environ.get("DISPLAY") or "WAYLAND_DISPLAY" in os.environ
+    ):
+        webbrowser.open(url)
+
+
+def _end_of_stdin() -> Callable[[], bool]:
+    """Whether the driver that started this process is gone: it holds the other end."""
+    gone = threading.Event()
+
+    def read() -> None:
+        while os.read(0, 4096):
+            pass
+        gone.set()
+
+    threading.Thread(target=read, daemon=True, name="driver").start()
+    return gone.is_set
+
+
+def page_beside(folder: Path) -> None:
+    """Starts the page of a loop that is about to run, in a process of its own, and prints its address.
+
+    It lives on when the driver ends, as long as somebody has the page open. That no page comes up never stops a loop.
+    """
+    import select
+
+    command = [sys.executable, "-m", "bellglass", "watch", str(folder), "--attached", "--json"]
+    pipe = subprocess.PIPE
+    page = subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True)
+    assert page.stdout is not None
+    ready, _, _ = select.select([page.stdout], [], [], STARTS_WITHIN_SECONDS)
+    try:
+        url = json_.loads(page.stdout.readline())["url"] if ready else None
+    except (ValueError, KeyError):
+        url = None
+    if url is None:
+        with page:
+            page.terminate()
+        print(f"no page: bellglass watch {folder} says why", file=sys.stderr)
+        return
+    print(f"page    {url}", file=sys.stderr)
+    _open_browser(url)
+    KEPT.append(page)
+
+
+KEPT: list[object] = []  # open pipes: their end tells a page that its driver is gone

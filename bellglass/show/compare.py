@@ -1,0 +1,95 @@
+"""Loops side by side: a row for each, what they share said once, and what makes them hard to compare.
+
+A mean over loops is given only where task, preset, budget and improver are the same, because only then is it a mean of
+one thing. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bellglass.records import Interval, Json
+from bellglass.show.summary import about_improvers
+from bellglass.show.view import document
+from bellglass.stats import CONFIDENCE, mean_interval
+from bellglass.store.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """What loops that may be averaged gained over the starter."""
+
+    of: str  # improver, task, preset and budget, which all of them share
+    loops: int
+    gain: Interval | None  # over loops, of each loop's own mean; None with fewer than two
+
+
+def rows(states: Sequence[State]) -> list[Json]:
+    return [_row(state) for state in states]
+
+
+def _row(state: State) -> Json:
+    doc = document(state)
+    final = doc["final"] or {"gain": None}
+    improved = [gen["raw"] for gen in doc["generations"] if gen["trainer"] == "adopted" and gen["raw"]]
+    done = [gen for gen in doc["generations"] if gen["done"]]
+    return {
+        "loop": doc["loop"]["name"],
+        "task": doc["loop"]["task"],
+        "preset": doc["config"]["preset"],
+        "budget": _budget(state),
+        "glass": doc["loop"]["glass"],
+        "sealed": doc["loop"]["sealed"],
+        "improver": ", ".join(sorted(set(doc["loop"]["models"].values()))),
+        "generations": len(done),
+        "adopted": doc["oversight"]["adopted"],
+        "starter": doc["starter"]["raw"],
+        "champion": improved[-1] if improved else doc["starter"]["raw"],
+        "final_gain": final["gain"],
+        "noise": None if doc["calibration"] is None else doc["calibration"]["sd"],
+        "train_seconds": doc["spent"]["train_seconds"],
+        "calls": doc["spent"]["calls"],
+        "usd": doc["spent"]["usd"],
+        "tripwires": len(doc["tripwires"]),
+        "ended": None if doc["ended"] is None else doc["ended"]["why"],
+        "secret_commitment": doc["loop"]["secret_commitment"],
+        "missing": doc["missing"],
+    }
+
+
+def _budget(state: State) -> str:
+    """Of a full trial, as the trials that decide had it."""
+    for trial in state.trials.values():
+        if trial.purpose != "explore":
+            return f"{trial.budget.kind} {trial.budget.amount:g}"
+    return "unknown"
+
+
+def means(found: Sequence[Json]) -> list[Mean]:
+    alike: dict[str, list[Json]] = {}
+    for row in found:
+        alike.setdefault(_comparable(row), []).append(row)
+    made = []
+    for of, members in alike.items():
+        gains = [row["final_gain"]["mean"] for row in members if row["final_gain"] is not None]
+        made.append(Mean(of, len(members), mean_interval(gains, CONFIDENCE) if len(gains) > 1 else None))
+    return made
+
+
+def _comparable(row: Json) -> str:
+    return f"{row['improver']} on {row['task']} ({row['preset']}, {row['budget']})"
+
+
+def cautions(states: Sequence[State], found: Sequence[Json]) -> list[str]:
+    """Why these loops may not compare, and what a built-in improver's results are evidence of."""
+    said = []
+    if len({(row["task"], row["preset"]) for row in found}) > 1:
+        said.append("tasks or presets differ: scores of different ones don't compare, only each with its own starter")
+    if len({row["budget"] for row in found}) > 1:
+        said.append("budgets of a trial differ")
+    if len({row["sealed"] for row in found}) > 1:
+        said.append("some of these loops were sealed and some were not")
+    if len({row["secret_commitment"] for row in found}) > 1:
+        said.append("the loops drew different data: compare gains over the starter, not scores")
+    return list(dict.fromkeys([*said, *(line for state in states for line in about_improvers(state))]))

@@ -1,0 +1,116 @@
+"""Opening a loop to show it: as far as it can be read, saying what could not be. Never takes a lock, writes nothing.
+
+For deciding and checking use `ledger` and `verify`, which refuse what this module puts up with.
+
+Not covered: whether the ledger is genuine. A broken chain is said, a forged whole one is not noticed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bellglass import tasks
+from bellglass.errors import BellglassError, LoopFault
+from bellglass.records import Json
+from bellglass.show import transcript, view
+from bellglass.store.blobs import Blobs
+from bellglass.store.ledger import GENESIS, Event, Ledger
+from bellglass.store.lineage import Lineage
+from bellglass.store.state import State, apply
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A loop as it was at its last readable event."""
+
+    folder: Path
+    state: State
+    about: view.About
+
+    @property
+    def lineage(self) -> Lineage:
+        return Lineage.open(self.folder / "lineage.git")
+
+    @property
+    def blobs(self) -> Blobs:
+        return Blobs(self.folder / "blobs")
+
+    def document(self) -> Json:
+        """What page and report show; LoopFault where another version's events make a state that this one cannot."""
+        try:
+            return view.document(self.state, self.about)
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+            found, name = f"{type(error).__name__} ({error})", self.folder.name
+            raise LoopFault(f"showing {name}", found, "a loop of this version", f"bellglass log {name}") from error
+
+    def diff(self, number: int) -> Json:
+        """What a generation's successor changed, by file."""
+        try:
+            return transcript.diff_of(self.state, self.lineage, number)
+        except BellglassError as error:  # the lineage itself cannot be opened
+            return {"generation": number, "files": [], "missing": error.one_line()}
+
+    def session(self, number: int) -> Json:
+        """Its improver's conversation, call by call."""
+        return transcript.session_of(self.state, self.blobs, number)
+
+    def curves(self, number: int) -> Json:
+        """What its trainers reported while they trained."""
+        return transcript.curves_of(self.state, self.blobs, number)
+
+
+def open_loop(folder: Path) -> Shown:
+    """Raises only where there is no ledger at all, or one whose format this version cannot read."""
+    return open_with_events(folder)[0]
+
+
+def open_with_events(folder: Path) -> tuple[Shown, list[Event]]:
+    with Ledger.open(folder, write=False) as ledger:
+        events, fault = ledger.sound()
+    told = [f"the ledger is damaged behind event {len(events)}: {fault}"] if fault else []
+    return shown_at(folder, events, tuple(told)), events
+
+
+def shown_at(folder: Path, events: Sequence[Event], told: tuple[str, ...] = ()) -> Shown:
+    """As it was after these events, which begin with the first."""
+    state = State()
+    skipped = fold_as_far(events, state)
+    return Shown(folder, state, about(state, events, (*told, *skipped)))
+
+
+def fold_as_far(events: Iterable[Event], state: State) -> tuple[str, ...]:
+    """Apply what this version understands to `state`; a sentence for each kind of event that it does not."""
+    strange: dict[str, int] = {}
+    for event in events:
+        try:
+            apply(state, event)
+        except (LoopFault, LookupError, TypeError, AttributeError, ValueError):
+            strange[event.kind] = strange.get(event.kind, 0) + 1
+    return tuple(
+        f"{count} event(s) of the kind {kind!r} were written by another version and are not shown"
+        for kind, count in strange.items()
+    )
+
+
+def about(state: State, events: Sequence[Event], told: tuple[str, ...] = ()) -> view.About:
+    title, unit = _task(state)
+    return view.About(
+        head=events[-1].hash if events else GENESIS,
+        seq=events[-1].seq if events else 0,
+        title=title,
+        unit=unit,
+        started=events[0].time if events else None,
+        updated=events[-1].time if events else None,
+        missing=told,
+    )
+
+
+def _task(state: State) -> tuple[str, str]:
+    """What the task calls itself and its unit; a task that is no longer there has neither."""
+    try:
+        task = tasks.load(state.created["task"])
+    except (BellglassError, LookupError, TypeError, AttributeError, ValueError):  # no first event, or a strange one
+        return "", view.UNIT
+    return task.title, task.unit

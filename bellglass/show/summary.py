@@ -1,0 +1,165 @@
+"""A loop in rows: what the console prints, `--json` gives and the picture draws. A projection of the state.
+
+Pure but for one thing: where a loop says that it improved, what the baselines stored with its task reached is beside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from bellglass import baselines, splits
+from bellglass.records import Cost, Interval, Json, Trial, generation_of
+from bellglass.stats import CONFIDENCE, mean, mean_interval
+from bellglass.store.state import Generation, State
+
+POSITIVE_CONTROL = (
+    "The offline improver is a positive control: we wrote its tricks, so nothing it does is evidence about recursive "
+    "self-improvement."
+)
+BASELINE = (
+    "The improver {} is a baseline: it draws from a menu of edits that people wrote and understands none of them. "
+    "What another improver is worth is what it gains beyond that under the same bounds."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One generation as people see it. Bits are raw, so that claim and verdict compare."""
+
+    generation: int
+    parent: str
+    successor: str | None
+    kinds: tuple[str, ...]
+    claim_bits: float | None
+    verdict_bits: Interval | None
+    gain: Interval | None
+    fitted: Interval | None  # to `select`: see splits.py
+    trainer: str
+    scaffold: str
+    why: str
+    cost: Cost
+    champion: str
+
+
+@dataclass(slots=True)
+class Share:
+    """What one generation made: its trials and its model calls."""
+
+    trials: list[Trial] = field(default_factory=list)
+    calls: list[Json] = field(default_factory=list)
+
+    def of(self, purpose: str) -> list[Trial]:
+        return [trial for trial in self.trials if trial.purpose == purpose]
+
+    def children(self, gen: Generation) -> list[Trial]:
+        """The successor's trials. A new champion is shown by its panel: the scores that chose it were lucky by that."""
+        panel = self.of("panel") if gen.panelled else []
+        return panel or [trial for trial in self.of("gate") if trial.bundle == gen.successor]
+
+    @property
+    def cost(self) -> Cost:
+        total = Cost(train_seconds=sum(trial.train_seconds for trial in self.trials))
+        return sum((Cost(**call["cost"]) for call in self.calls), total)
+
+
+def shares(state: State) -> dict[int, Share]:
+    """By generation, in one pass over the loop. What belongs to none (calibration, final) is generation 0's."""
+    made: dict[int, Share] = {0: Share(), **{number: Share() for number in state.generations}}
+    for trial_id, trial in state.trials.items():
+        made.setdefault(generation_of(trial_id), Share()).trials.append(trial)
+    for key, call in state.calls.items():
+        made.setdefault(generation_of(key), Share()).calls.append(call)
+    return made
+
+
+def rows(state: State) -> list[Row]:
+    made = shares(state)
+    return [row(state, gen, made[gen.number]) for gen in state.generations.values()]
+
+
+def row(state: State, gen: Generation, share: Share) -> Row:
+    children = share.children(gen)
+    claims = [trial.claim.bits for trial in children if trial.claim and trial.claim.bits is not None]
+    gain = None if gen.gate is None or gen.gate["gain"] is None else Interval(**gen.gate["gain"])
+    result = gen.result or {"trainer": stage(gen), "scaffold": "", "why": "", "champion": ""}
+    return Row(
+        generation=gen.number,
+        parent=short(state, gen.parent),
+        successor=None if gen.successor is None else short(state, gen.successor),
+        kinds=gen.kinds,
+        claim_bits=mean(claims) if claims else None,
+        verdict_bits=verdict_interval(children),
+        gain=gain,
+        fitted=splits.fitted(share.of("gate")),
+        trainer=result["trainer"],
+        scaffold=result["scaffold"],
+        why=result["why"],
+        cost=share.cost,
+        champion=short(state, result["champion"]) if result["champion"] else "",
+    )
+
+
+def stage(gen: Generation) -> str:
+    """Where a generation stands that has not ended."""
+    if not gen.proposed:
+        return "proposing"
+    return "waits for review" if gen.review_hash is not None and gen.review is None else "being judged"
+
+
+def short(state: State, commit: str) -> str:
+    return "starter" if commit == state.starter else commit[:8]
+
+
+def verdict_interval(trials: list[Trial]) -> Interval | None:
+    bits = [trial.verdict.raw_bits for trial in trials if trial.verdict is not None]
+    return mean_interval(bits, CONFIDENCE) if len(bits) > 1 else None
+
+
+def as_json(state: State) -> Json:
+    """What reading commands print with --json."""
+    return {
+        "loop": state.loop_id,
+        "task": state.created["task"],
+        "glass": state.created["glass"],
+        "sealed": state.created["sealed"],
+        "models": state.config["models"],
+        "starter": state.starter,
+        "champion": state.champion,
+        "generations": [_row_json(item) for item in rows(state)],
+        "final": state.final,
+        "looks": splits.looks(state),
+        "baselines": _baselines_json(state),
+        "spent": cost_json(state.spent),
+        "burnt": cost_json(state.burnt),
+        "wall_seconds": round(state.wall_seconds, 1),
+        "tripwires": state.tripwires,
+        "ended": None if state.ended is None else {k: v for k, v in state.ended.items() if k != "secret"},
+    }
+
+
+def _baselines_json(state: State) -> Json:
+    beside = baselines.beside(state)
+    return None if beside is None else asdict(beside)
+
+
+def baselines_line(state: State) -> str | None:
+    """What a search that understands nothing gains on this task, for a loop that says it improved."""
+    beside = baselines.beside(state)
+    return None if beside is None else beside.line(state.created["content"].get("trainer_seed", ""))
+
+
+def about_improvers(state: State) -> list[str]:
+    """What a built-in improver's results are evidence of."""
+    providers = sorted(set(state.config["models"].values()))
+    control = [POSITIVE_CONTROL] if any(provider.partition(":")[0] == "offline" for provider in providers) else []
+    return [*control, *(BASELINE.format(provider) for provider in providers if provider in baselines.NAMES)]
+
+
+def _row_json(item: Row) -> Json:
+    body = asdict(item)
+    fitted = body.pop("fitted")
+    return {**body, "fitted_to_select": fitted, "cost": cost_json(item.cost)}
+
+
+def cost_json(cost: Cost) -> Json:
+    return {**asdict(cost), "train_seconds": round(cost.train_seconds, 2)}

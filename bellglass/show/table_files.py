@@ -1,0 +1,69 @@
+"""A loop as CSV files, for spreadsheets and other programs: generations, trials, curves.
+
+The same numbers as everywhere (view.py). Words that came from a guest are kept from being read as formulas.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from bellglass.errors import BellglassError
+from bellglass.records import Json
+from bellglass.show.notebook import Loop
+
+Row = Sequence[Json]
+INTERVALS = ("raw", "score", "gain", "fitted")
+PLAIN = (
+    "n", "from", "parent", "successor", "champion", "claim", "measured_by", "gate", "trainer", "scaffold", "why",
+    "fault", "trials", "explored", "best_explored", "alarms",
+)  # fmt: skip
+
+
+def write(loop: Loop, folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {"generations": _generations(loop), "trials": _trials(loop), "curves": _curves(loop)}
+    return [_write(folder / f"{name}.csv", rows) for name, rows in tables.items()]
+
+
+def _write(file: Path, rows: Iterable[Row]) -> Path:
+    with file.open("w", newline="", encoding="utf-8") as out:
+        csv.writer(out).writerows([_cell(value) for value in row] for row in rows)
+    return file
+
+
+def _generations(loop: Loop) -> Iterator[Row]:
+    skills = sorted({skill for gen in loop.generations for skill in gen["skills"]})
+    costs = ("train_seconds", "calls", "tokens_in", "tokens_out", "usd")
+    ends = [f"{name}_{end}" for name in INTERVALS for end in ("mean", "low", "high")]
+    yield [*PLAIN, "kinds", *ends, *(f"skill_{skill}" for skill in skills), *costs]
+    for gen in loop.generations:
+        values = [(gen[name] or {}).get(end) for name in INTERVALS for end in ("mean", "low", "high")]
+        kinds = " ".join(gen["kinds"])
+        yield [
+            *(gen[key] for key in PLAIN), kinds, *values, *(gen["skills"].get(skill) for skill in skills),
+            *(gen["cost"][key] for key in costs),
+        ]  # fmt: skip
+
+
+def _trials(loop: Loop) -> Iterator[Row]:
+    found = loop.document["trials"]
+    yield found["columns"]
+    yield from found["rows"]
+
+
+def _curves(loop: Loop) -> Iterator[Row]:
+    yield ["trial", "metric", "step", "seconds", "value"]
+    for trial_id in loop.state.trials:
+        try:
+            found = loop.curves(trial_id)
+        except BellglassError:  # its blob is gone: `verify` says so, and the other curves are still worth having
+            continue
+        for name, points in found.items():
+            yield from ([trial_id, name, *point] for point in points)
+
+
+def _cell(value: Json) -> Json:
+    """A spreadsheet takes a text that begins like this for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -1,0 +1,162 @@
+"""A loop's ledger told to Weights & Biases: one run for the loop, one per generation, the same ids however often.
+
+A `Board` is what takes it (doors/wandb_sink.py). A `Replay` may be told of a loop that still grows. A generation is
+passed on when it has ended, so that what was told stays true and row N of a run is the same in every replay; one that
+is under way is in the tables only.
+
+Not covered: a blob or bundle that is gone from the loop's folder. It is left out, and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bellglass import curves
+from bellglass.errors import BellglassError
+from bellglass.ports import Artifact, Board, Opening, Row, Run
+from bellglass.records import Bundle, Json, Trial
+from bellglass.show import summary
+from bellglass.show import wandb_rows as rows_
+from bellglass.show.showing import Shown
+from bellglass.store.ledger import Event
+
+CODE, WEIGHTS = "code", "model"  # types of artifacts, in W&B's words
+WEIGHTS_FILE = "weights.safetensors"
+
+
+GENERATION_STEPS = (("*", rows_.GENERATION),)
+TOLD_OF_GENERATION = (
+    "from", "parent", "successor", "kinds", "done", "why", "fault", "measured_by", "gate_why", "review",
+)  # fmt: skip
+TRAINING_STEPS = ((rows_.SECONDS, rows_.STEP), ("claim/*", rows_.STEP), ("verdict/*", rows_.STEP))
+
+
+class Replay:
+    def __init__(self, *, trials: bool = False, weights: bool = True) -> None:
+        """`trials`: one run per trial, too. `weights`: those of one of a successor's trials, too."""
+        self._trials, self._weights = trials, weights
+        self._loop: Run | None = None
+        self._told: set[int] = set()
+        self.missing: list[str] = []
+        self.runs = 0
+
+    def tell(self, board: Board, shown: Shown, events: Sequence[Event], document: Json, *, last: bool) -> None:
+        """What is new since the last call. After `last` there is no other."""
+        times = rows_.last_times(events)
+        shares = summary.shares(shown.state)
+        if self._loop is None:
+            name = document["loop"]["name"]
+            self._loop = loop = board.run(self._opening(document, "loop", name, "loop", GENERATION_STEPS))
+            self._generation(
+                board, Place(shown, document, 0, shown.state.starter, shares[0].trials, times.get(0)), None
+            )
+        loop = self._loop
+        for gen in document["generations"]:
+            number = gen["n"]
+            if number in self._told or not gen["done"]:
+                continue
+            trials = shares[number].children(shown.state.generations[number]) or shares[number].of("explore")
+            self._generation(board, Place(shown, document, number, gen["successor"], trials, times.get(number)), gen)
+            self._told.add(number)
+        loop.configure({key: document["loop"][key] for key in ("head", "seq", "champion")})
+        if not last:
+            return
+        if self._trials:
+            self._each_trial(board, shown, document, times)
+        tables = {"generations": rows_.generations_table(document), "candidates": rows_.candidates_table(document)}
+        loop.finish(rows_.end_of(document), tables)
+
+    def _opening(
+        self, doc: Json, suffix: str, name: str, kind: str, steps: tuple[tuple[str, str], ...], more: Row | None = None
+    ) -> Opening:
+        self.runs += 1
+        loop = rows_.safe(doc["loop"]["id"])
+        config = {**rows_.about_loop(doc), **(more or {})}
+        notes = rows_.notes(doc) if kind == "loop" else ""
+        group = str(rows_.plain(doc["loop"]["name"])) or loop
+        return Opening(f"{loop}-{suffix}", str(rows_.plain(name)) or loop, group, kind, config, steps, notes)
+
+    def _generation(self, board: Board, at: Place, gen: Json) -> None:
+        """`gen` is None for the starter, which nobody proposed and nothing came before."""
+        doc, loop, alias = at.document, rows_.safe(at.document["loop"]["id"]), rows_.alias(at.number)
+        bundle = self._read(at)
+        size = rows_.scaffold_size(bundle) if bundle else {}
+        row = rows_.row_of_starter(doc, size) if gen is None else rows_.row_of(gen, doc["loop"]["unit"], size)
+        trained = next((trial for trial in at.trials if trial.curves is not None), None)
+        more = {"generation": at.number, "curves_of": trained.trial_id if trained else None}
+        more |= {key: rows_.plain(gen[key]) for key in TOLD_OF_GENERATION} if gen is not None else {}
+        run = board.run(self._opening(doc, alias, alias, "generation", TRAINING_STEPS, more))
+        if gen is not None:
+            run.uses(f"bundle-{loop}", rows_.alias(gen["from"]))
+        for place, line in enumerate(rows_.training(self._curves(at.shown, trained), row, doc["loop"]["unit"])):
+            run.log(line, place, at.time)
+        aliases = (alias, *(["champion"] if at.commit == at.shown.state.champion else []))
+        if bundle:
+            run.artifact(Artifact(f"bundle-{loop}", CODE, aliases, bundle, {"commit": at.commit}))
+        if self._weights:
+            self._store_weights(run, at, f"weights-{loop}", aliases)
+        run.finish(row, {})
+        assert self._loop is not None
+        self._loop.log(row, at.number, at.time)
+
+    def _each_trial(self, board: Board, shown: Shown, doc: Json, times: Mapping[int, float]) -> None:
+        found = doc["trials"]
+        for row in found["rows"]:
+            name, number, purpose = row[:3]
+            end = rows_.verdict_of_trial(row, found["columns"], doc["loop"]["unit"])
+            more = {"generation": number, "purpose": purpose}
+            suffix = f"trial-{rows_.safe(name)}"
+            run = board.run(self._opening(doc, suffix, name, "trial", TRAINING_STEPS, more))
+            points = self._curves(shown, shown.state.trials[name])
+            for place, line in enumerate(rows_.training(points, end, doc["loop"]["unit"])):
+                run.log(line, place, times.get(number))
+            run.finish(end, {})
+
+    # What lies in the loop's folder
+
+    def _read(self, at: Place) -> Bundle | None:
+        if not at.commit:
+            return None
+        try:
+            return at.shown.lineage.read(at.commit)
+        except BellglassError as error:
+            self._miss(f"bundle {at.commit[:12]}: {error.one_line()}")
+            return None
+
+    def _store_weights(self, run: Run, at: Place, name: str, aliases: tuple[str, ...]) -> None:
+        trial = next((trial for trial in at.trials if trial.weights is not None), None)
+        if trial is None or trial.weights is None:
+            return
+        try:
+            file = at.shown.blobs.path(trial.weights)
+        except BellglassError as error:
+            self._miss(f"weights of {trial.trial_id}: {error.one_line()}")
+            return
+        told = {"trial": trial.trial_id, "purpose": trial.purpose, "sha256": trial.weights}
+        run.artifact(Artifact(name, WEIGHTS, aliases, {WEIGHTS_FILE: file}, told))
+
+    def _curves(self, shown: Shown, trial: Trial | None) -> Mapping[str, Sequence[curves.Point]]:
+        if trial is None or trial.curves is None:
+            return {}
+        try:
+            return curves.read(shown.blobs.get(trial.curves))
+        except (BellglassError, ValueError, TypeError, AttributeError) as error:
+            self._miss(f"curves of {trial.trial_id}: {error}")
+            return {}
+
+    def _miss(self, what: str) -> None:
+        if what not in self.missing:
+            self.missing.append(what)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A generation within its loop."""
+
+    shown: Shown
+    document: Json
+    number: int
+    commit: str | None  # its successor; of generation 0 the starter
+    trials: Sequence[Trial]  # those that measure the successor; where there are none, the explored ones
+    time: float | None

@@ -1,0 +1,390 @@
+"""The truth about a loop: an append-only, hash-chained table of events in `loop.db`.
+
+One process at a time owns the ledger, by a lock on `loop.lock` that the system drops when the process dies, and only
+the owner appends. Others read at any time, and put requests into the inbox; the owner turns a request into an event
+and removes it in one transaction, so a crash between the two can lose neither.
+
+An event is acknowledged when `append` returns: by then it is on the disk. When the disk is full `append` raises,
+nothing before it is lost, and a later `append` works once there is space.
+
+Not covered: whoever may write the folder can cut events off the end, or forge a whole new chain. That is found only by
+comparing with a head that exists elsewhere: `verify(head)`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from bellglass.errors import BellglassError, LoopFault, SetupError
+from bellglass.paths import LEDGER_NAME, refuse_network_filesystem
+from bellglass.records import Json
+from bellglass.store.blobs import DISK_FULL, fsync_folder
+from bellglass.store.owner import drop_lock, take_lock
+
+FORMAT = 1
+APPLICATION_ID = 0x62656C6C  # "bell"
+GENESIS = "0" * 64
+BUSY_SECONDS = 20.0
+
+SCHEMA = f"""
+BEGIN;
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,
+    prev TEXT NOT NULL, hash TEXT NOT NULL
+);
+CREATE TABLE inbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL
+);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {FORMAT};
+COMMIT;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    seq: int
+    time: float
+    kind: str
+    body: Json
+    prev: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What another process asks of the owner. A decision's body names the hash of what its person was shown."""
+
+    id: int
+    time: float
+    kind: str
+    body: Json
+
+
+def canonical(body: Mapping[str, Json]) -> str:
+    """One text per value: sorted keys, no spaces, and ASCII, so that a lone surrogate in a guest's text is no crash."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(seq: int, when: float, kind: str, body: str, prev: str) -> str:
+    return hashlib.sha256(json.dumps([seq, when, kind, body, prev], separators=(",", ":")).encode()).hexdigest()
+
+
+class Ledger:
+    """Made by `create` or `open`. Safe to use from several threads; close it, or use it as a context manager."""
+
+    def __init__(self, folder: Path, connection: sqlite3.Connection, lock: int | None) -> None:
+        self.folder = folder
+        self._db, self._lock = connection, lock
+        self._guard = threading.RLock()
+        self._tail: tuple[int, str] | None = None  # the owner's memory of the last event; None: look it up
+        self._taken = 0  # requests up to this id were handed out by `take`
+
+    @classmethod
+    def create(cls, folder: Path) -> Ledger:
+        """A new, empty ledger in `folder` (made when missing), owned by this process."""
+        refuse_network_filesystem(folder)
+        with _translated(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = take_lock(folder)
+        try:
+            if (folder / LEDGER_NAME).exists():
+                raise LoopFault(f"loop folder {folder}", "a ledger already", "a new folder", "bellglass resume")
+            with _translated(folder):
+                _make_file(folder)
+                return cls(folder, _connect(folder / LEDGER_NAME, "mode=rw"), lock)
+        except BaseException:
+            drop_lock(lock)
+            raise
+
+    @classmethod
+    def open(cls, folder: Path, write: bool = False, wait_seconds: float = 0.0) -> Ledger:
+        """`write` takes ownership, waiting up to `wait_seconds` for an owner that is ending."""
+        _require_file(folder)
+        refuse_network_filesystem(folder)
+        with _translated(folder):
+            lock = take_lock(folder, wait_seconds) if write else None
+        try:
+            with _translated(folder):
+                connection = _connect(folder / LEDGER_NAME, "mode=rw") if write else _connect_reader(folder)
+                try:
+                    _require_format(folder, connection)
+                except BaseException:
+                    connection.close()
+                    raise
+            return cls(folder, connection, lock)
+        except BaseException:
+            drop_lock(lock)
+            raise
+
+    @property
+    def owned(self) -> bool:
+        return self._lock is not None
+
+    @property
+    def head(self) -> str:
+        """The hash of the last event; GENESIS when there is none."""
+        return self._last()[1]
+
+    @property
+    def last_seq(self) -> int:
+        return self._last()[0]
+
+    def append(self, kind: str, body: Mapping[str, Json], answers: int | None = None) -> Event:
+        """Owner only. Durable on return. `answers` is the id of the request that this event disposes of."""
+        text = canonical(body)
+        with self._guard, _translated(self.folder):
+            self._require_owner()
+            seq, prev = self._last()
+            # Forgotten until it is written: an interrupt in between must not leave a stale memory.
+            self._tail = None
+            when = time.time()
+            event = Event(seq + 1, when, kind, json.loads(text), prev, digest(seq + 1, when, kind, text, prev))
+            row = (event.seq, when, kind, text, prev, event.hash)
+            with self._transaction():
+                self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", row)
+                if answers is not None:
+                    self._db.execute("DELETE FROM inbox WHERE id = ?", (answers,))
+            self._tail = (event.seq, event.hash)
+        return event
+
+    def events(self, after: int = 0) -> list[Event]:
+        """Every event behind number `after`, each checked against the one before it."""
+        with self._guard, _translated(self.folder):
+            query = "SELECT seq, time, kind, body, prev, hash FROM events WHERE seq >= ? ORDER BY seq"
+            rows = self._db.execute(query, (max(after, 0),)).fetchall()
+        if after <= 0:
+            return list(_chained(self.folder, rows, 0, GENESIS))
+        if not rows:
+            return []
+        if rows[0][0] != after:
+            raise _broken(self.folder, after)
+        return list(_chained(self.folder, rows[1:], after, rows[0][5]))
+
+    def sound(self) -> tuple[list[Event], str]:
+        """The events up to the first that does not fit the chain, and what is wrong with that; for showing alone."""
+        found: list[Event] = []
+        query = "SELECT seq, time, kind, body, prev, hash FROM events ORDER BY seq"
+        try:
+            with self._guard, _translated(self.folder):
+                for event in _chained(self.folder, self._db.execute(query), 0, GENESIS):
+                    found.append(event)  # noqa: PERF402 - what came before a fault is kept
+        except LoopFault as fault:
+            return found, fault.found
+        return found, ""
+
+    def verify(self, head: str | None = None) -> int:
+        """Derive the whole chain again; returns the number of events. `head`: a hash (or its beginning) that must be
+        part of it."""
+        with self._guard, _translated(self.folder):
+            found = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if found != "ok":
+            raise _damaged(self.folder, str(found))
+        events = self.events()
+        if head is not None and head != GENESIS and not any(event.hash.startswith(head) for event in events):
+            raise _damaged(self.folder, f"no event with the head {head[:12]} that was noted elsewhere")
+        return len(events)
+
+    # The inbox
+
+    def post(self, kind: str, body: Mapping[str, Json]) -> int:
+        """Anyone's request to the owner; returns its id. It waits there until an owner answers it."""
+        row = (time.time(), kind, canonical(body))
+        insert = "INSERT INTO inbox (time, kind, body) VALUES (?, ?, ?)"
+        with self._guard, _translated(self.folder):
+            if self.owned:
+                return int(self._db.execute(insert, row).lastrowid or 0)
+            # A moment's connection of its own, so that a reader stays one that cannot write.
+            other = _connect(self.folder / LEDGER_NAME, "mode=rw")
+            try:
+                return int(other.execute(insert, row).lastrowid or 0)
+            finally:
+                other.close()
+
+    def pending(self) -> list[Request]:
+        """Requests that no event has answered yet; for anyone."""
+        with self._guard, _translated(self.folder):
+            rows = self._db.execute("SELECT id, time, kind, body FROM inbox ORDER BY id").fetchall()
+        try:
+            return [Request(id_, when, kind, json.loads(body)) for id_, when, kind, body in rows]
+        except (TypeError, ValueError) as error:
+            raise _damaged(self.folder, f"an unreadable request ({error})") from error
+
+    def take(self) -> list[Request]:
+        """Owner only: requests not handed out before by this object. One that no `append(answers=)` disposed of comes
+        again to the next owner."""
+        with self._guard:
+            self._require_owner()
+            fresh = [request for request in self.pending() if request.id > self._taken]
+            self._taken = max([self._taken, *(request.id for request in fresh)])
+        return fresh
+
+    def close(self) -> None:
+        with self._guard:
+            self._db.close()
+            lock, self._lock = self._lock, None
+        drop_lock(lock)
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _last(self) -> tuple[int, str]:
+        with self._guard, _translated(self.folder):
+            if self._tail is not None:
+                return self._tail
+            row = self._db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone() or (0, GENESIS)
+            if self.owned:  # for a reader the end moves
+                self._tail = row
+            return int(row[0]), str(row[1])
+
+    def _require_owner(self) -> None:
+        if not self.owned:
+            raise LoopFault(f"ledger {self.folder}", "opened for reading", "ownership", "open it with write=True")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # SQLite has rolled back by itself after some errors
+                self._db.execute("ROLLBACK")
+            raise
+
+
+def _make_file(folder: Path) -> None:
+    """Under another name first, so that a crash leaves either no ledger or a whole one."""
+    making = folder / f"{LEDGER_NAME}.new"
+    for leaving in folder.glob(f"{LEDGER_NAME}.new*"):
+        leaving.unlink()
+    connection = _connect(making, "mode=rwc")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(SCHEMA)
+    finally:
+        connection.close()
+    os.replace(making, folder / LEDGER_NAME)
+    fsync_folder(folder)
+    fsync_folder(folder.parent)
+
+
+def _connect(path: Path, how: str) -> sqlite3.Connection:
+    uri = f"{path.resolve().as_uri()}?{how}"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    # A flipped byte may be no UTF-8: it must reach the check of the hash, which can say where it is.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    try:
+        for pragma in ("synchronous = FULL", "fullfsync = 1", "checkpoint_fullfsync = 1", "trusted_schema = 0"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()  # only now does SQLite open the file
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect_reader(folder: Path) -> sqlite3.Connection:
+    path = folder / LEDGER_NAME
+    try:
+        return _connect(path, "mode=ro")
+    except sqlite3.OperationalError as error:
+        # Where nothing may be written, WAL's side files cannot be made. With none of them there is no writer either.
+        if _code(error) != sqlite3.SQLITE_CANTOPEN or path.with_name(f"{path.name}-wal").exists():
+            raise
+        return _connect(path, "mode=ro&immutable=1")
+
+
+def _require_file(folder: Path) -> None:
+    if not folder.is_dir():
+        raise LoopFault(f"loop folder {folder}", "no such folder", "a loop's folder", "bellglass status")
+    if not (folder / LEDGER_NAME).is_file():
+        raise LoopFault(f"loop folder {folder}", f"no {LEDGER_NAME} in it", "a loop's folder", "bellglass status")
+
+
+def _require_format(folder: Path, connection: sqlite3.Connection) -> None:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if application != APPLICATION_ID or version < 1:
+        raise _damaged(folder, "no bellglass ledger")
+    if version > FORMAT:
+        raise LoopFault(
+            f"ledger {folder}",
+            f"format {version}, from a newer bellglass",
+            f"format {FORMAT} or older",
+            "pip install --upgrade bellglass",
+        )
+
+
+def _chained(folder: Path, rows: Iterable[tuple[Json, ...]], seq: int, prev: str) -> Iterator[Event]:
+    for row in rows:
+        seq += 1
+        if len(row) != 6 or [type(value) for value in row] != [int, float, str, str, str, str]:
+            raise _broken(folder, seq)
+        number, when, kind, body, before, hash_ = row
+        if number != seq or before != prev or hash_ != digest(number, when, kind, body, before):
+            raise _broken(folder, seq)
+        prev = hash_
+        try:
+            yield Event(number, when, kind, json.loads(body), before, hash_)
+        except ValueError:  # a forged event with a right hash
+            raise _broken(folder, seq) from None
+
+
+def _broken(folder: Path, seq: int) -> LoopFault:
+    return _damaged(folder, f"chain broken at event {seq}")
+
+
+def _damaged(folder: Path, found: str) -> LoopFault:
+    return LoopFault(
+        f"ledger {folder}", found, "an unbroken ledger", "restore the folder from a copy; bellglass verify"
+    )
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 when Python raised without one."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+@contextmanager
+def _translated(folder: Path) -> Iterator[None]:
+    """Every failure of SQLite or of the disk as one of ours."""
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        raise _damaged(folder, f"{error}; another writer than the owner") from error
+    except sqlite3.Error as error:
+        raise _fault(folder, error) from error
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise _full(folder, str(error.strerror)) from error
+        raise SetupError(f"loop folder {folder}", str(error.strerror), "a folder this user may write") from error
+
+
+def _fault(folder: Path, error: sqlite3.Error) -> BellglassError:
+    code = _code(error)
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return _full(folder, str(error))
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return SetupError(f"ledger {folder}", str(error), "a folder this user may write", f"ls -ld {folder}")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        held = f"held by another program for {BUSY_SECONDS:.0f} s"
+        return LoopFault(f"ledger {folder}", held, "access", "close other programs that opened loop.db")
+    return _damaged(folder, str(error))
+
+
+def _full(folder: Path, found: str) -> SetupError:
+    return SetupError(f"writing {folder}", found, "free disk space", "free some space, then bellglass resume")

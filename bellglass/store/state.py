@@ -1,0 +1,287 @@
+"""What a loop knows, as a fold over its ledger's events. Pure: the same events give the same state.
+
+Nothing here is stored: a state that a crash lost is folded again. Each event kind has one small function below; an
+unknown kind is an error, because a ledger from a newer bellglass must not be half understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bellglass.errors import LoopFault
+from bellglass.records import Budget, Claim, Cost, Json, Proof, Seeds, Trial, Verdict
+from bellglass.store.ledger import Event, Ledger
+
+
+@dataclass(slots=True)
+class Generation:
+    number: int
+    parent: str
+    left: Json = None  # of the bounds, when its improver first began
+    successor: str | None = None
+    proposal_fault: str | None = None
+    note: str = ""  # the improver's own words: testimony, shown apart
+    kinds: tuple[str, ...] = ()
+    boot: Json = None  # {"ok", "why"}
+    gate: Json = None  # a GateDecision as JSON
+    review_hash: str | None = None
+    review: Json = None  # {"decision", "reason", "who"}
+    result: Json = None  # {"champion", "trainer", "scaffold", "why"}
+    proposed: bool = False
+    watched: bool = False  # the tripwires have looked
+    panelled: bool = False  # and at the trials of its champion on new seeds
+    alarms: int = 0  # how many of them fired
+    logs: list[str] = field(default_factory=list)  # sha256 of what its improver sessions printed
+
+    @property
+    def adopted(self) -> bool:
+        """Whether its trainer became the champion's."""
+        return self.result is not None and self.result["trainer"] == "adopted"
+
+
+@dataclass(slots=True)
+class State:
+    loop_id: str = ""
+    created: Json = None
+    config: Json = None
+    starter: str = ""
+    champion: str = ""
+    generations: dict[int, Generation] = field(default_factory=dict)
+    trials: dict[str, Trial] = field(default_factory=dict)
+    open_trials: dict[str, Json] = field(default_factory=dict)
+    calls: dict[str, Json] = field(default_factory=dict)
+    open_calls: dict[str, Json] = field(default_factory=dict)
+    spent: Cost = field(default_factory=Cost)
+    burnt: Cost = field(default_factory=Cost)  # what crashes wasted: charged apart, never twice
+    wall_seconds: float = 0.0
+    calibration: Json = None  # a Calibration as JSON, and where it came from
+    tripwires: list[Json] = field(default_factory=list)  # latched; a re-armed one is gone
+    final: Json = None
+    stop_requested: Json = None
+    ended: Json = None
+
+    @property
+    def reserved(self) -> Cost:
+        total = Cost()
+        for intent in (*self.open_trials.values(), *self.open_calls.values()):
+            total = total + Cost(**intent["ask"])
+        return total
+
+    def generation(self, number: int) -> Generation:
+        return self.generations[number]
+
+    def trials_of(self, number: int, purpose: str) -> list[Trial]:
+        prefix = f"g{number}-"
+        return [t for t in self.trials.values() if t.purpose == purpose and t.trial_id.startswith(prefix)]
+
+
+def fold(events: Iterable[Event], state: State | None = None) -> State:
+    state = State() if state is None else state
+    for event in events:
+        apply(state, event)
+    return state
+
+
+def state_of(folder: Path) -> State:
+    """Of a loop, whoever owns it: reads, and takes no lock."""
+    with Ledger.open(folder) as ledger:
+        return fold(ledger.events())
+
+
+def apply(state: State, event: Event) -> None:
+    handler = HANDLERS.get(event.kind)
+    if handler is None:
+        raise LoopFault(
+            f"event {event.seq} of the ledger",
+            found=f"kind {event.kind!r}",
+            needed="a kind this version knows",
+            next_command="use the bellglass version that wrote this loop",
+        )
+    handler(state, event.body)
+
+
+def to_json(record: Any) -> Json:
+    return asdict(record)
+
+
+def trial_from(body: Json) -> Trial:
+    claim, verdict = body["claim"], body["verdict"]
+    if verdict is not None:
+        proof = verdict["proof"]
+        verdict = Verdict(**{**verdict, "proof": None if proof is None else Proof(**proof)})
+    return Trial(
+        **{
+            **body,
+            "seeds": Seeds(**body["seeds"]),
+            "budget": Budget(**body["budget"]),
+            "claim": None if claim is None else Claim(**claim),
+            "verdict": verdict,
+        }
+    )
+
+
+def _created(state: State, body: Json) -> None:
+    state.loop_id, state.created, state.config = body["loop_id"], body, body["config"]
+    state.starter = state.champion = body["starter"]
+
+
+def _resumed(state: State, body: Json) -> None:
+    state.ended = None if state.ended and state.ended["why"] in RESUMABLE_ENDS else state.ended
+    state.stop_requested = None
+    if body.get("config"):
+        state.config = body["config"]
+
+
+def _calibrated(state: State, body: Json) -> None:
+    state.calibration = body
+
+
+def _clock(state: State, body: Json) -> None:
+    state.wall_seconds += body["wall_seconds"]
+
+
+def _generation_started(state: State, body: Json) -> None:
+    number = body["generation"]
+    state.generations[number] = Generation(number, body["parent"])
+
+
+def _session_started(state: State, body: Json) -> None:
+    """A second one in a generation means that a crash cut the first off; it goes on from what the first was told."""
+    gen = state.generation(body["generation"])
+    gen.left = body.get("left") if gen.left is None else gen.left
+
+
+def _proposal_made(state: State, body: Json) -> None:
+    gen = state.generation(body["generation"])
+    gen.proposed = True
+    gen.successor, gen.proposal_fault = body["successor"], body["fault"]
+    gen.note, gen.kinds = body["note"], tuple(body["kinds"])
+
+
+def _note(state: State, body: Json) -> None:
+    """An improver's remark, or what a session printed: kept for people; no decision reads it."""
+    if body.get("log"):
+        state.generation(body["generation"]).logs.append(body["log"])
+
+
+def _trial_intended(state: State, body: Json) -> None:
+    state.open_trials[body["trial_id"]] = body
+
+
+def _trial_settled(state: State, body: Json) -> None:
+    del state.open_trials[body["trial_id"]]
+    trial = trial_from(body)
+    state.trials[trial.trial_id] = trial
+    state.spent = state.spent + Cost(train_seconds=trial.train_seconds)
+
+
+def _trial_burnt(state: State, body: Json) -> None:
+    intent = state.open_trials.pop(body["trial_id"])
+    state.burnt = state.burnt + Cost(**intent["ask"])
+
+
+def _call_reserved(state: State, body: Json) -> None:
+    state.open_calls[body["key"]] = body
+
+
+def _call_settled(state: State, body: Json) -> None:
+    intent = state.open_calls.pop(body["key"])
+    state.calls[body["key"]] = {**intent, **body}
+    cost = Cost(**body["cost"])
+    if body["facts"].get("outcome") == "unknown":  # a crash cut it off; it is asked again, and that is spent
+        state.burnt = state.burnt + cost
+    else:
+        state.spent = state.spent + cost
+
+
+def _boot_checked(state: State, body: Json) -> None:
+    state.generation(body["generation"]).boot = body
+
+
+def _gate_decided(state: State, body: Json) -> None:
+    state.generation(body["generation"]).gate = body["gate"]
+
+
+def _watched(state: State, body: Json) -> None:
+    gen = state.generation(body["generation"])
+    gen.watched, gen.alarms = True, body["alarms"]
+
+
+def _retrained(state: State, body: Json) -> None:
+    gen = state.generation(body["generation"])
+    gen.panelled, gen.alarms = True, gen.alarms + body["alarms"]
+
+
+def _tripwire_fired(state: State, body: Json) -> None:
+    known = {(wire["name"], wire["generation"]) for wire in state.tripwires}
+    if (body["name"], body["generation"]) not in known:  # a crash between alarm and bookmark makes it fire twice
+        state.tripwires.append(body)
+
+
+def _tripwire_rearmed(state: State, body: Json) -> None:
+    state.tripwires = [wire for wire in state.tripwires if wire["name"] != body["name"]]
+    state.ended = None
+
+
+def _review_requested(state: State, body: Json) -> None:
+    state.generation(body["generation"]).review_hash = body["evidence_hash"]
+
+
+def _review_decided(state: State, body: Json) -> None:
+    state.generation(body["generation"]).review = body
+
+
+def _generation_ended(state: State, body: Json) -> None:
+    state.generation(body["generation"]).result = body
+    state.champion = body["champion"]
+
+
+def _final_opened(state: State, body: Json) -> None:
+    state.final = body
+
+
+def _request_refused(state: State, body: Json) -> None:
+    """Kept for people; it changed nothing."""
+
+
+def _stop_requested(state: State, body: Json) -> None:
+    state.stop_requested = body
+
+
+def _ended(state: State, body: Json) -> None:
+    state.ended = body
+
+
+RESUMABLE_ENDS = ("stopped", "bound", "waiting", "failed")
+
+HANDLERS: dict[str, Callable[[State, Json], None]] = {
+    "loop.created": _created,
+    "loop.resumed": _resumed,
+    "loop.calibrated": _calibrated,
+    "loop.clock": _clock,
+    "loop.ended": _ended,
+    "generation.started": _generation_started,
+    "session.started": _session_started,
+    "session.note": _note,
+    "proposal.made": _proposal_made,
+    "trial.intended": _trial_intended,
+    "trial.settled": _trial_settled,
+    "trial.burnt": _trial_burnt,
+    "call.reserved": _call_reserved,
+    "call.settled": _call_settled,
+    "boot.checked": _boot_checked,
+    "gate.decided": _gate_decided,
+    "generation.watched": _watched,
+    "champion.retrained": _retrained,
+    "tripwire.fired": _tripwire_fired,
+    "tripwire.rearmed": _tripwire_rearmed,
+    "review.requested": _review_requested,
+    "review.decided": _review_decided,
+    "generation.ended": _generation_ended,
+    "final.opened": _final_opened,
+    "stop.requested": _stop_requested,
+    "request.refused": _request_refused,
+}

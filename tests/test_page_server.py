@@ -299,12 +299,9 @@ def test_news_come_less_often_where_a_document_takes_long(site: server.Site, wai
 
 
 @pytest.mark.slow
-def test_a_loop_starts_with_a_page_in_a_process_of_its_own(
-    waiting: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(watch, "KEPT", [])
-    watch.page_beside(waiting)
-    (page,) = watch.KEPT
+def test_a_loop_starts_with_a_page_in_a_process_of_its_own(waiting: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    page = watch.page_beside(waiting)
+    assert page is not None
     try:
         base, _, token = capfd.readouterr().err.removeprefix("page").strip().partition("#token=")
         with urllib.request.urlopen(urllib.request.Request(f"{base}api/document", headers={"X-Bellglass": token})) as r:
@@ -318,12 +315,10 @@ def test_a_loop_starts_with_a_page_in_a_process_of_its_own(
 
 @pytest.mark.slow
 def test_a_page_that_does_not_come_up_is_said_and_stops_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(watch, "KEPT", [])
-    watch.page_beside(tmp_path)
+    assert watch.page_beside(tmp_path) is None
     assert "no page: bellglass watch" in capfd.readouterr().err
-    assert watch.KEPT == []
 
 
 @pytest.mark.slow

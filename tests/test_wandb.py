@@ -388,14 +388,13 @@ def test_a_server_that_never_answers_costs_a_loop_a_few_seconds_at_its_end(
 ) -> None:
     folder = wandb_bench.write(tmp_path, 1)
     began = time.monotonic()
-    with to_wandb.beside(folder, "online"):
+    with to_wandb.beside(folder, "online") as follower:
         assert time.monotonic() - began < 2.0
         time.sleep(3.0)
         ended = time.monotonic()
     assert time.monotonic() - ended < to_wandb.PATIENCE_SECONDS + 2.0
     assert f"bellglass export wandb {folder}" in capsys.readouterr().err
-    follower = to_wandb.KEPT.pop()
-    assert isinstance(follower, subprocess.Popen)
+    assert follower is not None
     follower.kill()
     follower.wait()
 

@@ -53,7 +53,7 @@ class Beside:
 
         to_wandb.check(self.wandb)
 
-    def processes(self, folder: Path) -> AbstractContextManager[None]:
+    def processes(self, folder: Path) -> AbstractContextManager[object]:
         from bellglass.commands import to_wandb
 
         if self.watch:

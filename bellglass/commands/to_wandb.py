@@ -7,11 +7,8 @@ nothing of W&B is imported, called or waited for where the loop runs, but for a 
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bellglass.commands.beside import Driver, start
 from bellglass.commands.options import LoopName, Loops
 from bellglass.errors import UsageError
 
@@ -72,28 +70,6 @@ def wandb(
     typer.echo(f"{replay.runs} runs in {root / 'wandb'}; {board.address or f'upload: wandb sync {root}/wandb'}")
 
 
-class Driver:
-    """The process that started this follower: it holds the other end of stdin, and closes it when its loop has ended.
-
-    From then on this process lives for so many seconds at most, whatever it waits for.
-    """
-
-    def __init__(self, linger_seconds: float) -> None:
-        self._gone, self._linger_seconds = threading.Event(), linger_seconds
-        threading.Thread(target=self._read, daemon=True, name="driver").start()
-
-    def gone(self, seconds: float) -> bool:
-        return self._gone.wait(seconds)
-
-    def _read(self) -> None:
-        while os.read(0, 4096):
-            pass
-        self._gone.set()
-        time.sleep(self._linger_seconds)
-        print(f"gave up after {self._linger_seconds:g} s", flush=True)
-        os._exit(1)
-
-
 @contextlib.contextmanager
 def _when_free(driver: Driver | None, opened: Callable[[], AbstractContextManager[Board]]) -> Iterator[Board]:
     """A follower whose forerunner still uploads waits for it, as long as its own loop runs."""
@@ -133,33 +109,22 @@ def check(word: str) -> None:
 
 
 @contextlib.contextmanager
-def beside(folder: Path, word: str) -> Iterator[None]:
+def beside(folder: Path, word: str) -> Iterator[subprocess.Popen[bytes] | None]:
     """A follower while the loop runs. That none comes up, or none ends, never stops a loop."""
     follower = None if word == "off" else _start(folder.absolute(), word)
     try:
-        yield
+        yield follower
     finally:
         if follower is not None:
             print(_end(follower, folder), file=sys.stderr)
 
 
 def _start(folder: Path, word: str) -> subprocess.Popen[bytes] | None:
-    command = [
-        sys.executable,
-        "-m",
-        "bellglass",
-        "export",
-        "wandb",
-        str(folder),
-        f"--{word}",
-        "--attached",
-        str(LINGER_SECONDS),
-    ]
+    words = ("export", "wandb", str(folder), f"--{word}", "--attached", str(LINGER_SECONDS))
     try:
         (folder / "wandb").mkdir(exist_ok=True)
         with (folder / "wandb" / FOLLOWER_LOG).open("wb") as log:
-            pipe = subprocess.PIPE
-            return subprocess.Popen(command, stdin=pipe, stdout=log, stderr=log, start_new_session=True)
+            return start(*words, stdout=log, stderr=log)
     except OSError as error:
         print(f"W&B     not followed: {error.strerror or error}", file=sys.stderr)
         return None
@@ -172,7 +137,6 @@ def _end(follower: subprocess.Popen[bytes], folder: Path) -> str:
 
     usual = folder.parent.absolute() == paths.loops_home().absolute()
     again = f"bellglass export wandb {folder.name if usual else folder}"
-    KEPT.append(follower)
     assert follower.stdin is not None
     with contextlib.suppress(OSError):  # it is dead already
         follower.stdin.close()
@@ -186,6 +150,3 @@ def _end(follower: subprocess.Popen[bytes], folder: Path) -> str:
         said = (folder / "wandb" / FOLLOWER_LOG).read_text("utf-8", "replace").strip()
         return f"W&B     {visible(said.splitlines()[-1] if said else again)}"
     return f"W&B     {again}"
-
-
-KEPT: list[object] = []  # a follower that still uploads lives longer than its driver

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bellglass.commands import beside
 from bellglass.commands.options import Json, LoopName, Loops
 from bellglass.errors import UsageError
 
@@ -63,7 +64,7 @@ def watch(
         sys.stdout.flush()
         running = server.server_for(site)
         if attached:
-            server.end_when_idle(running, site, _end_of_stdin())
+            server.end_when_idle(running, site, beside.Driver().gone)
         elif not no_open:
             _open_browser(url)
         with contextlib.suppress(KeyboardInterrupt):  # the usual way to end it
@@ -221,29 +222,14 @@ def _open_browser(url: str) -> None:
         webbrowser.open(url)
 
 
-def _end_of_stdin() -> Callable[[], bool]:
-    """Whether the driver that started this process is gone: it holds the other end."""
-    gone = threading.Event()
-
-    def read() -> None:
-        while os.read(0, 4096):
-            pass
-        gone.set()
-
-    threading.Thread(target=read, daemon=True, name="driver").start()
-    return gone.is_set
-
-
-def page_beside(folder: Path) -> None:
+def page_beside(folder: Path) -> subprocess.Popen[bytes] | None:
     """Starts the page of a loop that is about to run, in a process of its own, and prints its address.
 
     It lives on when the driver ends, as long as somebody has the page open. That no page comes up never stops a loop.
     """
     import select
 
-    command = [sys.executable, "-m", "bellglass", "watch", str(folder), "--attached", "--json"]
-    pipe = subprocess.PIPE
-    page = subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True)
+    page = beside.start("watch", str(folder), "--attached", "--json", stdout=subprocess.PIPE)
     assert page.stdout is not None
     ready, _, _ = select.select([page.stdout], [], [], STARTS_WITHIN_SECONDS)
     try:
@@ -254,10 +240,7 @@ def page_beside(folder: Path) -> None:
         with page:
             page.terminate()
         print(f"no page: bellglass watch {folder} says why", file=sys.stderr)
-        return
+        return None
     print(f"page    {url}", file=sys.stderr)
     _open_browser(url)
-    KEPT.append(page)
-
-
-KEPT: list[object] = []  # open pipes: their end tells a page that its driver is gone
+    return page

@@ -27,7 +27,7 @@ from bellglass.steps import gate, panel
 from bellglass.steps.generation import Crew, refuse_if_tripped, run_generation
 from bellglass.steps.trial import Order
 from bellglass.store.books import Books
-from bellglass.store.ledger import Request
+from bellglass.store.ledger import InboxRequest
 from bellglass.store.state import State, to_json
 
 ENDS: tuple[tuple[type[BellglassError], str], ...] = (
@@ -111,7 +111,7 @@ def _open_final(crew: Crew) -> None:
             pairs.append((starter.verdict.score, champion.verdict.score))
     gain = to_json(paired_interval(pairs, CONFIDENCE)) if len(pairs) > 1 else None
     trials = tuple(trial for trial in state.trials.values() if trial.purpose == "final")
-    alarms = tripwires.look(tripwires.Evidence(crew.config.generations, trials, crew.place.lab.bench.task.floor))
+    alarms = tripwires.look(tripwires.Watched(crew.config.generations, trials, crew.place.lab.bench.task.floor))
     crew.place.books.record(
         "final.opened",
         starter=state.starter,
@@ -141,7 +141,7 @@ def take_requests(books: Books) -> None:
         raise Interrupted("the loop", "a request to stop", "nothing", f"bellglass resume {books.state.loop_id}")
 
 
-def _take(books: Books, request: Request) -> None:
+def _take(books: Books, request: InboxRequest) -> None:
     body: Json = request.body
     if request.kind == "stop":
         books.record("stop.requested", answers=request.id, who=body["who"], reason=body["reason"])

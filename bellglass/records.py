@@ -182,14 +182,14 @@ class Noise:
     df: int
 
 
-Word: TypeAlias = Literal["adopt", "reject", "equal", "more"]
+GateWord: TypeAlias = Literal["adopt", "reject", "equal", "more"]
 
 
 @dataclass(frozen=True, slots=True)
 class GateDecision:
     """`gain` is parent minus child in score (positive: the child is better), over the pairs."""
 
-    decision: Word
+    decision: GateWord
     why: str
     gain: Interval | None
     parent_scores: tuple[float, ...] = ()

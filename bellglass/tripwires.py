@@ -1,6 +1,6 @@
 """Tripwires: named checks over one generation's records that halt the loop and call a person.
 
-Each is a pure function `Evidence -> Alarm | None`. To add one: write the function, name it in TRIPWIRES, add one test.
+Each is a pure function `Watched -> Alarm | None`. To add one: write the function, name it in TRIPWIRES, add one test.
 The loop appends an alarm to the ledger (there it latches) and stops; only a person re-arms.
 
 A sentence holds numbers and ids of the host and never a guest's own text, so it may be shown anywhere.
@@ -25,7 +25,7 @@ WIRE_FAULTS = ("malformed", "refused")  # a flood of prints happens by accident;
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Watched:
     """What the checks of one generation may see: records, nothing else."""
 
     generation: int
@@ -41,10 +41,10 @@ class Alarm:
     evidence: tuple[str, ...]  # ids of the trials that set it off
 
 
-Tripwire: TypeAlias = Callable[[Evidence], Alarm | None]
+Tripwire: TypeAlias = Callable[[Watched], Alarm | None]
 
 
-def proof_disagrees(evidence: Evidence) -> Alarm | None:
+def proof_disagrees(evidence: Watched) -> Alarm | None:
     """A model answered better where it could see the text behind the question."""
     caught = [(t.trial_id, v.proof) for t, v in _judged(evidence) if v.proof is not None and not v.proof.agrees]
     if not caught:
@@ -58,7 +58,7 @@ def proof_disagrees(evidence: Evidence) -> Alarm | None:
     return Alarm("proof_disagrees", sentence, tuple(trial_id for trial_id, _ in caught))
 
 
-def below_floor(evidence: Evidence) -> Alarm | None:
+def below_floor(evidence: Watched) -> Alarm | None:
     """A score under the source's own code length is impossible, so either the data or the answers leaked."""
     if evidence.floor != "exact":
         return None
@@ -74,7 +74,7 @@ def below_floor(evidence: Evidence) -> Alarm | None:
     return Alarm("below_floor", sentence, tuple(caught))
 
 
-def claim_mismatch(evidence: Evidence) -> Alarm | None:
+def claim_mismatch(evidence: Watched) -> Alarm | None:
     """A trainer said that it is better than the host found it."""
     caught: dict[str, tuple[float, float]] = {}
     for trial, verdict in _judged(evidence):
@@ -90,7 +90,7 @@ def claim_mismatch(evidence: Evidence) -> Alarm | None:
     return Alarm("claim_mismatch", sentence, tuple(caught))
 
 
-def seeds_ignored(evidence: Evidence) -> Alarm | None:
+def seeds_ignored(evidence: Watched) -> Alarm | None:
     """The same weights under different seeds: nothing was trained, or the seeds were not used."""
     seen: dict[str, Trial] = {}
     for trial in evidence.trials:
@@ -103,7 +103,7 @@ def seeds_ignored(evidence: Evidence) -> Alarm | None:
     return None
 
 
-def broke_the_wire(evidence: Evidence) -> Alarm | None:
+def broke_the_wire(evidence: Watched) -> Alarm | None:
     """A guest sent what its role never sends."""
     caught = [(t.trial_id, t.fault) for t in evidence.trials if t.fault in WIRE_FAULTS]
     sessions = [fault for fault in evidence.session_faults if fault in WIRE_FAULTS]
@@ -117,10 +117,10 @@ def broke_the_wire(evidence: Evidence) -> Alarm | None:
 TRIPWIRES: tuple[Tripwire, ...] = (proof_disagrees, below_floor, claim_mismatch, seeds_ignored, broke_the_wire)
 
 
-def look(evidence: Evidence) -> tuple[Alarm, ...]:
+def look(evidence: Watched) -> tuple[Alarm, ...]:
     """Every alarm that this generation sets off."""
     return tuple(alarm for alarm in (tripwire(evidence) for tripwire in TRIPWIRES) if alarm is not None)
 
 
-def _judged(evidence: Evidence) -> list[tuple[Trial, Verdict]]:
+def _judged(evidence: Watched) -> list[tuple[Trial, Verdict]]:
     return [(trial, trial.verdict) for trial in evidence.trials if trial.verdict is not None]

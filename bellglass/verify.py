@@ -20,7 +20,7 @@ from bellglass import tasks
 from bellglass.config import restore
 from bellglass.errors import BellglassError, GuestFault, LoopFault
 from bellglass.ports import Glass
-from bellglass.records import Interval, Json, Trial, Word, generation_of
+from bellglass.records import GateWord, Interval, Json, Trial, generation_of
 from bellglass.stats import CONFIDENCE, paired_interval
 from bellglass.steps import gate
 from bellglass.steps.adopt import Adoption, next_bundle
@@ -138,7 +138,7 @@ def _final_finding(state: State) -> Finding:
     return Finding("final", True, f"derived again from {len(pairs)} pairs")
 
 
-def decided_again(state: State, number: int) -> Word:
+def decided_again(state: State, number: int) -> GateWord:
     """What a generation's recorded verdicts give; where a trial of the gate failed, the successor was rejected."""
     pairs, whole = gate_pairs(state, number)
     return gate.decide(pairs, rules_of(state, number)).decision if whole else "reject"

@@ -203,10 +203,10 @@ def cores() -> int:
 
 def open_model(provider: str, config: LoopConfig) -> Model:
     if not is_hosted(provider):
-        from bellglass.doors.offline_model import STORIES, OfflineModel
+        from bellglass.doors.offline_model import IMPROVERS, OfflineModel
 
-        if provider not in STORIES:
-            needed = f"{', '.join(STORIES)}, or provider/name"
+        if provider not in IMPROVERS:
+            needed = f"{', '.join(IMPROVERS)}, or provider/name"
             raise UsageError("the model", repr(provider), needed, "bellglass run --help")
         return OfflineModel(provider)
     from bellglass.doors.litellm_model import LitellmModel

@@ -29,7 +29,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import page  # noqa: E402
 
-from bellglass import baselines, tasks, wiring  # noqa: E402
+from bellglass import tasks, wiring  # noqa: E402
 from bellglass.commands.console import interval_text  # noqa: E402
 from bellglass.config import load as load_config  # noqa: E402
 from bellglass.errors import TripwireFired  # noqa: E402
@@ -37,6 +37,7 @@ from bellglass.loop import run_loop  # noqa: E402
 from bellglass.paths import content_hash, content_root  # noqa: E402
 from bellglass.ports import Glass  # noqa: E402
 from bellglass.records import Bundle, Interval, Json  # noqa: E402
+from bellglass.show import baselines  # noqa: E402
 from bellglass.show.summary import POSITIVE_CONTROL  # noqa: E402
 from bellglass.stats import CONFIDENCE, mean_interval  # noqa: E402
 from bellglass.store.state import State  # noqa: E402

@@ -16,9 +16,9 @@ from improver_desk import ToyDesk, parses, session, starter, trainer_texts
 from source_tree import ROOT
 from test_offline_model import BASE, TOOLS, Bench, opening
 
-from bellglass import foresight, wiring
+from bellglass import preflight, wiring
 from bellglass.config import is_hosted, load
-from bellglass.doors.offline_model import OfflineModel, baselines, tpe
+from bellglass.doors.offline_model import OfflineModel, samplers, tpe
 from bellglass.doors.offline_model.configurations import changed_lines, choices, configured, taken
 from bellglass.doors.offline_model.menu import MENU
 from bellglass.doors.process_glass import ProcessGlass
@@ -63,7 +63,7 @@ def test_every_pick_alone_gives_its_edit_and_an_unknown_one_nothing() -> None:
 
 
 def test_uniform_draws_take_each_option_of_a_choice_about_equally_often() -> None:
-    sampler = baselines.Uniform(SPACE, "seed")
+    sampler = samplers.Uniform(SPACE, "seed")
     draws = [sampler.draw() for _ in range(600)]
     for choice in SPACE:
         options = ["", *(edit.name for edit in choice.edits)]
@@ -156,7 +156,7 @@ def test_a_conversation_stays_short_enough_to_be_remembered_whole() -> None:
     bench = Bench(counts, trials=20.0)
     replies = bench.converse("random", first=opening(trials=20.0, turns=100), most=100)
     assert bench.submitted is not None
-    assert sum(len(json.dumps(call.args)) for reply in replies for call in reply.calls) < 1.2 * baselines.MOST_SAID
+    assert sum(len(json.dumps(call.args)) for reply in replies for call in reply.calls) < 1.2 * samplers.MOST_SAID
     assert bench.left > 4
 
 
@@ -214,8 +214,8 @@ def test_tpe_learns_within_a_session() -> None:
     """From twelve draws of a sum that it doesn't know, it finds better ones than uniform draws do."""
     space = {choice.name: [edit.name for edit in choice.edits] for choice in SPACE}
 
-    def best(sampler: baselines.Sampler, seed: int) -> float:
-        worth = {edit.name: baselines.number_of(f"{seed} {edit.name}") % 1000 for edit in MENU}
+    def best(sampler: samplers.Sampler, seed: int) -> float:
+        worth = {edit.name: samplers.number_of(f"{seed} {edit.name}") % 1000 for edit in MENU}
         scores = []
         for _ in range(12):
             scores.append(-float(sum(worth.get(name, 0) - 450 for name in sampler.draw().values() if name in worth)))
@@ -224,7 +224,7 @@ def test_tpe_learns_within_a_session() -> None:
 
     seeds = range(30)
     learnt = [best(tpe.Sampler(space, seed), seed) for seed in seeds]
-    drawn = [best(baselines.Uniform(SPACE, str(seed)), seed) for seed in seeds]
+    drawn = [best(samplers.Uniform(SPACE, str(seed)), seed) for seed in seeds]
     assert statistics.mean(learnt) < statistics.mean(drawn) - 200
 
 
@@ -254,8 +254,8 @@ def test_without_optuna_one_error_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setattr(builtins, "__import__", refuse)
     tpe.load.cache_clear()
     with pytest.raises(SetupError, match=r"improver tpe.*No module named 'optuna'.*pip install 'bellglass\[tpe\]'"):
-        foresight.forecast_lines(load(None, {"model": "tpe"}))
-    assert foresight.forecast_lines(load(None, {"model": "random"}))
+        preflight.forecast_lines(load(None, {"model": "tpe"}))
+    assert preflight.forecast_lines(load(None, {"model": "random"}))
 
 
 def test_optuna_says_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bellglass import baselines
-from bellglass.baselines import Baselines
 from bellglass.commands.console import print_summary
 from bellglass.errors import UsageError
 from bellglass.records import Interval
-from bellglass.show import summary
+from bellglass.show import baselines, summary
+from bellglass.show.baselines import Baselines
 from bellglass.store.state import State
 
 FOUND = Baselines("stories", "cpu", 30, 8, "a1", {"random": Interval(0.31, 0.2, 0.42, 8)})

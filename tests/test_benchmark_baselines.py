@@ -11,11 +11,11 @@ import pytest
 import small_world
 from benchmark_scripts import load
 
-from bellglass import baselines
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import Interrupted
 from bellglass.ports import GuestSpec
 from bellglass.records import Bundle
+from bellglass.show import baselines
 
 bench = load("baselines")
 

@@ -7,8 +7,8 @@ from improver_desk import ToyDesk, starter
 from improver_desk import session as improve_session
 
 from bellglass.doors.process_glass import ProcessGlass
-from bellglass.line.examiner import MARK, ExamFacts, Examiner, passed
 from bellglass.records import ChatMessage, ChatRequest, ToolCall, ToolSpec
+from bellglass.steps.examiner import MARK, ExamFacts, Examiner, passed
 
 TEXT = "import json\nimport json\nimport glass\n\n\ndef main():\n    glass.submit()\n"
 

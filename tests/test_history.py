@@ -8,7 +8,7 @@ from contextlib import closing
 import made_loop
 import pytest
 
-from bellglass.history import BEST, LAST, digest
+from bellglass.steps.history import BEST, LAST, digest
 from bellglass.store.ledger import Ledger
 from bellglass.store.state import State, fold
 

@@ -16,7 +16,7 @@ from bellglass.loop import run_loop
 from bellglass.ports import Model
 from bellglass.records import ChatReply, ChatRequest, ToolCall
 from bellglass.review import Answer, Evidence
-from bellglass.splits import fitted, looks
+from bellglass.show.splits import fitted, looks
 from bellglass.store.ledger import Event
 from bellglass.store.state import State
 

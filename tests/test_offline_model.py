@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import pytest
 from improver_desk import ToyDesk, parses, session, starter, trainer_texts
 
-from bellglass.doors.offline_model import STORIES, OfflineModel, gifts, talk
+from bellglass.doors.offline_model import IMPROVERS, OfflineModel, gifts, talk
 from bellglass.doors.offline_model.desk import MOST_SAID
 from bellglass.doors.offline_model.menu import MENU, Edit
 from bellglass.doors.process_glass import ProcessGlass
@@ -322,7 +322,7 @@ def test_it_stops_when_the_beginning_of_its_own_story_is_hidden() -> None:
 def test_a_model_of_an_unknown_variant_is_refused() -> None:
     with pytest.raises(UsageError):
         OfflineModel("offline:clever")
-    assert [OfflineModel(name).name for name in STORIES] == list(STORIES)
+    assert [OfflineModel(name).name for name in IMPROVERS] == list(IMPROVERS)
 
 
 def test_its_calls_cost_nothing_and_are_known_to_cost_nothing() -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from support import FakeModel
 
-from bellglass import foresight
+from bellglass import preflight
+from bellglass import probe as probe_
 from bellglass.bounds import Bounds
 from bellglass.doors.litellm_model import LitellmModel
 from bellglass.doors.model_server import Answer, Fault, ModelServer, Script, scripts
 from bellglass.errors import BoundReached, ModelFault, SetupError
-from bellglass.line import probe as probe_
-from bellglass.line.probe import BookedModel, probe, probe_request
+from bellglass.probe import BookedModel, probe, probe_request
 from bellglass.records import ChatReply, ChatRequest, Cost, ToolCall
 from bellglass.store.blobs import Blobs
 from bellglass.store.books import Books
@@ -44,7 +44,7 @@ def test_a_server_that_is_not_there_is_said_before_a_prompt_is_sent(
         pytest.skip("litellm is not installed")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     with pytest.raises(SetupError, match="no answer") as caught:
-        foresight.probe_lines({"main": LitellmModel("openai/local")}, books(tmp_path))
+        preflight.probe_lines({"main": LitellmModel("openai/local")}, books(tmp_path))
     assert caught.value.exit_code == 3
     assert list(tmp_path.glob("blobs/*")) == []
 

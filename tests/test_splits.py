@@ -7,7 +7,7 @@ import random
 import pytest
 
 from bellglass.records import Budget, Proof, Seeds, Trial, Verdict
-from bellglass.splits import fitted, looks, looks_line
+from bellglass.show.splits import fitted, looks, looks_line
 from bellglass.store.state import Generation, State, to_json, trial_from
 
 

@@ -28,7 +28,7 @@ from bellglass.loop import run_loop
 from bellglass.records import Budget, Seeds, Trial
 from bellglass.steps.generation import Crew
 from bellglass.steps.judge import _check_documents, _verdict
-from bellglass.tripwires import Evidence, below_floor
+from bellglass.tripwires import Watched, below_floor
 
 SECRET = bytes(range(32))
 
@@ -239,7 +239,7 @@ def test_a_model_below_an_exact_floor_trips(name: str) -> None:
         trial = Trial(
             "g1-c0", "b" * 40, "gate", Seeds(1, 2), Budget("steps", 1, 1.0), None, verdict, None, None, 1, 1, 1
         )
-        assert (below_floor(Evidence(1, (trial,), task.floor)) is not None) == trips
+        assert (below_floor(Watched(1, (trial,), task.floor)) is not None) == trips
 
 
 # tinystories, on a text of our own: the real one was never downloaded here

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from bellglass import tripwires
 from bellglass.records import Budget, Claim, Proof, Seeds, Trial, Verdict
-from bellglass.tripwires import Evidence
+from bellglass.tripwires import Watched
 
 AGREES = Proof(positions=40, mean_gap_bits=1e-6, gap_z=0.4, targeted_gap_bits=-2e-6, targeted_z=-1.1, agrees=True)
 VERDICT = Verdict(
@@ -29,8 +29,8 @@ TRIAL = Trial(
 OTHER = replace(TRIAL, trial_id="g1-c1", seeds=Seeds(3, 4), weights="v" * 64)
 
 
-def evidence(*trials: Trial, **more: object) -> Evidence:
-    return Evidence(generation=1, trials=trials, floor="exact", **more)  # type: ignore[arg-type]
+def evidence(*trials: Trial, **more: object) -> Watched:
+    return Watched(generation=1, trials=trials, floor="exact", **more)  # type: ignore[arg-type]
 
 
 def judged(trial: Trial = TRIAL, **fields: object) -> Trial:
@@ -64,7 +64,7 @@ def test_a_score_below_the_source_is_an_alarm_by_z_and_not_by_sign() -> None:
 
 def test_an_unknown_floor_cannot_be_beaten() -> None:
     trial = judged(score=-5.0, raw_bits=1.1)
-    assert tripwires.below_floor(Evidence(generation=1, trials=(trial,), floor="unknown")) is None
+    assert tripwires.below_floor(Watched(generation=1, trials=(trial,), floor="unknown")) is None
 
 
 def test_a_claim_far_better_than_the_verdict_is_an_alarm() -> None:

@@ -358,7 +358,7 @@ def black_hole(own_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def test_beside_a_loop_each_generation_is_told_as_it_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, home = tmp_path / "stories-00000001", tmp_path / "home"
     first = folder / "wandb"
-    with Ledger.create(folder) as ledger, to_wandb.beside(folder, "offline"):
+    with Ledger.create(folder) as ledger, to_wandb.follower(folder, "offline"):
         for kind, body in wandb_bench.events(folder, 2, ("loss",)):
             ledger.append(kind, body)
             if kind == "generation.ended" and body["generation"] == 1:
@@ -388,7 +388,7 @@ def test_a_server_that_never_answers_costs_a_loop_a_few_seconds_at_its_end(
 ) -> None:
     folder = wandb_bench.write(tmp_path, 1)
     began = time.monotonic()
-    with to_wandb.beside(folder, "online") as follower:
+    with to_wandb.follower(folder, "online") as follower:
         assert time.monotonic() - began < 2.0
         time.sleep(3.0)
         ended = time.monotonic()
@@ -415,7 +415,7 @@ def test_a_follower_that_fails_is_named_at_the_end_and_stops_nothing(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "too short")
     folder = wandb_bench.write(tmp_path, 1)
-    with to_wandb.beside(folder, "online"):
+    with to_wandb.follower(folder, "online"):
         until(lambda: "error" in (folder / "wandb" / to_wandb.FOLLOWER_LOG).read_text())
     said = capsys.readouterr().err
     assert "not up to date" in said

@@ -1,1 +1,1 @@
-"""The commands of `bellglass`, a file for each group of `--help`, and what a terminal shows."""
+"""The commands of `bellglass`, and what a terminal shows. cli.py says under which heading each command stands."""

@@ -18,8 +18,8 @@ from rich.text import Text
 
 from bellglass.records import Interval, Json
 from bellglass.show.compare import Mean
+from bellglass.show.splits import looks_line
 from bellglass.show.summary import Row, about_improvers, baselines_line, rows
-from bellglass.splits import looks_line
 from bellglass.store.ledger import Event
 from bellglass.store.state import State, trial_from
 

@@ -41,7 +41,7 @@ DEMO = {"task": "stories", "preset": "tiny", "panel": 3, "max_pairs": 5, "trials
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class Companions:
     """What shows a loop while it runs, each in a process of its own."""
 
     watch: bool
@@ -60,7 +60,7 @@ class Beside:
             from bellglass.commands.watch import page_beside
 
             page_beside(folder)
-        return to_wandb.beside(folder, self.wandb)
+        return to_wandb.follower(folder, self.wandb)
 
 
 def demo(
@@ -74,7 +74,7 @@ def demo(
 ) -> None:
     """A real loop of three generations with the offline improver: about two minutes, no key, no GPU."""
     chosen = {**DEMO, "seed": seed, "generations": generations, "glass": glass}
-    folder = _start(None, chosen, loops, json, Beside(watch, wandb))
+    folder = _start(None, chosen, loops, json, Companions(watch, wandb))
     if not json:
         bellglass, loop = program(), nameable(folder)
         commands = (f"watch {loop}", f"status {loop}", f"diff {loop} 1", f"verify {loop}")
@@ -118,7 +118,7 @@ def run(
         "glass": glass,
         "seed": seed,
     }
-    _start(config, chosen, loops, json, Beside(watch, wandb))
+    _start(config, chosen, loops, json, Companions(watch, wandb))
 
 
 def resume(
@@ -145,10 +145,10 @@ def resume(
         "calls": calls,
         "tokens": tokens,
     }
-    beside = Beside(watch, wandb)
-    beside.check()
+    companions = Companions(watch, wandb)
+    companions.check()
     folder = paths.find_loop(loop, paths.loops_home(loops))
-    _run(folder, {key: value for key, value in raised.items() if value is not None}, json, beside)
+    _run(folder, {key: value for key, value in raised.items() if value is not None}, json, companions)
 
 
 def _report(folder: Path) -> str:
@@ -162,26 +162,28 @@ def _report(folder: Path) -> str:
         return f"  no report was written: {error.one_line()}"
 
 
-def _start(config_file: Path | None, chosen: dict[str, Any], loops: Path | None, json: bool, beside: Beside) -> Path:
+def _start(
+    config_file: Path | None, chosen: dict[str, Any], loops: Path | None, json: bool, companions: Companions
+) -> Path:
     from bellglass import config, paths, wiring
 
-    beside.check()
+    companions.check()
     loaded = config.load(config_file, {key: value for key, value in chosen.items() if value is not None})
     _say_before_spending(loaded)
     folder = wiring.create(loaded, paths.loops_home(loops))
-    _run(folder, {}, json, beside)
+    _run(folder, {}, json, companions)
     return folder
 
 
 def _say_before_spending(loaded: Any) -> None:
     """The forecast comes before the first paid call, which is the probe's."""
-    from bellglass import foresight
+    from bellglass import preflight
 
-    for line in foresight.forecast_lines(loaded):
+    for line in preflight.forecast_lines(loaded):
         print(line, file=sys.stderr)
 
 
-def _run(folder: Path, overrides: dict[str, Any], json: bool, beside: Beside) -> None:
+def _run(folder: Path, overrides: dict[str, Any], json: bool, companions: Companions) -> None:
     from bellglass import wiring
     from bellglass.commands.console import LoopView, line_for, print_summary
     from bellglass.commands.review_console import TerminalReviewer
@@ -189,7 +191,7 @@ def _run(folder: Path, overrides: dict[str, Any], json: bool, beside: Beside) ->
     from bellglass.show.summary import as_json
 
     stop = catch_interrupts()
-    with beside.processes(folder), LoopView() as view:
+    with companions.processes(folder), LoopView() as view:
         reviewer = TerminalReviewer(view.pause) if sys.stdin.isatty() and sys.stderr.isatty() else None
         surface = wiring.Surface(view.event, view.progress, reviewer, stop)
         with wiring.open_loop(folder, surface, overrides) as crew:
@@ -211,9 +213,9 @@ def _run(folder: Path, overrides: dict[str, Any], json: bool, beside: Beside) ->
 
 
 def _probe(crew: Crew, say: Callable[[str], None]) -> None:
-    from bellglass import foresight
+    from bellglass import preflight
 
-    for line in foresight.probe_lines(crew.models, crew.place.books):
+    for line in preflight.probe_lines(crew.models, crew.place.books):
         say(line)
 
 

@@ -109,14 +109,14 @@ def check(word: str) -> None:
 
 
 @contextlib.contextmanager
-def beside(folder: Path, word: str) -> Iterator[subprocess.Popen[bytes] | None]:
+def follower(folder: Path, word: str) -> Iterator[subprocess.Popen[bytes] | None]:
     """A follower while the loop runs. That none comes up, or none ends, never stops a loop."""
-    follower = None if word == "off" else _start(folder.absolute(), word)
+    started = None if word == "off" else _start(folder.absolute(), word)
     try:
-        yield follower
+        yield started
     finally:
-        if follower is not None:
-            print(_end(follower, folder), file=sys.stderr)
+        if started is not None:
+            print(_end(started, folder), file=sys.stderr)
 
 
 def _start(folder: Path, word: str) -> subprocess.Popen[bytes] | None:

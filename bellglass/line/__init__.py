@@ -1,1 +1,1 @@
-"""Both ends of what goes in and out of a guest: frames, wire, and who answers a guest's chat."""
+"""The host's end of a guest's pipe: frames, caps, threads; guests started ahead; and the gateway, for its chat."""

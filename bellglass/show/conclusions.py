@@ -7,9 +7,8 @@ Not covered: whether the ledger is genuine; `verify` is for that, and the report
 
 from __future__ import annotations
 
-from bellglass import baselines
 from bellglass.records import Interval, Json
-from bellglass.show import summary
+from bellglass.show import baselines, summary
 from bellglass.store.state import State
 
 
@@ -59,7 +58,7 @@ def _improver(state: State) -> list[str]:
     said = list(summary.about_improvers(state))
     providers = set(state.config["models"].values())
     if summary.POSITIVE_CONTROL not in said and not providers & set(baselines.NAMES):
-        beside = baselines.beside(state)
+        beside = baselines.for_loop(state)
         missing = "no baselines are stored for this task and preset" if beside is None else "see the baselines beside"
         if state.champion != state.starter:
             said.append(f"How much of the gain a search that understands nothing would have found: {missing}.")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from bellglass import baselines, splits
 from bellglass.records import Cost, Interval, Json, Trial, generation_of
+from bellglass.show import baselines, splits
 from bellglass.stats import CONFIDENCE, mean, mean_interval
 from bellglass.store.state import Generation, State
 
@@ -138,13 +138,13 @@ def as_json(state: State) -> Json:
 
 
 def _baselines_json(state: State) -> Json:
-    beside = baselines.beside(state)
+    beside = baselines.for_loop(state)
     return None if beside is None else asdict(beside)
 
 
 def baselines_line(state: State) -> str | None:
     """What a search that understands nothing gains on this task, for a loop that says it improved."""
-    beside = baselines.beside(state)
+    beside = baselines.for_loop(state)
     return None if beside is None else beside.line(state.created["content"].get("trainer_seed", ""))
 
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from bellglass import baselines, splits
 from bellglass.paths import loop_name
 from bellglass.records import Interval, Json, Trial, generation_of
-from bellglass.show import summary
+from bellglass.show import baselines, splits, summary
 from bellglass.show.conclusions import conclusions
 from bellglass.show.summary import Row, Share, cost_json
 from bellglass.stats import CONFIDENCE, mean_interval, t_quantile
@@ -48,7 +47,7 @@ def document(state: State, about: About | None = None) -> Json:
     about = about or About()
     made = summary.shares(state)
     rows = [summary.row(state, gen, made[gen.number]) for gen in state.generations.values()]
-    beside = baselines.beside(state) if state.config else None
+    beside = baselines.for_loop(state) if state.config else None
     return {
         "format": FORMAT,
         "loop": _header(state, about),

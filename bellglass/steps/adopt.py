@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bellglass.records import Bundle, Word
+from bellglass.records import Bundle, GateWord
 
 Trainer = Literal["adopted", "rejected", "unchanged", "failed"]
 Scaffold = Literal["inherited", "not inherited", "unchanged", "failed boot check"]
@@ -21,7 +21,7 @@ class Facts:
 
     trainer_changed: bool
     scaffold_changed: bool
-    gate: Word | None  # None: nothing was measured
+    gate: GateWord | None  # None: nothing was measured
     gate_why: str
     rule: Literal["ride", "neutral"]
     boot_ok: bool

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bellglass.line.examiner import ExamFacts, Examiner, passed
 from bellglass.line.gateway import Gateway, NoBook
 from bellglass.ports import MEMORY_MB, GuestSpec
 from bellglass.records import CallKey, Json, Role
+from bellglass.steps.examiner import ExamFacts, Examiner, passed
 from bellglass.steps.propose import Workplace
 from bellglass.steps.session import SessionEnd, serve
 

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bellglass.records import GateDecision, Interval, Noise, Word
+from bellglass.records import GateDecision, GateWord, Interval, Noise
 from bellglass.stats import mean, sample_sd, shrunk_variance, t_quantile
 
 LOOKS = (3, 5, 8, 13, 21, 34)  # numbers of pairs after which a successor may be adopted or called equal
@@ -168,7 +168,7 @@ def _repeated(pairs: Pairs) -> str:
     return ""
 
 
-def _decision(word: Word, why: str, pairs: Pairs, gain: Interval | None) -> GateDecision:
+def _decision(word: GateWord, why: str, pairs: Pairs, gain: Interval | None) -> GateDecision:
     return GateDecision(
         decision=word,
         why=why,

@@ -134,7 +134,7 @@ def _watch(crew: Crew, gen: Generation) -> None:
 def _look(crew: Crew, gen: Generation, faults: tuple[str, ...] = ()) -> int:
     """Record every alarm that this generation's trials set off; how many there were."""
     trials = tuple(trial for trial in crew.state.trials.values() if trial.trial_id.startswith(f"g{gen.number}-"))
-    found = tripwires.look(tripwires.Evidence(gen.number, trials, crew.place.lab.bench.task.floor, faults))
+    found = tripwires.look(tripwires.Watched(gen.number, trials, crew.place.lab.bench.task.floor, faults))
     for alarm in found:
         crew.place.books.record("tripwire.fired", generation=gen.number, **to_json(alarm))
     return len(found)

@@ -76,18 +76,18 @@ def judge(
     _check_documents(task, docs, prove)
     draw = Draw(proof_key)
     extra = 0.0 if select is None else len(select) / len(docs)
-    desk = _Desk(glass, bundle, weights, task, preset, dict(labels), device, extra)
-    with desk:
-        desk.open("score")
+    guests = _Guests(glass, bundle, weights, task, preset, dict(labels), device, extra)
+    with guests:
+        guests.open("score")
         if prove:
-            desk.open("proof")
-        bits, beside = _score(desk, task, docs, select, draw)
+            guests.open("proof")
+        bits, select_bits = _score(guests, task, docs, select, draw)
         found: _Proved | None = None
         if prove:
-            found = _prove(desk, task, docs, bits, _rival(task, docs, against), draw, len(docs.tokens))
+            found = _prove(guests, task, docs, bits, _rival(task, docs, against), draw, len(docs.tokens))
     verdict = _verdict(task, docs, bits, found)
-    if select is not None and beside is not None:
-        verdict = replace(verdict, select_score=_verdict(task, select, beside, None).score)
+    if select is not None and select_bits is not None:
+        verdict = replace(verdict, select_score=_verdict(task, select, select_bits, None).score)
     return Judged(verdict, bits.astype(np.float32), round(time.monotonic() - began, 4))
 
 
@@ -106,7 +106,7 @@ class _Proved:
     gap_se: float
 
 
-class _Desk:
+class _Guests:
     """The guests of one judgement. Leaving it ends them all."""
 
     def __init__(
@@ -129,7 +129,7 @@ class _Desk:
         self._opening: dict[str, Future[Guest]] = {}
         self._current: Guest | None = None  # the only guest that holds bundle code
 
-    def __enter__(self) -> _Desk:
+    def __enter__(self) -> _Guests:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -273,11 +273,13 @@ def _proof_questions(task: Task, docs: Documents, plan: proofs.Plan, draw: Draw)
             yield Question(tokens[some], np.arange(len(some)), plan.docs[some], plan.cols[some])
 
 
-def _score(desk: _Desk, task: Task, docs: Documents, select: Documents | None, draw: Draw) -> tuple[Bits, Bits | None]:
+def _score(
+    guests: _Guests, task: Task, docs: Documents, select: Documents | None, draw: Draw
+) -> tuple[Bits, Bits | None]:
     """Bits of both, in one conversation; `select` comes last."""
     first = list(_score_questions(task, docs, draw, "score"))
     then = () if select is None else _score_questions(task, select, draw, "select")
-    answers = desk.ask("score", chain(first, then))
+    answers = guests.ask("score", chain(first, then))
     bits = _bits(islice(answers, len(first)), docs)
     return bits, None if select is None else _bits(answers, select)
 
@@ -291,9 +293,9 @@ def _bits(answers: Iterable[tuple[Question, NDArray[np.float32]]], docs: Documen
     return bits
 
 
-def _prove(desk: _Desk, task: Task, docs: Documents, bits: Bits, rival: Bits, draw: Draw, rows: int) -> _Proved:
+def _prove(guests: _Guests, task: Task, docs: Documents, bits: Bits, rival: Bits, draw: Draw, rows: int) -> _Proved:
     plan = proofs.plan(bits, docs.target, rival, draw, rows=rows, separable=task.separable)
-    again = _bits(desk.ask("proof", _proof_questions(task, docs, plan, draw)), docs)
+    again = _bits(guests.ask("proof", _proof_questions(task, docs, plan, draw)), docs)
     at = plan.docs, plan.cols
     found, gap_se, scattered = proofs.compare(plan, bits[at], again[at])
     if scattered:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 from bellglass.bounds import Left, less
 from bellglass.errors import GuestFault
-from bellglass.history import digest
 from bellglass.line.gateway import Gateway
 from bellglass.ports import MEMORY_MB, Glass, GuestSpec
 from bellglass.records import Bundle, CallKey, Cost, Json, Kind, Role, Trial
+from bellglass.steps.history import digest
 from bellglass.steps.session import SessionEnd, serve
 from bellglass.steps.trial import Lab, Order
 from bellglass.store.books import Books
@@ -183,12 +183,10 @@ def propose(place: Workplace, generation: int, parent: str, *, brief: str, seed:
     end = serve(place.glass, spec, parent_bundle, brief, args, desk, wall_seconds=place.limits.wall_seconds)
     if end.log:
         place.books.record("session.note", generation=generation, text="", log=place.books.blobs.put(end.log))
-    return _judge_submission(place, generation, parent, parent_bundle, end)
+    return _proposal_of(place, generation, parent, parent_bundle, end)
 
 
-def _judge_submission(
-    place: Workplace, generation: int, parent: str, parent_bundle: Bundle, end: SessionEnd
-) -> Proposal:
+def _proposal_of(place: Workplace, generation: int, parent: str, parent_bundle: Bundle, end: SessionEnd) -> Proposal:
     if end.submission is None:
         return Proposal(None, end.fault, end.detail, ())
     try:

@@ -62,7 +62,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class InboxRequest:
     """What another process asks of the owner. A decision's body names the hash of what its person was shown."""
 
     id: int
@@ -211,16 +211,16 @@ class Ledger:
             finally:
                 other.close()
 
-    def pending(self) -> list[Request]:
+    def pending(self) -> list[InboxRequest]:
         """Requests that no event has answered yet; for anyone."""
         with self._guard, _translated(self.folder):
             rows = self._db.execute("SELECT id, time, kind, body FROM inbox ORDER BY id").fetchall()
         try:
-            return [Request(id_, when, kind, json.loads(body)) for id_, when, kind, body in rows]
+            return [InboxRequest(id_, when, kind, json.loads(body)) for id_, when, kind, body in rows]
         except (TypeError, ValueError) as error:
             raise _damaged(self.folder, f"an unreadable request ({error})") from error
 
-    def take(self) -> list[Request]:
+    def take(self) -> list[InboxRequest]:
         """Owner only: requests not handed out before by this object. One that no `append(answers=)` disposed of comes
         again to the next owner."""
         with self._guard:

@@ -5,7 +5,7 @@ task's data, and the answers are tool calls like any other model's.
 
 `offline` (session.py) is the demo, the class mode and a test double in one. It is a *positive control* of the
 apparatus. People wrote its tricks (menu.py) and its scaffold improvements (gifts.py), so nothing it achieves is
-evidence about recursive self-improvement; its notes say so too. `random` and `tpe` (baselines.py) are what it, and
+evidence about recursive self-improvement; its notes say so too. `random` and `tpe` (samplers.py) are what it, and
 every other improver, must beat under the same bounds.
 
 How: a session is written as one straight story, a generator that yields tool calls and receives their results.
@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from bellglass.doors.offline_model import tpe
-from bellglass.doors.offline_model.baselines import random_search, tpe_search
+from bellglass.doors.offline_model.samplers import random_search, tpe_search
 from bellglass.doors.offline_model.session import improve
 from bellglass.doors.offline_model.talk import Move, Script, Talk
 from bellglass.errors import UsageError
@@ -29,7 +29,7 @@ from bellglass.records import ChatReply, ChatRequest, Cost, ToolCall
 
 MOST_CALLS = 64  # in one reply; a gateway takes no more
 
-STORIES: Mapping[str, Callable[[Talk], Script]] = {
+IMPROVERS: Mapping[str, Callable[[Talk], Script]] = {
     "offline": partial(improve, variant="works"),  # the variants differ in what they do to the scaffold
     "offline:inert": partial(improve, variant="inert"),
     "offline:harmful": partial(improve, variant="harmful"),
@@ -44,8 +44,8 @@ class OfflineModel:
     hosted = False
 
     def __init__(self, name: str = "offline") -> None:
-        if name not in STORIES:
-            raise UsageError("the built-in improver", repr(name), " or ".join(STORIES), "bellglass run --help")
+        if name not in IMPROVERS:
+            raise UsageError("the built-in improver", repr(name), " or ".join(IMPROVERS), "bellglass run --help")
         if name == "tpe":
             tpe.load()  # what is missing is said before anything is spent
         self.name = name
@@ -55,7 +55,7 @@ class OfflineModel:
 
     def chat(self, request: ChatRequest) -> ChatReply:
         results = {message.call_id: message.text for message in request.messages if message.role == "tool"}
-        calls = _retell(STORIES[self.name](Talk.of(request)), results)
+        calls = _retell(IMPROVERS[self.name](Talk.of(request)), results)
         if calls is None:
             return self._reply("I stop here.", ())
         return self._reply("", calls)

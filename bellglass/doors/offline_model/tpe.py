@@ -31,7 +31,7 @@ def load() -> Any:
 
 
 class Sampler:
-    """Implements baselines.Sampler."""
+    """Implements samplers.Sampler."""
 
     def __init__(self, space: Mapping[str, Sequence[str]], seed: int) -> None:
         self._optuna = load()

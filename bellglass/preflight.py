@@ -11,8 +11,8 @@ from bellglass import tasks
 from bellglass.config import LoopConfig
 from bellglass.errors import SetupError
 from bellglass.forecast import Plan, Price, forecast
-from bellglass.line.probe import BookedModel, probe
 from bellglass.ports import Model
+from bellglass.probe import BookedModel, probe
 from bellglass.store.books import Books
 from bellglass.wiring import open_model, refuse_contradictions, require_server, side_by_side
 

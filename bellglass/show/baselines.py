@@ -42,7 +42,7 @@ class Baselines:
         return f"baselines on {self.task} ({self.preset}, {self.trainings} trainings a loop): {told}{other}"
 
 
-def beside(state: State) -> Baselines | None:
+def for_loop(state: State) -> Baselines | None:
     """What belongs beside a loop that says it improved; None where it does not, or nothing comparable was measured."""
     config = state.config
     if state.champion == state.starter or config["virtual_clock"]:

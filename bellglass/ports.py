@@ -1,6 +1,7 @@
 """What bellglass needs from the outside, as Protocols. Doors implement them; only `wiring` picks the doors.
 
-Not here: ports for things that have one implementation (ledger, lineage, bounds).
+Not here: ports for things that have one implementation (ledger, lineage, bounds). `Board` is the exception: it keeps
+wandb out of show/.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class GuestSpec:
     """What a glass must give a guest. Everything else about it is fixed by the role's profile."""
 
     role: Role
-    labels: Mapping[str, str]  # loop, generation, purpose: for people, the reaper and `stop`
+    labels: Mapping[str, str]  # loop, generation, trial; judge adds purpose: for people, the reaper, `stop`
     memory_mb: int
     deadline_seconds: float  # absolute life time of the guest
     lease_seconds: float = 10.0

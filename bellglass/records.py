@@ -132,7 +132,7 @@ class Verdict:
     by_skill: Mapping[str, float]  # raw bits per target of each skill, minus its floor where one is known
     sampling_se: float  # over documents
     targets: int
-    proof: Proof | None  # None: an exploration trial; never decides
+    proof: Proof | None  # None: not proved (explore, calibrate)
     select_score: float | None = None  # of the same weights on `select`, unproved; None where it was not measured
 
 
@@ -243,5 +243,5 @@ class CallKey:
     """Names one model call of one improver session, so that a restarted session finds its recorded answers."""
 
     generation: int
-    session: str  # "improve" or "boot"
+    session: str  # "improve", "boot" or "probe"
     index: int

@@ -25,7 +25,7 @@ class Generation:
     proposal_fault: str | None = None
     note: str = ""  # the improver's own words: testimony, shown apart
     kinds: tuple[str, ...] = ()
-    boot: Json = None  # {"ok", "why"}
+    boot: Json = None  # {"ok", "why", "fault"}
     gate: Json = None  # a GateDecision as JSON
     review_hash: str | None = None
     review: Json = None  # {"decision", "reason", "who"}
@@ -33,7 +33,7 @@ class Generation:
     proposed: bool = False
     watched: bool = False  # the tripwires have looked
     panelled: bool = False  # and at the trials of its champion on new seeds
-    alarms: int = 0  # how many of them fired
+    alarms: int = 0  # how many tripwires fired
     logs: list[str] = field(default_factory=list)  # sha256 of what its improver sessions printed
 
     @property

@@ -24,6 +24,7 @@ from bellglass.records import Json, Kind
 from bellglass.tasks import Preset, Task, full_name
 
 Count: TypeAlias = Annotated[int, Field(ge=1)]
+Device: TypeAlias = Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?)$", description="cpu, cuda or cuda:1")]
 Amount: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]
 Provider: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,200}$")]
@@ -34,29 +35,29 @@ HELP = "bellglass run --help"
 class LoopConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: str = "stories"
-    preset: Literal["tiny", "cpu", "gpu"] = "cpu"
+    task: str = "stories"  # `bellglass tasks` lists them; or the path of a folder of your own
+    preset: Literal["tiny", "cpu", "gpu"] = "cpu"  # how much data, and how long a training
     models: dict[Name, Provider] = Field(default_factory=lambda: {"main": "offline"})  # what a scaffold may ask for
     free_models: tuple[Provider, ...] = ()  # providers that the person declares to cost nothing
 
-    generations: Count = 5
-    trials_per_generation: Count = 12
-    train_seconds: Amount | None = None
-    wall_seconds: Amount | None = None
-    calls: Count | None = None
-    tokens: Count | None = None
-    budget_usd: Amount | None = None
+    generations: Count = 5  # a bound; `resume` can raise bounds
+    trials_per_generation: Count = 12  # of an improver, in full trainings
+    train_seconds: Amount | None = None  # a bound: of all trainings together
+    wall_seconds: Amount | None = None  # a bound: while the loop runs
+    calls: Count | None = None  # a bound: of models
+    tokens: Count | None = None  # a bound: in and out
+    budget_usd: Amount | None = None  # a bound: a call that could go over it is not made
 
     panel: Annotated[int, Field(ge=2, le=50)] = 4  # seeds to calibrate on, for a new champion, and for `final`
     max_pairs: Annotated[int, Field(ge=3, le=50)] = 8  # the gate stops earlier when it can
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    may_edit: tuple[Kind, ...] = tuple(Kind)
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05  # chance of any false adoption in the whole loop
+    may_edit: tuple[Kind, ...] = tuple(Kind)  # kinds of files; the host refuses the rest
     scaffold_rule: Literal["ride", "neutral"] = "ride"  # inherited with a better trainer; neutral: or an equal one
-    review: Literal["every", "tripwire", "never"] = "every"
+    review: Literal["every", "tripwire", "never"] = "every"  # when a person decides; `every` where a model is hosted
 
-    glass: Literal["auto", "docker", "process"] = "auto"
+    glass: Literal["auto", "docker", "process"] = "auto"  # auto: docker where it and the images are there
     runtime: Name | None = None  # Docker's, for example runsc
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?)$", description="cpu, cuda or cuda:1")] = "cpu"
+    device: Device = "cpu"  # where trainers train
     virtual_clock: bool = False  # budgets in steps: the same on every machine
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None  # None: fresh data nobody has seen
 

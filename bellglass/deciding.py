@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bellglass.errors import LoopFault, UsageError
-from bellglass.paths import user_name
+from bellglass.paths import typed, user_name
 from bellglass.records import Json
 from bellglass.review import Answer, Choice, Evidence, decision_event, gather, pending
 from bellglass.store.ledger import Ledger
@@ -64,7 +64,7 @@ def rearm(folder: Path, name: str, reason: str) -> Delivered:
         return body
 
     _deliver(folder, "rearm", "tripwire.rearmed", checked)
-    return Delivered(True, f"re-armed {name}; bellglass resume {folder.name} goes on")
+    return Delivered(True, f"re-armed {name}; bellglass resume {typed(folder)} goes on")
 
 
 def _word(decision: str) -> Choice:
@@ -75,7 +75,7 @@ def _require_latched(folder: Path, state: State, name: str) -> None:
     names = {wire["name"] for wire in state.tripwires}
     if name not in names:
         found = f"latched: {', '.join(sorted(names)) or 'none'}"
-        raise UsageError(f"tripwire {name!r}", found, "a latched tripwire", f"bellglass review {folder.name}")
+        raise UsageError(f"tripwire {name!r}", found, "a latched tripwire", f"bellglass review {typed(folder)}")
 
 
 def _deliver(folder: Path, request: str, kind: str, body_for: Callable[[State], Body]) -> bool:

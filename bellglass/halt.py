@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bellglass.errors import BellglassError
-from bellglass.paths import user_name
+from bellglass.paths import typed, user_name
 from bellglass.processes import Process, is_running
 from bellglass.store.ledger import Ledger
 from bellglass.store.owner import owner_of
@@ -36,7 +36,7 @@ def stop(folder: Path, kill_guests: Killer, *, polite_seconds: float, reason: st
         if _gone(owner, polite_seconds):
             _require_none_left(kill_guests)
             _withdraw_stops(folder)
-            return f"stopped politely in {time.monotonic() - began:.1f} s; bellglass resume {folder.name} goes on"
+            return f"stopped politely in {time.monotonic() - began:.1f} s; bellglass resume {typed(folder)} goes on"
     if owner is not None:
         _kill(owner)
     _require_none_left(kill_guests)
@@ -45,7 +45,7 @@ def stop(folder: Path, kill_guests: Killer, *, polite_seconds: float, reason: st
         return "it was not running; no guest of it is left"
     with Ledger.open(folder, write=True, wait_seconds=LOCK_SECONDS) as ledger:
         ledger.append("loop.ended", {"why": "stopped", "detail": f"killed by {user_name()}: {reason}"})
-    return f"killed in {time.monotonic() - began:.1f} s; bellglass resume {folder.name} goes on"
+    return f"killed in {time.monotonic() - began:.1f} s; bellglass resume {typed(folder)} goes on"
 
 
 def _withdraw_stops(folder: Path) -> None:

@@ -11,6 +11,7 @@ import getpass
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -98,6 +99,12 @@ def _expanded(path: str | Path) -> Path:
 def loop_name(task: str, loop_id: str) -> str:
     """What its folder is called."""
     return f"{task}-{loop_id}"
+
+
+def typed(folder: Path) -> str:
+    """What a command wants for this loop: its name in the usual place, else its path."""
+    usual = folder.parent.absolute() == loops_home().absolute()
+    return shlex.quote(folder.name if usual else str(folder.absolute()))
 
 
 def _is_loop(folder: Path) -> bool:

@@ -25,6 +25,7 @@ import numpy as np
 from bellglass import tasks, weights
 from bellglass.config import LoopConfig, restore
 from bellglass.errors import GuestFault, LoopFault, UsageError
+from bellglass.paths import typed
 from bellglass.ports import Glass
 from bellglass.records import Budget, Bundle, Json, Noise, Seeds, Trial
 from bellglass.stats import CONFIDENCE, mean, t_quantile
@@ -119,7 +120,7 @@ def prepare(folder: Path, ledger: Ledger, asked: Asked) -> Case:
     config = restore(state.config)
     if asked.exact and (asked.seeds is not None or config.device != "cpu"):
         found = f"device {config.device}" if asked.seeds is None else "new seeds, which nothing is recorded for"
-        raise UsageError("--exact", found, "the recorded seeds, on a CPU", f"bellglass recheck {folder.name}")
+        raise UsageError("--exact", found, "the recorded seeds, on a CPU", f"bellglass recheck {typed(folder)}")
     task = tasks.reopen(config.task, state.created["content"])
     bench = Workbench(task, config.preset_of(task), secret, config.device, side_by_side=1)
     lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")
@@ -157,14 +158,14 @@ def _decided(state: State, asked: Asked, folder: Path) -> Generation:
         return gen
     decided = [str(gen.number) for gen in state.generations.values() if gen.gate is not None]
     thing, needed = f"generation {asked.generation} of {folder.name}", f"one of {', '.join(decided) or 'none yet'}"
-    raise UsageError(thing, "no verdict of a gate", needed, f"bellglass status {folder.name}")
+    raise UsageError(thing, "no verdict of a gate", needed, f"bellglass status {typed(folder)}")
 
 
 def _secret(folder: Path, state: State) -> bytes:
     secret = secret_of(folder, state)
     if secret is None:
         found, needed = "a secret that is not revealed yet", "its end, or its owner"
-        raise LoopFault(f"loop {folder.name}", found, needed, f"bellglass status {folder.name}")
+        raise LoopFault(f"loop {folder.name}", found, needed, f"bellglass status {typed(folder)}")
     return require_committed(folder, state, secret)
 
 

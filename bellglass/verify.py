@@ -19,6 +19,7 @@ from pathlib import Path
 from bellglass import tasks
 from bellglass.config import restore
 from bellglass.errors import BellglassError, GuestFault, LoopFault
+from bellglass.paths import typed
 from bellglass.ports import Glass
 from bellglass.records import GateWord, Interval, Json, Trial, generation_of
 from bellglass.stats import CONFIDENCE, paired_interval
@@ -214,7 +215,7 @@ def require_committed(folder: Path, state: State, secret: bytes) -> bytes:
     """With another secret the rest of a loop would be judged on another world, and nobody would notice."""
     if not _committed(state, secret):
         found, needed = "another secret than it began with", "the one that its first event commits to"
-        raise LoopFault(f"loop {folder.name}", found, needed, f"bellglass verify {folder.name}")
+        raise LoopFault(f"loop {folder.name}", found, needed, f"bellglass verify {typed(folder)}")
     return secret
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from bellglass.config import LoopConfig  # noqa: E402
+from bellglass.config import LoopConfig, load  # noqa: E402
 
 HEAD = """# The config file
 
@@ -24,14 +26,15 @@ max_pairs = 8
 may_edit = ["objective", "optimiser", "scaffold"]
 ```
 
-| key | default |
-|---|---|
+| key | default | what it says |
+|---|---|---|
 """
+FIELD = re.compile(r"^    (\w+): .*?  # (.+)$", re.MULTILINE)
 
 
 def page() -> str:
-    defaults = LoopConfig().model_dump(mode="json")
-    return HEAD + "".join(f"| `{key}` | `{value}` |\n" for key, value in defaults.items())
+    defaults, said = load(None).model_dump(mode="json"), dict(FIELD.findall(inspect.getsource(LoopConfig)))
+    return HEAD + "".join(f"| `{key}` | `{value}` | {said[key]} |\n" for key, value in defaults.items())
 
 
 if __name__ == "__main__":

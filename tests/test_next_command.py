@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bellglass.commands.start import nameable, naming
+from bellglass.commands.start import naming
+from bellglass.paths import typed
 
 
 @pytest.mark.parametrize(
-    ("said", "typed"),
+    ("said", "told"),
     [
         ("bellglass resume", "bellglass resume /far/stories-1a2b"),
         ("bellglass resume 1a2b", "bellglass resume /far/stories-1a2b"),
@@ -20,11 +21,12 @@ from bellglass.commands.start import nameable, naming
         ("", ""),
     ],
 )
-def test_the_next_command_names_this_loop(said: str, typed: str) -> None:
-    assert naming(said, "1a2b", "/far/stories-1a2b") == typed
+def test_the_next_command_names_this_loop(said: str, told: str) -> None:
+    assert naming(said, "1a2b", "/far/stories-1a2b") == told
 
 
 def test_a_loop_in_the_usual_place_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BELLGLASS_HOME", str(tmp_path))
-    assert nameable(tmp_path / "stories-1a2b") == "stories-1a2b"
-    assert nameable(tmp_path / "else" / "stories-1a2b") == str(tmp_path / "else" / "stories-1a2b")
+    assert typed(tmp_path / "stories-1a2b") == "stories-1a2b"
+    assert typed(tmp_path / "else" / "stories-1a2b") == str(tmp_path / "else" / "stories-1a2b")
+    assert typed(tmp_path / "my loops" / "stories-1a2b") == f"'{tmp_path / 'my loops' / 'stories-1a2b'}'"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import re
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ import typer
 
 from bellglass.commands.options import GlassName, Json, LoopName, Loops
 from bellglass.errors import BellglassError, SetupError, UsageError
+from bellglass.paths import typed
 
 image = typer.Typer(help="The images that sealed guests run from.", no_args_is_help=True)
 
@@ -82,7 +84,7 @@ def recheck(
     if not outcome.holds:
         found, needed = outcome.why, "a verdict that repeats"
         raise BellglassError(
-            f"generation {generation} of {folder.name}", found, needed, f"bellglass verify {folder.name}"
+            f"generation {generation} of {folder.name}", found, needed, f"bellglass verify {typed(folder)}"
         )
 
 
@@ -106,9 +108,12 @@ def calibrate(
     chosen = config.load(None, {"task": task, "preset": preset, "glass": glass, "device": device})
     typer.echo(calibrating.forecast_line(chosen, seeds), err=True)
     folder = calibrating.folder_for(chosen, seeds, home)
-    stop = catch_interrupts()
+    again = f"bellglass calibrate {shlex.quote(task)} --preset {preset} --glass {glass} --device {device}"
+    again += f" --seeds {seeds}"
+    if loops is not None:
+        again += f" --loops {shlex.quote(str(loops))}"
     with LoopView() as view:
-        surface = wiring.Surface(view.event, view.progress, None, stop)
+        surface = wiring.Surface(view.event, view.progress, None, catch_interrupts(again))
         with wiring.open_loop(folder, surface, models={}) as crew:
             view.say(f"folder {folder}")
             body = calibrating.run(crew)

@@ -9,6 +9,7 @@ import typer
 
 from bellglass.commands.options import LoopName, Loops, Reason
 from bellglass.errors import UsageError
+from bellglass.paths import typed
 
 
 def review(
@@ -50,8 +51,8 @@ def _show(folder: Path) -> None:
         return
     show(waiting, Console())
     typer.echo(
-        f"decide: bellglass review {folder.name} --decision approve|trainer|reject "
-        f"--evidence {waiting.hash} --reason '...'\nthen:   bellglass resume {folder.name}"
+        f"decide: bellglass review {typed(folder)} --decision approve|trainer|reject "
+        f"--evidence {waiting.hash} --reason '...'\nthen:   bellglass resume {typed(folder)}"
     )
 
 
@@ -63,11 +64,11 @@ def _decide(folder: Path, decision: str, evidence: str | None, reason: str) -> N
     number = pending(state_of(folder))
     if number is None:
         raise UsageError(
-            "the decision", "nothing waits for one", "a loop that waits", f"bellglass status {folder.name}"
+            "the decision", "nothing waits for one", "a loop that waits", f"bellglass status {typed(folder)}"
         )
     if evidence is None:
         raise UsageError(
-            "the decision", "no --evidence", "the hash that you were shown", f"bellglass review {folder.name}"
+            "the decision", "no --evidence", "the hash that you were shown", f"bellglass review {typed(folder)}"
         )
     typer.echo(deciding.decide(folder, number, decision, reason, evidence).line)
 

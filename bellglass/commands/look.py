@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bellglass.commands.options import Json, LoopName, Loops
+from bellglass.paths import typed
 
 if TYPE_CHECKING:
     from bellglass.tasks import Task
@@ -84,7 +85,10 @@ def diff(
     if not made or (generation is not None and generation not in made):
         wanted = "the last generation" if generation is None else f"generation {generation}"
         raise UsageError(
-            f"{wanted} of {folder.name}", "no successor", f"one of {made or 'none yet'}", "bellglass status"
+            f"{wanted} of {folder.name}",
+            "no successor",
+            f"one of {made or 'none yet'}",
+            f"bellglass status {typed(folder)}",
         )
     gen = state.generation(made[-1] if generation is None else generation)
     assert gen.successor is not None

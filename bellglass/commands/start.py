@@ -32,6 +32,7 @@ from bellglass.commands.options import (
     Watch,
 )
 from bellglass.errors import BellglassError, Interrupted
+from bellglass.paths import typed
 
 if TYPE_CHECKING:
     from bellglass.steps.generation import Crew
@@ -76,7 +77,7 @@ def demo(
     chosen = {**DEMO, "seed": seed, "generations": generations, "glass": glass}
     folder = _start(None, chosen, loops, json, Companions(watch, wandb))
     if not json:
-        bellglass, loop = program(), nameable(folder)
+        bellglass, loop = program(), typed(folder)
         commands = (f"watch {loop}", f"status {loop}", f"diff {loop} 1", f"verify {loop}")
         print("\nNext:\n" + "\n".join(f"  {bellglass} {command}" for command in commands))
         print(_report(folder))
@@ -201,7 +202,7 @@ def _run(folder: Path, overrides: dict[str, Any], json: bool, companions: Compan
             try:
                 run_loop(crew, lambda: _probe(crew, view.say))
             except BellglassError as error:  # what to type next must name this very loop, wherever it lies
-                error.next_command = naming(error.next_command, crew.state.loop_id, nameable(folder))
+                error.next_command = naming(error.next_command, crew.state.loop_id, typed(folder))
                 raise
             finally:
                 view.pause()
@@ -234,20 +235,13 @@ def naming(command: str, loop_id: str, name: str) -> str:
     return " ".join(words)
 
 
-def nameable(folder: Path) -> str:
-    """What names this loop from where the person stands: its name in the usual place, else its path."""
-    from bellglass import paths
-
-    return folder.name if folder.parent.absolute() == paths.loops_home().absolute() else str(folder.absolute())
-
-
 def _print_json(value: Any) -> None:
     import json
 
     print(json.dumps(value, indent=2, sort_keys=True))
 
 
-def catch_interrupts() -> Any:
+def catch_interrupts(next_command: str = "bellglass resume") -> Any:
     """Ctrl-C once: end cleanly and resumably. Twice: end now."""
     asked = threading.Event()
 
@@ -262,6 +256,6 @@ def catch_interrupts() -> Any:
 
     def check() -> None:
         if asked.is_set():
-            raise Interrupted("the loop", "interrupted", "nothing: everything done is kept", "bellglass resume")
+            raise Interrupted("the loop", "interrupted", "nothing: everything done is kept", next_command)
 
     return check

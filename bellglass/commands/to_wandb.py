@@ -19,6 +19,7 @@ import typer
 from bellglass.commands.beside import Driver, start
 from bellglass.commands.options import LoopName, Loops
 from bellglass.errors import UsageError
+from bellglass.paths import typed
 
 if TYPE_CHECKING:
     from bellglass.ports import Board
@@ -132,11 +133,9 @@ def _start(folder: Path, word: str) -> subprocess.Popen[bytes] | None:
 
 def _end(follower: subprocess.Popen[bytes], folder: Path) -> str:
     """What became of it, in a line."""
-    from bellglass import paths
     from bellglass.store.lineage import visible
 
-    usual = folder.parent.absolute() == paths.loops_home().absolute()
-    again = f"bellglass export wandb {folder.name if usual else folder}"
+    again = f"bellglass export wandb {typed(folder)}"
     assert follower.stdin is not None
     with contextlib.suppress(OSError):  # it is dead already
         follower.stdin.close()

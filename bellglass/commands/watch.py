@@ -16,6 +16,7 @@ import typer
 from bellglass.commands import beside
 from bellglass.commands.options import Json, LoopName, Loops
 from bellglass.errors import UsageError
+from bellglass.paths import typed
 
 Deed = Callable[[dict[str, Any]], str]
 
@@ -128,7 +129,7 @@ def deeds(folder: Path, ending: Callable[[], bool] = lambda: False) -> dict[str,
             raise UsageError("the decision", "no generation", "the number of one that waits")
         words = [_text(asked, key) for key in ("decision", "reason", "evidence_hash")]
         done = deciding.decide(folder, number, words[0], words[1], words[2])
-        return f"{done.line}{'' if _runs(folder) else f'; bellglass resume {folder.name} goes on'}"
+        return f"{done.line}{'' if _runs(folder) else f'; bellglass resume {typed(folder)} goes on'}"
 
     def rearm(asked: dict[str, JsonValue]) -> str:
         return deciding.rearm(folder, _text(asked, "name"), _text(asked, "reason")).line

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from bellglass.errors import LoopFault
-from bellglass.paths import LOCK_NAME
+from bellglass.paths import LOCK_NAME, typed
 from bellglass.processes import Process, is_running, named
 
 POLL_SECONDS = 0.02
@@ -76,5 +76,5 @@ def _owned(folder: Path) -> LoopFault:
     else:
         found = f"in use by process {owner.pid}"
     return LoopFault(
-        f"loop {folder.name}", found, "no other owner", f"bellglass status, or bellglass stop {folder.name}"
+        f"loop {folder.name}", found, "no other owner", f"bellglass status, or bellglass stop {typed(folder)}"
     )

@@ -100,10 +100,7 @@ class Following:
 
     def _add(self, fresh: Sequence[Event]) -> None:
         self._events.extend(fresh)
-        skipped = showing.fold_as_far(fresh, self._shown.state)
-        told = (*self._shown.about.missing, *skipped)
-        about = showing.about(self._shown.state, self._events, tuple(dict.fromkeys(told)))
-        self._shown = showing.Shown(self.folder, self._shown.state, about)
+        self._shown = showing.grown(self._shown, fresh, self._events)
 
     def _read_anew(self) -> None:
         assert self._ledger is not None

@@ -6,7 +6,7 @@ from typing import Literal
 
 from bellglass.records import Interval
 from bellglass.show.picture import Node, lineage_svg
-from bellglass.show.summary import Row, rows, verdict_interval
+from bellglass.show.summary import Row, rows, starter_trials, verdict_interval
 from bellglass.store.state import State
 
 Decision = Literal["starter", "adopt", "reject", "failed"]
@@ -30,8 +30,7 @@ def nodes_of(state: State) -> list[Node]:
 
 
 def _starter(state: State) -> Node:
-    """The starter as it was measured beside its first successors."""
-    trials = [trial for trial in state.trials.values() if trial.bundle == state.starter and trial.purpose == "gate"]
+    trials = starter_trials(state)
     verdict = verdict_interval(trials)
     claims = [trial.claim.bits for trial in trials if trial.claim is not None and trial.claim.bits is not None]
     claim = sum(claims) / len(claims) if claims else None

@@ -157,10 +157,7 @@ class Recording:
         if at < now:
             self._shown = showing.shown_at(self._shown.folder, self._events[:at], self._told)
             return
-        skipped = showing.fold_as_far(self._events[now:at], self._shown.state)
-        told = tuple(dict.fromkeys((*self._shown.about.missing, *skipped)))
-        about = showing.about(self._shown.state, self._events[:at], told)
-        self._shown = showing.Shown(self._shown.folder, self._shown.state, about)
+        self._shown = showing.grown(self._shown, self._events[now:at], self._events[:at])
 
     def _text(self, name: str) -> Json:
         with self._guard:

@@ -76,11 +76,17 @@ def open_with_events(folder: Path) -> tuple[Shown, list[Event]]:
 def shown_at(folder: Path, events: Sequence[Event], told: tuple[str, ...] = ()) -> Shown:
     """As it was after these events, which begin with the first."""
     state = State()
-    skipped = fold_as_far(events, state)
-    return Shown(folder, state, about(state, events, (*told, *skipped)))
+    skipped = _fold_as_far(events, state)
+    return Shown(folder, state, _about(state, events, (*told, *skipped)))
 
 
-def fold_as_far(events: Iterable[Event], state: State) -> tuple[str, ...]:
+def grown(shown: Shown, fresh: Sequence[Event], events: Sequence[Event]) -> Shown:
+    """The same loop after `fresh`, the last of its `events`. The state is folded on, so what was `shown` is used up."""
+    told = (*shown.about.missing, *_fold_as_far(fresh, shown.state))
+    return Shown(shown.folder, shown.state, _about(shown.state, events, tuple(dict.fromkeys(told))))
+
+
+def _fold_as_far(events: Iterable[Event], state: State) -> tuple[str, ...]:
     """Apply what this version understands to `state`; a sentence for each kind of event that it does not."""
     strange: dict[str, int] = {}
     for event in events:
@@ -94,7 +100,7 @@ def fold_as_far(events: Iterable[Event], state: State) -> tuple[str, ...]:
     )
 
 
-def about(state: State, events: Sequence[Event], told: tuple[str, ...] = ()) -> view.About:
+def _about(state: State, events: Sequence[Event], told: tuple[str, ...] = ()) -> view.About:
     title, unit = _task(state)
     return view.About(
         head=events[-1].hash if events else GENESIS,

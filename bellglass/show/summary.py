@@ -110,6 +110,13 @@ def short(state: State, commit: str) -> str:
     return "starter" if commit == state.starter else commit[:8]
 
 
+def starter_trials(state: State) -> list[Trial]:
+    """The starter as it was measured beside its first successors; before that, by the calibration."""
+    own = [trial for trial in state.trials.values() if trial.bundle == state.starter and trial.verdict is not None]
+    gate = [trial for trial in own if trial.purpose == "gate"]
+    return gate or [trial for trial in own if trial.purpose == "calibrate"]
+
+
 def verdict_interval(trials: list[Trial]) -> Interval | None:
     bits = [trial.verdict.raw_bits for trial in trials if trial.verdict is not None]
     return mean_interval(bits, CONFIDENCE) if len(bits) > 1 else None

@@ -59,7 +59,7 @@ def document(state: State, about: About | None = None) -> Json:
         "wall_seconds": round(state.wall_seconds, 1),
         "calibration": _calibration(state),
         "floor": _mean(trial.verdict.floor_bits for trial in state.trials.values() if trial.verdict is not None),
-        "starter": _measured(_starter_trials(state)),
+        "starter": _measured(summary.starter_trials(state)),
         "baselines": None if beside is None else {**asdict(beside), "line": summary.baselines_line(state)},
         "generations": _generations(state, rows, made),
         "trials": {"columns": TRIAL_COLUMNS, "rows": [_trial(trial) for trial in state.trials.values()]},
@@ -208,13 +208,6 @@ def _measured(trials: Sequence[Trial]) -> Json:
         "scores": [_round(verdict.score) for verdict in verdicts],
         "faults": [trial.fault for trial in trials if trial.fault is not None],
     }
-
-
-def _starter_trials(state: State) -> list[Trial]:
-    """The starter as it was measured beside its first successors; before that, by the calibration."""
-    own = [trial for trial in state.trials.values() if trial.bundle == state.starter and trial.verdict is not None]
-    gate = [trial for trial in own if trial.purpose == "gate"]
-    return gate or [trial for trial in own if trial.purpose == "calibrate"]
 
 
 def _calibration(state: State) -> Json:

@@ -39,16 +39,16 @@ def folder_for(config: LoopConfig, seeds: int, home: Path) -> Path:
     return create(config, home / CALIBRATIONS, calibrates=seeds)
 
 
-def forecast_line(config: LoopConfig, seeds: int, edits: Sequence[Null] = EQUAL_SPREAD) -> str:
+def forecast_line(config: LoopConfig, seeds: int) -> str:
     """What a calibration is about to use."""
     budget = config.preset_of(tasks.load(config.task)).budget
-    number, together = grid.trainings(seeds, edits), side_by_side(config)
+    number, together = grid.trainings(seeds, EQUAL_SPREAD), side_by_side(config)
     lasts = number * (budget.amount + OUTSIDE_TRAINING) / together
     said = f"about {lasts / 60:.0f} min" if lasts >= 90 else f"about {lasts:.0f} s"
     said = said if budget.kind != "steps" else "in virtual time"
     return (
-        f"trainings  {number}: the starter on {seeds} x {seeds} seeds, {len(edits)} null edits on {seeds} of them; "
-        f"{said}, {together} side by side"
+        f"trainings  {number}: the starter on {seeds} x {seeds} seeds, "
+        f"{len(EQUAL_SPREAD)} null edits on {seeds} of them; {said}, {together} side by side"
     )
 
 

@@ -88,9 +88,9 @@ class BookedModel:
         return reply
 
 
-def probe(model: Model, *, prompt_bytes: int = PROBE_BYTES) -> ProbeReport:
+def probe(model: Model) -> ProbeReport:
     """One call when all is well, two when not. Raises ModelFault when the model cannot be used at all."""
-    long = _ask(model, prompt_bytes)
+    long = _ask(model, PROBE_BYTES)
     if long.saw and long.called:
         return ProbeReport(True, True, (), long.cost, long.provider_model)
     short = _ask(model, 0)

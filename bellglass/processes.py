@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LINUX = sys.platform.startswith("linux")
+KILL_SECONDS = 5.0  # what a process that is stopped in the kernel may take to die
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +82,13 @@ def cpu_seconds_below(pid: int) -> float:
     return total
 
 
-def kill_family(pid: int, seconds: float = 5.0) -> bool:
+def kill_family(pid: int) -> bool:
     """Kill a process, all below it and its session. True when nothing of it runs any more.
 
     Everything is stopped before anything is killed, the leader last, so that nothing forks away meanwhile and
     orphans keep a parent by which they are found.
     """
-    until = time.monotonic() + seconds
+    until = time.monotonic() + KILL_SECONDS
     while True:
         members = [member for member in family(pid) if (s := _stat(member)) is not None and s.alive]
         if not members:

@@ -243,9 +243,7 @@ def _again(
     if fault is None:
         try:
             weights.check(data, max_bytes=int(bench.preset.weights_mb * 1e6))
-            verdict = judge_weights(
-                glass, job.bundle, data, job.trial_id, "gate", confirm, bench, labels, beside
-            ).verdict
+            verdict = judge_weights(glass, job.bundle, data, job.trial_id, "gate", confirm, bench, labels, beside)
         except GuestFault as error:
             fault = error.code
     same_weights, same = None, None

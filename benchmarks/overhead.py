@@ -162,12 +162,12 @@ def trial(glass: Glass, seconds: float) -> dict[str, float]:
     if made.fault is not None:
         raise SystemExit(f"the trial failed: {made.fault}: {made.log.decode(errors='replace')}")
     trained = time.monotonic()
-    judged = judge(
+    verdict = judge(
         glass, bundle, made.files[WEIGHTS_FILE], task, confirm, preset=preset, labels=LABELS, prove=True,
         proof_key=SECRET, against=confirm.floor_bits,
     )  # fmt: skip
     total = time.monotonic() - began
-    assert judged.verdict.targets > 0
+    assert verdict.targets > 0
     return {"outside": total - made.train_seconds, "judge": total - (trained - began), "trained": made.train_seconds}
 
 

@@ -19,7 +19,7 @@ from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import BellglassError, GuestFault
 from bellglass.records import Budget, Verdict
 from bellglass.steps import proof as proofs
-from bellglass.steps.judge import Judged, _Proved, _verdict, code_lengths, judge
+from bellglass.steps.judge import _Proved, _verdict, code_lengths, judge
 from bellglass.tasks import Documents, Preset, Task
 
 VOCAB = 16
@@ -136,7 +136,7 @@ def ask(
     seconds: float = 10.0,
     separable: bool = False,
     select: Documents | None = None,
-) -> Judged:
+) -> Verdict:
     docs = documents() if docs is None else docs
     bundle = {"trainer/model.py": (COMMON + model).encode(), "scaffold/improve.py": b"never sent"}
     return judge(
@@ -161,9 +161,9 @@ def fault_of(glass: ProcessGlass, model: str, **options: object) -> GuestFault:
     return caught.value
 
 
-def proven(judged: Judged) -> tuple[Verdict, proofs.Proof]:
-    assert judged.verdict.proof is not None
-    return judged.verdict, judged.verdict.proof
+def proven(verdict: Verdict) -> tuple[Verdict, proofs.Proof]:
+    assert verdict.proof is not None
+    return verdict, verdict.proof
 
 
 def honest_bits(docs: Documents) -> np.ndarray:
@@ -176,15 +176,11 @@ def honest_bits(docs: Documents) -> np.ndarray:
 
 def test_an_honest_model_gets_its_code_length_and_a_proof_that_agrees(glass: ProcessGlass) -> None:
     docs = documents()
-    judged = ask(glass, HONEST, docs)
-    verdict, proof = proven(judged)
+    verdict, proof = proven(ask(glass, HONEST, docs))
     expected = honest_bits(docs)
     assert verdict.score == pytest.approx(expected.mean(), abs=1e-5)
     assert (verdict.raw_bits, verdict.targets) == (verdict.score + verdict.floor_bits, docs.target.sum())
     assert verdict.sampling_se == pytest.approx(expected.mean(axis=1).std(ddof=1) / math.sqrt(len(docs)), rel=1e-3)
-    np.testing.assert_allclose(judged.bits[:, 1:], expected, atol=1e-4)
-    assert judged.bits.dtype == np.float32
-    assert not judged.bits[:, 0].any()
     assert proof.agrees
     assert proof.mean_gap_bits == pytest.approx(0.0, abs=1e-5)
     assert proof.positions == pytest.approx(len(docs), abs=2)
@@ -211,9 +207,9 @@ def predict(tokens):
     assert found[:2] == [(True, False), (True, True)]
     assert set(found[2:]) == {(False, False)}
     alone = ask(glass, HONEST, docs)
-    assert beside.verdict == replace(alone.verdict, select_score=beside.verdict.select_score)
-    assert alone.verdict.select_score is None
-    assert beside.verdict.select_score == pytest.approx(honest_bits(select).mean() - 0.25, abs=1e-5)
+    assert beside == replace(alone, select_score=beside.select_score)
+    assert alone.select_score is None
+    assert beside.select_score == pytest.approx(honest_bits(select).mean() - 0.25, abs=1e-5)
 
 
 def test_a_model_that_fails_on_select_alone_fails_the_trial(glass: ProcessGlass) -> None:
@@ -231,7 +227,7 @@ def predict(tokens):
 def test_verdicts_are_given_per_skill_and_above_the_floor(glass: ProcessGlass) -> None:
     docs = documents()
     docs.floor_bits[:, 1:] = 0.5
-    verdict = ask(glass, HONEST, docs, prove=False).verdict
+    verdict = ask(glass, HONEST, docs, prove=False)
     bits, exception = honest_bits(docs), docs.skill[:, 1:] == 1
     assert verdict.proof is None
     assert verdict.floor_bits == pytest.approx(0.5)
@@ -243,13 +239,12 @@ def test_verdicts_are_given_per_skill_and_above_the_floor(glass: ProcessGlass) -
 @pytest.mark.parametrize("model", [PEEKING, REMEMBERING, CAUTIOUS], ids=["peeking", "remembering", "cautious"])
 def test_a_model_that_looks_behind_the_position_is_caught_and_gains_nothing(glass: ProcessGlass, model: str) -> None:
     docs = documents()
-    judged = ask(glass, model, docs)
-    verdict, proof = proven(judged)
+    verdict, proof = proven(ask(glass, model, docs))
     honest = honest_bits(docs).mean()
     assert not proof.agrees
     assert proof.mean_gap_bits > 0.5
     assert proof.gap_z > 3.0
-    looked_up = judged.bits.sum() / verdict.targets
+    looked_up = ask(glass, model, docs, prove=False).raw_bits
     assert looked_up < 0.5 * honest
     assert verdict.raw_bits == pytest.approx(looked_up + proof.mean_gap_bits, abs=1e-5)
     assert verdict.score > honest - 0.2, "what it looked up is taken off again"
@@ -319,8 +314,8 @@ def test_logits_of_the_wrong_shape_or_not_finite_are_refused(glass: ProcessGlass
 
 def test_float64_logits_count_as_the_float32_they_are_sent_as(glass: ProcessGlass) -> None:
     docs = documents()
-    judged = ask(glass, "def predict(tokens): return honest(tokens).astype('f8')", docs, prove=False)
-    assert judged.verdict.score == pytest.approx(honest_bits(docs).mean(), abs=1e-5)
+    verdict = ask(glass, "def predict(tokens): return honest(tokens).astype('f8')", docs, prove=False)
+    assert verdict.score == pytest.approx(honest_bits(docs).mean(), abs=1e-5)
 
 
 def test_one_value_for_all_is_an_answer_and_scores_as_one(glass: ProcessGlass) -> None:
@@ -356,7 +351,7 @@ def test_a_model_that_does_something_else_is_ended_with_a_fixed_word(
 
 def test_what_a_model_prints_goes_nowhere(glass: ProcessGlass) -> None:
     chatty = "def predict(tokens):\n print('secret words' * 1000)\n return honest(tokens)"
-    assert ask(glass, chatty, prove=False).verdict.score > 0
+    assert ask(glass, chatty, prove=False).score > 0
 
 
 def test_a_proof_guest_that_fails_fails_the_trial(glass: ProcessGlass, tmp_path: Path) -> None:

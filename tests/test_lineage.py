@@ -45,7 +45,7 @@ def test_a_bundle_comes_back_as_it_was_committed(lineage: Lineage) -> None:
     second = lineage.commit(CHILD, first, "generation 1")
     assert lineage.read(first) == STARTER
     assert lineage.read(second) == CHILD
-    assert (lineage.parent(first), lineage.parent(second)) == (None, first)
+    assert [git(lineage, "log", "-1", "--format=%P", each).strip() for each in (first, second)] == ["", first]
     assert lineage.exists(second)
     assert not lineage.exists("0" * 40)
 

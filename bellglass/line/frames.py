@@ -154,8 +154,7 @@ class FrameParser:
     A large body is received straight into its own buffer, so that a file crosses with one copy.
     """
 
-    def __init__(self, shapes: Mapping[str, Shape] = GUEST_SHAPES) -> None:
-        self._shapes = shapes
+    def __init__(self) -> None:
         self._lines = bytearray(MAX_HEADER)
         self._start = self._end = 0  # the unread part of _lines
         self._head: tuple[str, dict[str, Json]] | None = None  # a header whose body is still coming
@@ -201,7 +200,7 @@ class FrameParser:
             if self._end == MAX_HEADER:
                 raise MalformedFrame("header line too long")
             return False
-        frame_type, fields, size = parse_header(bytes(self._lines[self._start : cut]), self._shapes)
+        frame_type, fields, size = parse_header(bytes(self._lines[self._start : cut]), GUEST_SHAPES)
         self._start = cut + 1
         self._head, self._body, self._have = (frame_type, fields), bytearray(size), 0
         return True

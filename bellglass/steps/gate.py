@@ -24,6 +24,7 @@ LOOKS = (3, 5, 8, 13, 21, 34)  # numbers of pairs after which a successor may be
 PRIOR_PAIRS = 2.0  # what the prior counts for, in pairs: more would hide a child that is noisier than its parent
 LOSER_ERROR = 0.1  # a successor this surely worse gets no more pairs
 HOPE = 0.9  # nor one that even the optimistic end of this interval would not carry over the last bound
+POWER = 0.8  # of detecting the smallest gain that is told to a person
 EQUAL_ERROR = 0.05  # of calling a difference of `EQUAL_WITHIN` no difference
 EQUAL_WITHIN = 1.0  # in units of the parent's noise
 
@@ -110,10 +111,10 @@ def failed(why: str, pairs: Pairs = ()) -> GateDecision:
     return _decision("reject", why, pairs, None)
 
 
-def smallest_gain(rules: Rules, *, power: float = 0.8) -> float:
-    """The gain that all pairs together detect with this power when pairing does not help: what a loop can see."""
+def smallest_gain(rules: Rules) -> float:
+    """The gain that all pairs together detect four times in five when pairing does not help: what a loop can see."""
     seen = _Seen(rules.max_pairs, 0.0, _prior_variance(rules.noise), _prior_weight(rules.noise) + rules.max_pairs - 1)
-    return seen.reach(rules.error / len(rules.looks)) + seen.reach(1.0 - power)
+    return seen.reach(rules.error / len(rules.looks)) + seen.reach(1.0 - POWER)
 
 
 def _prior_variance(noise: Noise) -> float:

@@ -44,13 +44,6 @@ LARGEST_LOGIT = 1e9  # beyond, differences of logits lose their meaning
 GRACE_SECONDS = 60.0  # the guest's own deadline, for when the host is gone
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    verdict: Verdict
-    bits: NDArray[np.float32]  # [N, L]: code length of every target, 0 elsewhere; what a later child is compared with
-    seconds: float
-
-
 def judge(
     glass: Glass,
     bundle: Bundle,
@@ -65,14 +58,13 @@ def judge(
     against: NDArray[np.floating] | None,
     select: Documents | None = None,
     device: str = "cpu",
-) -> Judged:
+) -> Verdict:
     """Raises GuestFault for whatever the bundle does. `weights` were checked before (weights.py).
 
     `select`: documents to score the same weights on beside, without proof; the guest gets the more time for it.
     `against`: bits per position of the parent or the source, [N, L], to aim the proof at the child's largest gains.
     One position per document is proved, so that the proof costs as much as the score.
     """
-    began = time.monotonic()
     _check_documents(task, docs, prove)
     draw = Draw(proof_key)
     extra = 0.0 if select is None else len(select) / len(docs)
@@ -88,7 +80,7 @@ def judge(
     verdict = _verdict(task, docs, bits, found)
     if select is not None and select_bits is not None:
         verdict = replace(verdict, select_score=_verdict(task, select, select_bits, None).score)
-    return Judged(verdict, bits.astype(np.float32), round(time.monotonic() - began, 4))
+    return verdict
 
 
 def code_lengths(logits: NDArray[np.float32], targets: Ints) -> Bits:

@@ -18,8 +18,8 @@ import numpy as np
 from bellglass import tasks, weights
 from bellglass.errors import GuestFault
 from bellglass.ports import Glass
-from bellglass.records import Budget, Bundle, Cost, Json, Seeds, Trial
-from bellglass.steps.judge import Judged, judge
+from bellglass.records import Budget, Bundle, Cost, Json, Seeds, Trial, Verdict
+from bellglass.steps.judge import judge
 from bellglass.steps.train import OVERRUN_FACTOR, OVERRUN_SECONDS, Training, train
 from bellglass.store.books import Books
 from bellglass.store.lineage import Lineage
@@ -116,12 +116,12 @@ class Lab:
         self._progress(order.trial_id, "training")
         training = self._train(order, bundle, seeds)
         self._progress(order.trial_id, "judging")
-        fault, judged, stored = training.fault, None, None
+        fault, verdict, stored = training.fault, None, None
         began = time.monotonic()
         if fault is None:
             try:
                 stored = self._store_weights(training)
-                judged = self._judge(order, bundle, training)
+                verdict = self._judge(order, bundle, training)
             except GuestFault as error:
                 fault, training = error.code, replace(training, log=training.log + b"\n" + error.detail.encode())
         self._progress(order.trial_id, "failed" if fault else "done")
@@ -132,7 +132,7 @@ class Lab:
             seeds=seeds,
             budget=order.budget,
             claim=training.claim,
-            verdict=None if judged is None else judged.verdict,
+            verdict=verdict,
             fault=fault,
             weights=stored,
             train_seconds=training.train_seconds,
@@ -171,7 +171,7 @@ class Lab:
             return None
         return self._books.blobs.put(np.asarray(training.answers, dtype="<f8").tobytes())
 
-    def _judge(self, order: Order, bundle: Bundle, training: Training) -> Judged:
+    def _judge(self, order: Order, bundle: Bundle, training: Training) -> Verdict:
         split, salt = split_of(order.trial_id, order.purpose)
         docs = self.documents(split, salt)
         select = self.documents("select") if order.purpose == "gate" else None  # beside: what did the improver fit?
@@ -189,7 +189,7 @@ def judge_weights(
     bench: Workbench,
     labels: Mapping[str, str],
     select: Documents | None = None,
-) -> Judged:
+) -> Verdict:
     """Judge weights as the trial `trial_id` does: the same documents, the same questions to the proof."""
     source: np.ndarray | None = docs.floor_bits if bench.task.floor == "exact" else None
     return judge(

@@ -109,12 +109,6 @@ class Lineage:
             raise _damaged(self.folder, f"bundle {commit[:12]}: {fault.detail}") from fault
         return dict(sorted(files.items()))
 
-    def parent(self, commit: str) -> str | None:
-        _require_id(commit)
-        with self._objects() as objects:
-            found = re.search(rb"^parent ([0-9a-f]{40})$", objects.get(commit, b"commit").partition(b"\n\n")[0], re.M)
-        return found.group(1).decode() if found else None
-
     def diff(self, a: str, b: str, most_bytes: int = WHOLE_DIFF_BYTES) -> str:
         """What a person reads: invisible and control characters are spelled out, so that the text is all there is."""
         raw = self._diff_tree("--patch", a, b)

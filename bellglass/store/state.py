@@ -78,8 +78,8 @@ class State:
         return [t for t in self.trials.values() if t.purpose == purpose and t.trial_id.startswith(prefix)]
 
 
-def fold(events: Iterable[Event], state: State | None = None) -> State:
-    state = State() if state is None else state
+def fold(events: Iterable[Event]) -> State:
+    state = State()
     for event in events:
         apply(state, event)
     return state

@@ -26,7 +26,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from bellglass import strict_json
 from bellglass.errors import BellglassError, SetupError, UsageError
@@ -66,14 +66,6 @@ HEADERS = {
 
 Scope = MutableMapping[str, Any]
 Deed = Callable[[dict[str, Json]], str]  # what a person does on the page; the answer is shown to them
-
-
-class Show(Protocol):
-    """What the page shows: a loop that is followed, or a recording."""
-
-    def diff(self, number: int) -> Json: ...
-    def session(self, number: int) -> Json: ...
-    def curves(self, number: int) -> Json: ...
 
 
 @dataclass

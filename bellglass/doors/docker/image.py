@@ -47,9 +47,7 @@ class Image:
     env: tuple[str, ...]
 
 
-def build(
-    device: str = "cpu", base: str | None = None, wheels: Path | None = None, *, engine: Engine | None = None
-) -> Iterator[str]:
+def build(device: str = "cpu", base: str | None = None, wheels: Path | None = None) -> Iterator[str]:
     """Builds both images; yields lines for a person, the first of which say size and time before anything happens."""
     if device not in DEVICES:
         raise UsageError("the device of an image", repr(device), "cpu or cuda", "bellglass image build --help")
@@ -60,7 +58,7 @@ def build(
             "what locks/torch-cpu.txt and locks/trainer.txt name",
             f"python3.11 -m pip download --no-deps -r locks/torch-cpu.txt -r locks/trainer.txt -d {wheels}",
         )
-    engine = engine or Engine.connect()
+    engine = Engine.connect()
     lock, index, cost = DEVICES[device]
     name = base or DEFAULT_BASE
     source = f"wheels from {wheels}" if wheels else f"wheels from {index} and PyPI"

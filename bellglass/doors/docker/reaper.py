@@ -23,6 +23,7 @@ from bellglass.paths import user_host
 from bellglass.ports import GuestSpec
 from bellglass.processes import Process, is_running, named
 
+KILL_SECONDS = 10.0
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -47,14 +48,14 @@ def reap(engine: Engine) -> int:
     return sum(side_by_side(lambda orphan: _destroy(engine, orphan.id), orphans))
 
 
-def kill_all(labels: Mapping[str, str], engine: Engine | None = None, *, seconds: float = 10.0) -> int:
+def kill_all(labels: Mapping[str, str], engine: Engine | None = None) -> int:
     """End this user's guests on this host that carry the labels (such as `loop`). Returns how many are still there.
 
     For use from another process than the driver, which must be dead or have closed its pipes: see the module's text.
     """
     engine = engine or Engine.connect()
     wanted = {LABEL + name: value for name, value in {**labels, **user_host()}.items()}
-    until = time.monotonic() + seconds
+    until = time.monotonic() + KILL_SECONDS
     while True:
         left = engine.containers(wanted)
         if not left or time.monotonic() > until:

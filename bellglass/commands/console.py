@@ -19,7 +19,7 @@ from rich.text import Text
 from bellglass.records import Interval, Json
 from bellglass.show.compare import Mean
 from bellglass.show.splits import looks_line
-from bellglass.show.summary import Row, about_improvers, baselines_line, rows
+from bellglass.show.summary import Row, about_improvers, baselines_line, rows, title_and_unit
 from bellglass.store.ledger import Event
 from bellglass.store.state import State, trial_from
 
@@ -136,7 +136,7 @@ def _trial(body: Json) -> str:
     trial = trial_from(body)
     if trial.verdict is None:
         return f"  {trial.trial_id}: failed ({trial.fault}) after {trial.train_seconds:.1f} s"
-    claim = "no claim" if trial.claim is None or trial.claim.bits is None else f"claim {trial.claim.bits:.3f}"
+    claim = "no claim" if trial.claim.bits is None else f"claim {trial.claim.bits:.3f}"
     return f"  {trial.trial_id}: {claim}, verdict {trial.verdict.raw_bits:.3f} bits ({trial.train_seconds:.1f} s)"
 
 
@@ -213,7 +213,8 @@ def cells(item: Row) -> list[str]:
 
 def title(state: State) -> str:
     seal = "sealed" if state.created["sealed"] else "unsealed"
-    return f"loop {state.loop_id} · {state.created['task']} · {state.created['glass']} glass, {seal} · bits per target"
+    task, glass, unit = state.created["task"], state.created["glass"], title_and_unit(state)[1]
+    return f"loop {state.loop_id} · {task} · {glass} glass, {seal} · {unit}"
 
 
 def interval_text(interval: Interval | None, *, sign: str = "") -> str:
@@ -276,9 +277,9 @@ def print_comparison(found: Sequence[Json], means: Sequence[Mean], cautions: Seq
     console = Console(file=sys.stdout, highlight=False)
     _widen(console)
     narrow = console.width < NARROW
-    table = Table(
-        title="bits per target, lower is better", title_justify="left", show_edge=not narrow, pad_edge=not narrow
-    )
+    units = {row["unit"] for row in found}
+    unit = units.pop() if len(units) == 1 else "bits, by each task's own unit"
+    table = Table(title=f"{unit}, lower is better", title_justify="left", show_edge=not narrow, pad_edge=not narrow)
     for name in ("loop", "improver", "adopted", "starter", "champion", "final gain", "trained", "end"):
         table.add_column(name, overflow="fold", no_wrap=name == "loop")
     for row in found:

@@ -90,7 +90,8 @@ def compare(
     folders = [paths.find_loop(name, home) for name in wanted] if wanted else paths.list_loops(home)
     if not folders:
         raise UsageError(f"loops in {home}", "none", "at least one loop", "bellglass demo")
-    states = [showing.open_loop(folder).state for folder in folders]
+    opened = [showing.open_loop(folder).state for folder in folders]
+    states = list({state.loop_id: state for state in opened}.values())  # a copy is the same loop
     found = compare_.rows(states)
     if json:
         typer.echo(

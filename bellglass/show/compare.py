@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bellglass.records import Interval, Json
-from bellglass.show.summary import about_improvers
+from bellglass.show.summary import about_improvers, title_and_unit
 from bellglass.show.view import document
 from bellglass.stats import CONFIDENCE, mean_interval
 from bellglass.store.state import State
@@ -37,6 +37,7 @@ def _row(state: State) -> Json:
     return {
         "loop": doc["loop"]["name"],
         "task": doc["loop"]["task"],
+        "unit": title_and_unit(state)[1],
         "preset": doc["config"]["preset"],
         "budget": _budget(state),
         "glass": doc["loop"]["glass"],

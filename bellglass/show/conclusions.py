@@ -21,11 +21,11 @@ def conclusions(state: State) -> Json:
 def _may(state: State) -> list[str]:
     said = []
     gain = _final_gain(state)
-    place = f"{state.created['task']} ({state.config['preset']})"
+    place, unit = f"{state.created['task']} ({state.config['preset']})", summary.title_and_unit(state)[1]
     if gain is not None and gain.low > 0:
         said.append(
-            f"The champion is better than the starter on {place}, under this budget: by {gain.text('+')} bits a "
-            f"target over {gain.n} pairs of seeds, on documents used for nothing else."
+            f"The champion is better than the starter on {place}, under this budget: by {gain.text('+')} {unit} "
+            f"over {gain.n} pairs of seeds, on documents used for nothing else."
         )
     adopted = sum(gen.adopted for gen in state.generations.values())
     if adopted:

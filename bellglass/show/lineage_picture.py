@@ -6,7 +6,7 @@ from typing import Literal
 
 from bellglass.records import Interval
 from bellglass.show.picture import Node, lineage_svg
-from bellglass.show.summary import Row, rows, starter_trials, verdict_interval
+from bellglass.show.summary import Row, rows, starter_trials, title_and_unit, verdict_interval
 from bellglass.store.state import State
 
 Decision = Literal["starter", "adopt", "reject", "failed"]
@@ -15,7 +15,7 @@ DECISION: dict[str, Decision] = {"adopted": "adopt", "rejected": "reject", "unch
 
 def picture_of(state: State) -> str:
     title = f"{state.created['task']}: claim beside verdict, generation by generation"
-    return lineage_svg(nodes_of(state), title=title, unit="bits per target")
+    return lineage_svg(nodes_of(state), title=title, unit=title_and_unit(state)[1])
 
 
 def nodes_of(state: State) -> list[Node]:
@@ -32,7 +32,7 @@ def nodes_of(state: State) -> list[Node]:
 def _starter(state: State) -> Node:
     trials = starter_trials(state)
     verdict = verdict_interval(trials)
-    claims = [trial.claim.bits for trial in trials if trial.claim is not None and trial.claim.bits is not None]
+    claims = [trial.claim.bits for trial in trials if trial.claim.bits is not None]
     claim = sum(claims) / len(claims) if claims else None
     mean, low, high = _bits(verdict)
     return Node(0, None, claim, mean, low, high, "starter")

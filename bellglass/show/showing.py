@@ -11,10 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bellglass import tasks
 from bellglass.errors import BellglassError, LoopFault
 from bellglass.records import Json
-from bellglass.show import transcript, view
+from bellglass.show import summary, transcript, view
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import GENESIS, Event, Ledger
 from bellglass.store.lineage import Lineage
@@ -101,7 +100,7 @@ def _fold_as_far(events: Iterable[Event], state: State) -> tuple[str, ...]:
 
 
 def _about(state: State, events: Sequence[Event], told: tuple[str, ...] = ()) -> view.About:
-    title, unit = _task(state)
+    title, unit = summary.title_and_unit(state)
     return view.About(
         head=events[-1].hash if events else GENESIS,
         seq=events[-1].seq if events else 0,
@@ -111,12 +110,3 @@ def _about(state: State, events: Sequence[Event], told: tuple[str, ...] = ()) ->
         updated=events[-1].time if events else None,
         missing=told,
     )
-
-
-def _task(state: State) -> tuple[str, str]:
-    """What the task calls itself and its unit; a task that is no longer there has neither."""
-    try:
-        task = tasks.load(state.created["task"])
-    except (BellglassError, LookupError, TypeError, AttributeError, ValueError):  # no first event, or a strange one
-        return "", view.UNIT
-    return task.title, task.unit

@@ -1,12 +1,15 @@
 """A loop in rows: what the console prints, `--json` gives and the picture draws. A projection of the state.
 
-Pure but for one thing: where a loop says that it improved, what the baselines stored with its task reached is beside.
+Pure but for what it reads of the loop's task: its unit, and, where a loop says that it improved, what the baselines
+stored with the task reached.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
+from bellglass import tasks
+from bellglass.errors import BellglassError
 from bellglass.records import Cost, Interval, Json, Trial, generation_of
 from bellglass.show import baselines, splits
 from bellglass.stats import CONFIDENCE, mean, mean_interval
@@ -20,6 +23,8 @@ BASELINE = (
     "The improver {} is a baseline: it draws from a menu of edits that people wrote and understands none of them. "
     "What another improver is worth is what it gains beyond that under the same bounds."
 )
+
+UNIT = "bits per target"  # of a task that is no longer there
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ def rows(state: State) -> list[Row]:
 
 def row(state: State, gen: Generation, share: Share) -> Row:
     children = share.children(gen)
-    claims = [trial.claim.bits for trial in children if trial.claim and trial.claim.bits is not None]
+    claims = [trial.claim.bits for trial in children if trial.claim.bits is not None]
     gain = None if gen.gate is None or gen.gate["gain"] is None else Interval(**gen.gate["gain"])
     result = gen.result or {"trainer": stage(gen), "scaffold": "", "why": "", "champion": ""}
     return Row(
@@ -108,6 +113,15 @@ def stage(gen: Generation) -> str:
 
 def short(state: State, commit: str) -> str:
     return "starter" if commit == state.starter else commit[:8]
+
+
+def title_and_unit(state: State) -> tuple[str, str]:
+    """What the task calls itself and its unit; a task that is no longer there has neither."""
+    try:
+        task = tasks.load(state.created["task"])
+    except (BellglassError, LookupError, TypeError, AttributeError, ValueError):  # no first event, or a strange one
+        return "", UNIT
+    return task.title, task.unit
 
 
 def starter_trials(state: State) -> list[Trial]:

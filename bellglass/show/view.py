@@ -22,7 +22,6 @@ from bellglass.store.state import Generation, State
 
 FORMAT = 1
 DIGITS = 5
-UNIT = "bits per target"
 NOTE_CHARS = 2000  # of an improver's note; all of it is in the ledger
 TRIAL_COLUMNS = (
     "id", "generation", "purpose", "side", "claim", "raw", "score", "select", "seconds", "fault", "proof", "bundle",
@@ -37,7 +36,7 @@ class About:
     head: str = ""
     seq: int = 0
     title: str = ""
-    unit: str = UNIT
+    unit: str = summary.UNIT
     started: float | None = None  # times of the first and the last event, in seconds since 1970
     updated: float | None = None
     missing: tuple[str, ...] = ()  # what could not be opened, in sentences
@@ -198,7 +197,7 @@ def _generation(gen: Generation, row: Row, share: Share, parent: int) -> Json:
 def _measured(trials: Sequence[Trial]) -> Json:
     """Claim, verdict and skills of trials that measure one bundle, each a mean over them."""
     verdicts = [trial.verdict for trial in trials if trial.verdict is not None]
-    claims = [trial.claim.bits for trial in trials if trial.claim is not None and trial.claim.bits is not None]
+    claims = [trial.claim.bits for trial in trials if trial.claim.bits is not None]
     skills = sorted({skill for verdict in verdicts for skill in verdict.by_skill})
     return {
         "claim": _mean(claims),
@@ -248,7 +247,7 @@ def _trial(trial: Trial) -> list[Json]:
         generation_of(trial.trial_id),
         trial.purpose,
         side if side in ("parent", "child", "starter", "champion") else "",
-        _round(trial.claim.bits if trial.claim else None),
+        _round(trial.claim.bits),
         _round(verdict.raw_bits if verdict else None),
         _round(verdict.score if verdict else None),
         _round(verdict.select_score if verdict else None),

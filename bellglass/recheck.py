@@ -182,7 +182,7 @@ def _clock(trial: Trial, blobs: Blobs) -> Sequence[float] | None:
     if trial.clock is not None:
         answers: list[float] = np.frombuffer(blobs.get(trial.clock), dtype="<f8").tolist()
         return answers
-    if trial.claim is not None and trial.claim.steps == 0:
+    if trial.claim.steps == 0:
         return []
     needed = "a loop from a version that keeps what time_left was answered"
     raise LoopFault(f"trial {trial.trial_id}", "no recorded clock", needed, "bellglass recheck without --exact")

@@ -145,7 +145,7 @@ class Trial:
     purpose: str  # "calibrate", "explore", "gate", "panel", "final"
     seeds: Seeds
     budget: Budget
-    claim: Claim | None
+    claim: Claim
     verdict: Verdict | None  # None exactly when `fault` is set
     fault: str | None  # one of GUEST_FAULTS
     weights: str | None  # sha256 of the stored weights

@@ -62,7 +62,7 @@ def gather(state: State, number: int, lineage: Lineage) -> Evidence:
     verdicts = [
         {
             "trial": trial.trial_id,
-            "claim_bits": trial.claim.bits if trial.claim else None,
+            "claim_bits": trial.claim.bits,
             "verdict_bits": trial.verdict.raw_bits if trial.verdict else None,
             "score": trial.verdict.score if trial.verdict else None,
             "fault": trial.fault,

@@ -78,7 +78,7 @@ def claim_mismatch(evidence: Watched) -> Alarm | None:
     """A trainer said that it is better than the host found it."""
     caught: dict[str, tuple[float, float]] = {}
     for trial, verdict in _judged(evidence):
-        claim = trial.claim.bits if trial.claim else None
+        claim = trial.claim.bits
         tolerance = CLAIM_TOLERANCE_BITS + CLAIM_Z * verdict.sampling_se
         if claim is not None and claim < verdict.raw_bits - tolerance:
             caught[trial.trial_id] = (claim, verdict.raw_bits)

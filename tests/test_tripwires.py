@@ -38,7 +38,7 @@ def judged(trial: Trial = TRIAL, **fields: object) -> Trial:
 
 
 def failed(code: str) -> Trial:
-    return replace(OTHER, verdict=None, claim=None, weights=None, fault=code)
+    return replace(OTHER, verdict=None, weights=None, fault=code)
 
 
 def test_an_honest_generation_sets_off_nothing() -> None:

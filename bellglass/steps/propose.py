@@ -158,7 +158,7 @@ class ImproverDesk:
             "ok": verdict is not None,
             "score": None if verdict is None else round(verdict.score, 5),
             "by_skill": {} if verdict is None else {k: round(v, 4) for k, v in verdict.by_skill.items()},
-            "claim": None if trial.claim is None else trial.claim.bits,
+            "claim": trial.claim.bits,
             "fault": trial.fault,
             "log": _tail(self._place.lab.log_tail(trial), log_bytes) if trial.fault else "",
             "seconds": trial.train_seconds,

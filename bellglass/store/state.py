@@ -108,7 +108,7 @@ def to_json(record: Any) -> Json:
 
 
 def trial_from(body: Json) -> Trial:
-    claim, verdict = body["claim"], body["verdict"]
+    verdict = body["verdict"]
     if verdict is not None:
         proof = verdict["proof"]
         verdict = Verdict(**{**verdict, "proof": None if proof is None else Proof(**proof)})
@@ -117,7 +117,7 @@ def trial_from(body: Json) -> Trial:
             **body,
             "seeds": Seeds(**body["seeds"]),
             "budget": Budget(**body["budget"]),
-            "claim": None if claim is None else Claim(**claim),
+            "claim": Claim(**body["claim"]),
             "verdict": verdict,
         }
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from bellglass import processes
 from bellglass.errors import GuestFault
-from bellglass.line.wire import Done, FileReceived, Log, Metric, Request
+from bellglass.line.intake import Done, FileReceived, Log, Metric, Request
 from bellglass.ports import Glass, Guest, GuestSpec
 from bellglass.records import Role
 

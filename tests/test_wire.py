@@ -22,8 +22,8 @@ from bellglass.line.frames import (
     good_name,
     parse_header,
 )
-from bellglass.line.intake import Intake
-from bellglass.line.wire import POLICIES, Done, FileReceived, Line, Log, Metric, Policy, Ready, Request, greet
+from bellglass.line.intake import POLICIES, Done, FileReceived, Intake, Log, Metric, Policy, Ready, Request
+from bellglass.line.wire import Line, greet
 from bellglass.ports import GuestSpec
 from bellglass.records import GUEST_FAULTS, Role
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from bellglass.errors import BellglassError, GuestFault
-from bellglass.line.wire import Log
+from bellglass.line.intake import Log
 from bellglass.ports import Glass, Guest, GuestSpec
 from bellglass.records import Role
 

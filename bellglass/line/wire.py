@@ -15,41 +15,10 @@ import time
 from typing import Final
 
 from bellglass.errors import GuestFault, SetupError
-from bellglass.line.frames import DONE_WORDS, MAX_BODY, WIRE_VERSION, FrameParser, encode
-from bellglass.line.intake import (
-    POLICIES,
-    Done,
-    Event,
-    FileReceived,
-    FileRule,
-    Intake,
-    Log,
-    LogTail,
-    Metric,
-    Policy,
-    Ready,
-    Request,
-)
+from bellglass.line.frames import MAX_BODY, WIRE_VERSION, FrameParser, encode
+from bellglass.line.intake import Done, Event, FileReceived, Intake, Log, Policy, Ready
 from bellglass.ports import GuestSpec, Stream
 from bellglass.records import GUEST_FAULTS, Json
-
-__all__ = [
-    "DONE_WORDS",
-    "POLICIES",
-    "Done",
-    "Event",
-    "FileReceived",
-    "FileRule",
-    "FrameParser",
-    "Line",
-    "Log",
-    "LogTail",
-    "Metric",
-    "Policy",
-    "Ready",
-    "Request",
-    "greet",
-]
 
 QUEUE_FRAMES: Final = 64
 BEAT_SECONDS: Final = 2.0

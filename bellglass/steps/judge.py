@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bellglass.errors import BellglassError, GuestFault
-from bellglass.line.wire import Done, FileReceived, Request
+from bellglass.line.intake import Done, FileReceived, Request
 from bellglass.ports import MEMORY_MB, Glass, Guest, GuestSpec
 from bellglass.records import GUEST_FAULTS, Bundle, Proof, Role, Verdict
 from bellglass.steps import proof as proofs

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bellglass.errors import BoundReached, GuestFault, ModelFault
-from bellglass.line.wire import Done, FileReceived, Log, LogTail, Request
+from bellglass.line.intake import Done, FileReceived, Log, LogTail, Request
 from bellglass.ports import Glass, Guest, GuestSpec
 from bellglass.records import Bundle, Json
 

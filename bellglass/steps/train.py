@@ -24,7 +24,7 @@ import numpy as np
 from bellglass import tasks
 from bellglass.curves import Curves
 from bellglass.errors import GuestFault
-from bellglass.line.wire import Done, Event, FileReceived, Log, LogTail, Metric, Request
+from bellglass.line.intake import Done, Event, FileReceived, Log, LogTail, Metric, Request
 from bellglass.ports import MEMORY_MB, Glass, Guest, GuestSpec
 from bellglass.records import Budget, Bundle, Claim, Role, Seeds
 from bellglass.tasks import Documents, Task

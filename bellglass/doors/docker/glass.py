@@ -27,7 +27,8 @@ from bellglass.doors.docker.meter import Meter
 from bellglass.doors.docker.pipe import AttachedPipe
 from bellglass.doors.docker.profile import Profile, create_body, differences, profile_for
 from bellglass.errors import BellglassError, GuestFault, SetupError
-from bellglass.line.wire import POLICIES, Event, Line, greet
+from bellglass.line.intake import POLICIES, Event
+from bellglass.line.wire import Line, greet
 from bellglass.paths import content_root
 from bellglass.ports import GuestExit, GuestSpec
 from bellglass.records import Json, Role

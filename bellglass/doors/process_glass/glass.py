@@ -29,7 +29,8 @@ from typing import Final
 from bellglass import processes
 from bellglass.doors.process_glass.nursery import Child, Nursery
 from bellglass.errors import SetupError
-from bellglass.line.wire import POLICIES, Event, Line, greet
+from bellglass.line.intake import POLICIES, Event
+from bellglass.line.wire import Line, greet
 from bellglass.paths import content_root
 from bellglass.ports import GuestExit, GuestSpec
 from bellglass.records import Json, Role

@@ -142,6 +142,11 @@ def find_loop(wanted: str | None, home: Path | None = None) -> Path:
         raise UsageError("no loop yet", f"no loop in {home}", "a loop, or --loops / BELLGLASS_HOME", "bellglass demo")
     if _is_loop(_expanded(wanted)):
         return _expanded(wanted)
+    if wanted.endswith(".bellglass"):
+        again = f"bellglass watch {shlex.quote(wanted)} --play 60x"
+        raise UsageError(
+            f"loop {wanted!r}", "the name of a recording", "a loop's folder; a recording only plays", again
+        )
     exact = [folder for folder in loops if folder.name == wanted]
     matching = exact or [folder for folder in loops if wanted and _named(folder.name, wanted)]
     if len(matching) == 1:

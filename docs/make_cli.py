@@ -27,11 +27,7 @@ def page() -> str:
 
 
 def describe(name: str, command: Any) -> str:
-    words = [
-        f"{p.name.upper()}" if p.required else f"[{p.name.upper()}]"
-        for p in command.params
-        if not p.opts[0].startswith("-")
-    ]
+    words = [argument(p) for p in command.params if not p.opts[0].startswith("-")]
     lines = [
         f"## bellglass {name}\n",
         (command.help or "").strip() + "\n",
@@ -41,10 +37,16 @@ def describe(name: str, command: Any) -> str:
         if getattr(parameter, "hidden", False):
             continue
         if not parameter.opts[0].startswith("-"):
-            lines.append(f"- `{parameter.name.upper()}`: {parameter.help}")
+            lines.append(f"- `{argument(parameter).strip('[]')}`: {parameter.help}")
         else:
-            lines.append(f"- `{parameter.opts[0]}`: {parameter.help}")
+            flags = ", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
+            lines.append(f"- {flags}: {parameter.help}")
     return "\n".join(lines) + "\n"
+
+
+def argument(parameter: Any) -> str:
+    name = parameter.metavar or parameter.name.upper()
+    return name if parameter.required else f"[{name}]"
 
 
 if __name__ == "__main__":

@@ -82,7 +82,9 @@ def test_curves_are_what_the_trainer_reported(folder: Path) -> None:
 def test_csv_files_hold_the_numbers_of_the_page(folder: Path, tmp_path: Path) -> None:
     loop = Loop(folder)
     generations, trials, _ = table_files.write(loop, tmp_path / "new")
-    rows = read(generations)
+    starter, *rows = read(generations)
+    assert (starter["n"], starter["trainer"]) == ("0", "")
+    assert starter["raw_mean"] == str(loop.document["starter"]["raw"]["mean"])
     assert [int(row["n"]) for row in rows] == [gen["n"] for gen in loop.generations]
     for row, gen in zip(rows, loop.generations, strict=True):
         assert row["trainer"] == gen["trainer"]

@@ -27,7 +27,9 @@ def report(
     loop: LoopName = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="The file to write, - for stdout. Default: report.html in the loop's folder."),
+        typer.Option(
+            "--output", "-o", help="The file to write, - for stdout. Default: report.html in the loop's folder."
+        ),
     ] = None,
     format: Annotated[
         Format,

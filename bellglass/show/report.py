@@ -111,7 +111,7 @@ def reproduce(shown: Shown) -> Json:
             "bellglass",
             f"{created.get('version', 'unknown')} (this file: {__version__}, Python {platform.python_version()})",
         ],
-        ["loop", f"{name} on {created.get('user', '?')}@{created.get('host', '?')}"],
+        ["loop", name],
         ["glass", f"{created.get('glass')}, {'sealed' if created.get('sealed') else 'unsealed'}"],
         ["models", ", ".join(f"{key}: {value}" for key, value in config.get("models", {}).items())],
         ["seed", "none given: data nobody has seen" if config.get("seed") is None else str(config["seed"])],

@@ -1,4 +1,4 @@
-"""A loop as CSV files, for spreadsheets and other programs: generations, trials, curves.
+"""A loop as CSV files, for spreadsheets and other programs: generations, trials, curves. docs/data.md has the columns.
 
 The same numbers as everywhere (view.py). Words that came from a guest are kept from being read as formulas.
 """
@@ -34,16 +34,17 @@ def _write(file: Path, rows: Iterable[Row]) -> Path:
 
 
 def _generations(loop: Loop) -> Iterator[Row]:
-    skills = sorted({skill for gen in loop.generations for skill in gen["skills"]})
+    starter = {"n": 0, "champion": loop.state.starter, "kinds": [], "cost": {}, **loop.document["starter"]}
+    skills = sorted({skill for gen in (starter, *loop.generations) for skill in gen["skills"]})
     costs = ("train_seconds", "calls", "tokens_in", "tokens_out", "usd")
     ends = [f"{name}_{end}" for name in INTERVALS for end in ("mean", "low", "high")]
     yield [*PLAIN, "kinds", *ends, *(f"skill_{skill}" for skill in skills), *costs]
-    for gen in loop.generations:
-        values = [(gen[name] or {}).get(end) for name in INTERVALS for end in ("mean", "low", "high")]
+    for gen in (starter, *loop.generations):
+        values = [(gen.get(name) or {}).get(end) for name in INTERVALS for end in ("mean", "low", "high")]
         kinds = " ".join(gen["kinds"])
         yield [
-            *(gen[key] for key in PLAIN), kinds, *values, *(gen["skills"].get(skill) for skill in skills),
-            *(gen["cost"][key] for key in costs),
+            *(gen.get(key) for key in PLAIN), kinds, *values, *(gen["skills"].get(skill) for skill in skills),
+            *(gen["cost"].get(key) for key in costs),
         ]  # fmt: skip
 
 

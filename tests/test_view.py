@@ -19,10 +19,10 @@ import small_world
 from bellglass import wiring
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.loop import run_loop
-from bellglass.show import summary, view
+from bellglass.show import phase, summary, view
 from bellglass.stats import t_quantile
 from bellglass.store.ledger import Event, Ledger
-from bellglass.store.state import State, fold, state_of
+from bellglass.store.state import State, apply, fold, state_of
 
 NEAR = {"rel": 1e-6, "abs": 2e-5}  # the document rounds to five digits
 
@@ -164,6 +164,28 @@ def test_a_parent_is_the_generation_that_made_it(nine: Path) -> None:
 
 def test_a_loop_that_has_only_begun_is_shown_too() -> None:
     assert view.document(State())["missing"] == ["the ledger does not say how the loop began"]
+
+
+def test_at_every_event_the_page_says_what_is_under_way() -> None:
+    state, said = State(), {}
+    for k, (kind, body) in enumerate(made_loop.Maker(3, seed=3).events(), start=1):
+        apply(state, Event(k, 0.0, kind, body, "", ""))
+        said.setdefault(f"{kind} {body.get('purpose', '')}".strip(), []).append(phase.phase(state))
+    assert {text.partition(", ")[0] for text in said["trial.settled calibrate"]} == {
+        "before generation 1 of 3: calibration"
+    }
+    for purpose, words in (("explore", "the improver works"), ("gate", "the gate"), ("panel", "trained again")):
+        assert all(words in text for text in said[f"trial.intended {purpose}"]), purpose
+    assert "final" in said["generation.ended"][-1]
+    assert "final" not in said["generation.ended"][0]
+    assert all("final" in text for text in said["trial.settled final"])
+
+
+def test_a_calibration_under_way_is_not_missing() -> None:
+    state = State("1f868b63", created={}, config={**made_loop.SETTINGS, "generations": 3})
+    assert view.missing(state) == []
+    state.ended = {"why": "stopped"}
+    assert "no calibration" in view.missing(state)[0]
 
 
 def test_what_a_loop_lacks_is_said(nine: Path) -> None:

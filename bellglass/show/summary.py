@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from bellglass import tasks
 from bellglass.errors import BellglassError
 from bellglass.records import Cost, Interval, Json, Trial, generation_of
-from bellglass.show import baselines, splits
+from bellglass.show import baselines, phase, splits
 from bellglass.stats import CONFIDENCE, mean, mean_interval
 from bellglass.store.state import Generation, State
 
@@ -86,7 +86,7 @@ def row(state: State, gen: Generation, share: Share) -> Row:
     children = share.children(gen)
     claims = [trial.claim.bits for trial in children if trial.claim.bits is not None]
     gain = None if gen.gate is None or gen.gate["gain"] is None else Interval(**gen.gate["gain"])
-    result = gen.result or {"trainer": stage(gen), "scaffold": "", "why": "", "champion": ""}
+    result = gen.result or {"trainer": phase.stage(gen, state), "scaffold": "", "why": "", "champion": ""}
     return Row(
         generation=gen.number,
         parent=short(state, gen.parent),
@@ -102,13 +102,6 @@ def row(state: State, gen: Generation, share: Share) -> Row:
         cost=share.cost,
         champion=short(state, result["champion"]) if result["champion"] else "",
     )
-
-
-def stage(gen: Generation) -> str:
-    """Where a generation stands that has not ended."""
-    if not gen.proposed:
-        return "proposing"
-    return "waits for review" if gen.review_hash is not None and gen.review is None else "being judged"
 
 
 def short(state: State, commit: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from bellglass.paths import loop_name
 from bellglass.records import Interval, Json, Trial, generation_of
-from bellglass.show import baselines, phases, splits, summary
+from bellglass.show import baselines, phase, splits, summary
 from bellglass.show.conclusions import conclusions
 from bellglass.show.summary import Row, Share, cost_json
 from bellglass.stats import CONFIDENCE, mean_interval, t_quantile
@@ -66,8 +66,8 @@ def document(state: State, about: About | None = None) -> Json:
         "calls_under_way": len(state.open_calls),
         "tripwires": state.tripwires,
         "final": _final(state),
-        "phase": phases.phase(state),
-        "calibrates": phases.calibrates(state),
+        "phase": phase.phase(state),
+        "calibrates": phase.calibrates(state),
         "ended": None if state.ended is None else {k: v for k, v in state.ended.items() if k != "secret"},
         "secret_revealed": bool(state.ended and state.ended.get("secret")),
         "stop_requested": state.stop_requested,
@@ -119,7 +119,7 @@ def missing(state: State) -> list[str]:
     said = []
     if not state.loop_id:
         return ["the ledger does not say how the loop began"]
-    if state.calibration is None and not phases.calibrates(state):
+    if state.calibration is None and not phase.calibrates(state):
         said.append("no calibration in the ledger: the noise band is not drawn")
     if state.config["virtual_clock"]:
         said.append("budgets were counted in steps, not in seconds: its scores compare with those of no other loop")

@@ -1,0 +1,88 @@
+"""Where a loop stands and when it next needs a person, each in one line of at most 70 columns. Pure: from the state.
+
+Not covered: what happens between two events, such as a model that thinks; the ledger knows only that it was asked.
+"""
+
+from __future__ import annotations
+
+from bellglass.records import Json
+from bellglass.store.state import Generation, State
+
+
+def phase(state: State) -> str:
+    if state.created is None:
+        return "starting"
+    if state.created.get("calibrates"):
+        return f"calibration: {len(state.trials)} trainings have ended"
+    total = state.config["generations"]
+    if state.ended is not None:
+        return f"the loop has ended: {state.ended['why']}"
+    gen = _latest(state)
+    if gen is None:
+        if state.calibration is None:
+            return f"before generation 1 of {total}: calibration, how far seeds move the score"
+        return f"before generation 1 of {total}"
+    if gen.result is None:
+        return f"generation {gen.number} of {total}: {stage(gen, state)}"
+    if gen.number < total:
+        return f"generation {gen.number} of {total} has ended"
+    return f"after generation {gen.number} of {total}: final, starter against champion"
+
+
+def next_review(state: State) -> str:
+    """By the config's rule, and by what already waits."""
+    if state.created is None or state.created.get("calibrates"):
+        return "none: a calibration decides nothing"
+    gen = _latest(state)
+    if state.tripwires:
+        return f"now: tripwire {state.tripwires[0]['name']} waits to be re-armed"
+    if gen is not None and _waits(gen):
+        return f"now: the successor of generation {gen.number} waits for a decision"
+    number = _next_successor(gen)
+    if state.ended is not None or number > state.config["generations"]:
+        return "none: every generation is decided"
+    return {
+        "every": f"the successor of generation {number}, once its gate has decided",
+        "tripwire": "only when a tripwire latches",
+        "never": "never; a tripwire still halts the loop",
+    }[state.config["review"]]
+
+
+def calibrates(state: State) -> bool:
+    """Whether its noise is being measured now: not whether it was."""
+    return state.calibration is None and state.ended is None and not state.generations
+
+
+def stage(gen: Generation, state: State) -> str:
+    """Where a generation stands that has not ended, in the order of steps/generation.py."""
+    if not gen.proposed:
+        return "the improver works"
+    purposes = {intent["purpose"] for intent in _under_way(state)}
+    if "panel" in purposes:
+        return "the new champion is trained again"
+    if gen.successor is not None and not gen.watched:
+        if "scaffold" in gen.kinds and gen.boot is None:
+            return "boot check of the new scaffold"
+        if gen.gate is None and set(gen.kinds) - {"scaffold"}:
+            return "the gate, successor against parent"
+    return "waits for a person's decision" if _waits(gen) else "deciding"
+
+
+def _waits(gen: Generation) -> bool:
+    return gen.review_hash is not None and gen.review is None and gen.result is None
+
+
+def _next_successor(gen: Generation | None) -> int:
+    """The first generation whose successor nobody can have decided on yet."""
+    if gen is None:
+        return 1
+    settled = gen.result is not None or gen.review is not None or (gen.proposed and gen.successor is None)
+    return gen.number + settled
+
+
+def _latest(state: State) -> Generation | None:
+    return next(reversed(list(state.generations.values())), None)
+
+
+def _under_way(state: State) -> list[Json]:
+    return list(state.open_trials.values())  # a copy: a terminal draws while the loop writes

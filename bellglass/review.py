@@ -104,18 +104,20 @@ def decision_event(state: State, number: int, answer: Answer, evidence_hash: str
     """
     gen = state.generations.get(number)
     if gen is None or gen.review_hash is None or gen.review is not None:
-        raise UsageError(f"review of generation {number}", "nothing waits for a decision there", "a pending review")
+        found, look = "nothing waits for a decision there", f"bellglass status {state.loop_id}"
+        raise UsageError(f"review of generation {number}", found, "a pending review", look)
+    show = f"bellglass review {state.loop_id}"  # says the whole command that decides
     if len(evidence_hash) < SHORTEST_HASH or not gen.review_hash.startswith(evidence_hash):
         raise UsageError(
             f"review of generation {number}",
             f"a decision on evidence {evidence_hash[:SHORTEST_HASH]}",
             f"a decision on evidence {gen.review_hash[:SHORTEST_HASH]}, which is what waits",
-            "bellglass review",
+            show,
         )
     if answer.decision not in DECISIONS:
-        raise UsageError("the decision", repr(answer.decision), " or ".join(DECISIONS))
+        raise UsageError("the decision", repr(answer.decision), " or ".join(DECISIONS), show)
     if not answer.reason.strip():
-        raise UsageError("the decision", "no reason", "a reason in a few words", "bellglass review --reason '...'")
+        raise UsageError("the decision", "no reason", "--reason with a few words", show)
     return {
         "generation": number,
         "decision": answer.decision,

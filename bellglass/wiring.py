@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,7 +276,8 @@ def _refuse_undecidable(config: LoopConfig, task: Task) -> None:
     least = round((config.panel + 2 * LOOKS[0]) * each, 1)
     if config.train_seconds is not None and config.train_seconds < least:
         needed = f"at least {least:g} s: {config.panel} trainings to calibrate and {LOOKS[0]} pairs to adopt anything"
-        raise UsageError("the bound on training time", f"{config.train_seconds:g} s", needed, "--train-seconds")
+        run = f"bellglass run {shlex.quote(config.task)} --preset {config.preset} --train-seconds {least:g}"
+        raise UsageError("the bound on training time", f"{config.train_seconds:g} s", needed, run)
 
 
 def _refuse_told_documents(config: LoopConfig) -> None:

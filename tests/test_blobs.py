@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bellglass.errors import LoopFault
+from bellglass.errors import LoopFault, SetupError
 from bellglass.store.blobs import Blobs
 
 
@@ -81,6 +81,13 @@ def test_what_a_dead_writer_left_is_swept_and_nothing_else(blobs: Blobs) -> None
     (blobs.folder / sha[:2] / ".new-dead").write_bytes(b"half")
     assert blobs.sweep() == 1
     assert blobs.get(sha) == b"weights"
+
+
+def test_a_folder_that_cannot_be_made_is_a_setup_error_with_a_command_to_look_at_it(tmp_path: Path) -> None:
+    (tmp_path / "my blobs").write_bytes(b"a file")
+    with pytest.raises(SetupError) as caught:
+        Blobs(tmp_path / "my blobs").put(b"x")
+    assert caught.value.next_command == f"ls -ld '{tmp_path}/my blobs'"
 
 
 def test_a_full_disk_is_a_setup_error_and_leaves_no_half_blob(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def test_an_address_that_is_none_is_a_setup_error_that_does_not_repeat_it() -> N
     with pytest.raises(SetupError) as caught:
         LitellmModel("openai/foo", environ={"OPENAI_BASE_URL": KEY, "OPENAI_API_KEY": KEY})
     assert KEY not in str(caught.value)
+    assert caught.value.next_command == "export OPENAI_BASE_URL=https://api.openai.com/v1"
 
 
 def test_ollamas_address_may_be_written_as_ollama_writes_it() -> None:

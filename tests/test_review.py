@@ -60,8 +60,8 @@ def test_a_decision_names_its_evidence_whole_or_by_its_beginning(given: str) -> 
 
 @pytest.mark.parametrize("given", ["", HASH[:11], HASH[1:13], HASH + "0", HASH[:12].upper()])
 def test_a_decision_on_other_or_too_vaguely_named_evidence_is_refused(given: str) -> None:
-    state = State(generations={1: Generation(1, "p", review_hash=HASH)})
-    with pytest.raises(UsageError, match="which is what waits"):
+    state = State("1a2b", generations={1: Generation(1, "p", review_hash=HASH)})
+    with pytest.raises(UsageError, match="which is what waits; next: bellglass review 1a2b"):
         decision_event(state, 1, Answer("approve", "looked", "me"), given)
 
 

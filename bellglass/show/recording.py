@@ -53,7 +53,8 @@ def pack(folder: Path, target: Path) -> tuple[int, tuple[str, ...]]:
             missing = pack_into(folder, file)
         making.replace(target)
     except OSError as error:
-        raise SetupError(f"writing {target}", error.strerror or str(error), "a file that can be written") from error
+        found, needed = error.strerror or str(error), "a file that can be written"
+        raise SetupError(f"writing {target}", found, needed, "bellglass pack -o FILE") from error
     finally:
         making.unlink(missing_ok=True)
     return target.stat().st_size, missing
@@ -205,7 +206,7 @@ def speed_of(text: str) -> float:
     except ValueError:
         speed = math.nan
     if not 0.1 <= speed <= 100_000:
-        raise UsageError("--play", repr(text), "a speed such as 60x")
+        raise UsageError("--play", repr(text), "a speed such as 60x", "bellglass watch --play 60x")
     return speed
 
 

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import os
 import re
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -123,4 +124,5 @@ def fsync_folder(folder: Path) -> None:
 def _disk_fault(folder: Path, error: OSError) -> BellglassError:
     if error.errno in DISK_FULL:
         return SetupError(f"storing in {folder}", "the disk is full", "free space", "free some space, bellglass resume")
-    return SetupError(f"storing in {folder}", error.strerror or str(error), "a folder this user may write", "ls -ld it")
+    found, look = error.strerror or str(error), f"ls -ld {shlex.quote(str(folder))}"
+    return SetupError(f"storing in {folder}", found, "a folder this user may write", look)

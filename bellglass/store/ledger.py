@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import sqlite3
 import threading
 import time
@@ -252,7 +253,7 @@ class Ledger:
 
     def _require_owner(self) -> None:
         if not self.owned:
-            raise LoopFault(f"ledger {self.folder}", "opened for reading", "ownership", "open it with write=True")
+            raise LoopFault(f"ledger {self.folder}", "opened for reading", "Ledger.open(folder, write=True)")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -371,7 +372,7 @@ def _translated(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in DISK_FULL:
             raise _full(folder, str(error.strerror)) from error
-        raise SetupError(f"loop folder {folder}", str(error.strerror), "a folder this user may write") from error
+        raise _unwritable(f"loop folder {folder}", folder, str(error.strerror)) from error
 
 
 def _fault(folder: Path, error: sqlite3.Error) -> BellglassError:
@@ -379,11 +380,15 @@ def _fault(folder: Path, error: sqlite3.Error) -> BellglassError:
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         return _full(folder, str(error))
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return SetupError(f"ledger {folder}", str(error), "a folder this user may write", f"ls -ld {folder}")
+        return _unwritable(f"ledger {folder}", folder, str(error))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         held = f"held by another program for {BUSY_SECONDS:.0f} s"
         return LoopFault(f"ledger {folder}", held, "access", "close other programs that opened loop.db")
     return _damaged(folder, str(error))
+
+
+def _unwritable(thing: str, folder: Path, found: str) -> SetupError:
+    return SetupError(thing, found, "a folder this user may write", f"ls -ld {shlex.quote(str(folder))}")
 
 
 def _full(folder: Path, found: str) -> SetupError:

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -323,7 +324,8 @@ def _finished(folder: Path, arguments: list[str], feed: bytes) -> subprocess.Com
             command, input=feed, env=_environment(), capture_output=True, timeout=GIT_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise LoopFault(f"lineage {folder}", f"git silent for {GIT_SECONDS:.0f} s", "a working disk") from error
+        found, look = f"git silent for {GIT_SECONDS:.0f} s", f"df -h {shlex.quote(str(folder))}"
+        raise LoopFault(f"lineage {folder}", found, "a disk that answers", look) from error
     except OSError as error:
         raise SetupError("git", str(error.strerror), "a git that runs", "git --version") from error
 

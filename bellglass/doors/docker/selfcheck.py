@@ -185,7 +185,8 @@ def _running(engine: Engine, profile: Profile) -> Iterator[tuple[str, AttachedPi
         engine.start(container)
         yield container, pipe
     except (Gone, NotRunning) as fault:
-        raise SetupError("a container of the self-check", f"it vanished: {fault}", "a daemon that keeps it") from fault
+        found, needed = f"it vanished: {fault}", "a daemon that keeps it"
+        raise SetupError("a container of the self-check", found, needed, "bellglass doctor") from fault
     finally:
         if pipe is not None:
             pipe.close()

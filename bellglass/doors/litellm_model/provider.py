@@ -111,8 +111,9 @@ def _base(given: str, family: str) -> str:
             given = given.rstrip("/") + ":11434"
     parts = urlsplit(given)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        variables = " or ".join(PROVIDERS[family].base_variables)
-        raise SetupError(f"the address in {variables}", "no http:// or https:// address", "http://HOST:PORT/v1")
+        variables, usual = PROVIDERS[family].base_variables, PROVIDERS[family].default_base
+        thing, found = f"the address in {' or '.join(variables)}", "no http:// or https:// address"
+        raise SetupError(thing, found, f"one such as {usual}", f"export {variables[0]}={usual}")
     return given.rstrip("/")
 
 

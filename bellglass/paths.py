@@ -7,6 +7,7 @@ Not covered: a network file system that Linux or `mount` shows under a local typ
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import os
@@ -99,6 +100,21 @@ def _expanded(path: str | Path) -> Path:
 def loop_name(task: str, loop_id: str) -> str:
     """What its folder is called."""
     return f"{task}-{loop_id}"
+
+
+def write_anew(file: Path, text: str, next_command: str) -> None:
+    """Whole or not at all, and never through a link that lies there: a loop's folder may be another's."""
+    making = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with making.open("x", encoding="utf-8", newline="") as out:
+            out.write(text)
+        making.replace(file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            making.unlink()
+        raise SetupError(
+            f"the file {file}", error.strerror or str(error), "a place to write to", next_command
+        ) from None
 
 
 def typed(folder: Path) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 import bellglass
 from bellglass.curves import Curves
-from bellglass.errors import UsageError
+from bellglass.errors import SetupError, UsageError
 from bellglass.show import table_files
 from bellglass.show.notebook import Loop
 from bellglass.store.blobs import Blobs
@@ -110,7 +110,25 @@ def test_the_notebook_of_the_docs_runs_on_any_loop(
     assert measured == pytest.approx(recorded, abs=1e-4)
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2+3", "@sum", "\tx"])
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2+3", "@sum", "＝SUM(1)"])
 def test_no_text_of_a_guest_becomes_a_formula(text: str) -> None:
     assert table_files._cell(text) == f"'{text}"
     assert table_files._cell(-1.5) == -1.5
+
+
+def test_no_text_of_a_guest_starts_a_cell_or_a_line_of_its_own() -> None:
+    assert table_files._cell("fine;=1+1") == "fine,=1+1"
+    assert "\n" not in str(table_files._cell("fine\n=1+1"))
+    assert str(table_files._cell("\ud800")).isascii()
+
+
+def test_a_file_is_written_anew_and_never_through_a_link(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "somebody-elses"
+    other.write_text("theirs")
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "curves.csv").symlink_to(other)
+    table_files.write(Loop(folder), tmp_path / "csv")
+    assert other.read_text() == "theirs"
+    assert (tmp_path / "csv" / "curves.csv").read_text().startswith("trial,metric")
+    with pytest.raises(SetupError, match="a place to write"):
+        table_files.write(Loop(folder), other)

@@ -187,7 +187,7 @@ def test_a_decision_of_the_page_is_in_the_ledger_and_the_second_person_is_told(
     site: server.Site, waiting: Path
 ) -> None:
     status, said = decide(site)
-    assert (status, said) == (200, "recorded: approve for generation 2; bellglass resume stories-1a2b3c4d goes on")
+    assert (status, said) == (200, f"recorded: approve for generation 2; bellglass resume {waiting} goes on")
     status, said = decide(site, decision="reject")
     assert (status, "nothing waits" in said) == (409, True)
     review = deciding.state_of(waiting).generation(2).review

@@ -13,6 +13,9 @@ import threading
 import time
 from typing import IO
 
+# Without the folder that the person happens to stand in, whose `typer.py` would else be ours.
+PYTHON = (sys.executable, "-P", "-m", "bellglass")
+
 _kept: list[subprocess.Popen[bytes]] = []  # they may live longer than their driver, which must hold their pipes open
 
 
@@ -39,7 +42,7 @@ class Driver:
 
 def start(*words: str, stdout: int | IO[bytes], stderr: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
     """Runs a command of bellglass, told from one that a person typed by `--attached` among its words."""
-    command = [sys.executable, "-m", "bellglass", *words]
+    command = [*PYTHON, *words]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr, start_new_session=True)
     _kept.append(process)
     return process

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bellglass.commands.options import Json, LoopName, Loops
+from bellglass.paths import write_anew
 
 if TYPE_CHECKING:
     from bellglass.show.showing import Shown
@@ -51,15 +52,9 @@ def report(
 
 
 def write_report(shown: Shown, format: Format = Format.HTML, out: Path | None = None) -> Path:
-    from bellglass.errors import SetupError
-
     name = "lineage.svg" if format is Format.SVG else f"report.{format}"
     file = shown.folder / name if out is None else out
-    try:
-        file.write_text(rendered(shown, format), "utf-8")
-    except OSError as error:
-        found = error.strerror or str(error)
-        raise SetupError(f"report {file}", found, "a place to write to", "bellglass report -o FILE") from None
+    write_anew(file, rendered(shown, format), "bellglass report -o FILE")
     return file
 
 

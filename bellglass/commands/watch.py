@@ -164,7 +164,7 @@ class Recheck:
         return "; ".join(line.strip() for line in said.splitlines() if line.strip())[-MOST_SAID:]
 
     def _run(self, number: int) -> str:
-        command = [sys.executable, "-m", "bellglass", "recheck", str(self._folder), str(number)]
+        command = [*beside.PYTHON, "recheck", str(self._folder), str(number)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
             while True:
                 try:

@@ -6,14 +6,20 @@ The same numbers as everywhere (view.py). Words that came from a guest are kept 
 from __future__ import annotations
 
 import csv
+import io
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from bellglass.errors import BellglassError
+from bellglass.errors import BellglassError, SetupError
+from bellglass.paths import write_anew
 from bellglass.records import Json
 from bellglass.show.notebook import Loop
+from bellglass.store.lineage import visible
 
 Row = Sequence[Json]
+ELSEWHERE = "bellglass export csv -o FOLDER"
+FORMULA = ("=", "+", "-", "@")
 INTERVALS = ("raw", "score", "gain", "fitted")
 PLAIN = (
     "n", "from", "parent", "successor", "champion", "claim", "measured_by", "gate", "trainer", "scaffold", "why",
@@ -22,14 +28,18 @@ PLAIN = (
 
 
 def write(loop: Loop, folder: Path) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"the folder {folder}", str(error.strerror), "a place to write to", ELSEWHERE) from None
     tables = {"generations": _generations(loop), "trials": _trials(loop), "curves": _curves(loop)}
     return [_write(folder / f"{name}.csv", rows) for name, rows in tables.items()]
 
 
 def _write(file: Path, rows: Iterable[Row]) -> Path:
-    with file.open("w", newline="", encoding="utf-8") as out:
-        csv.writer(out).writerows([_cell(value) for value in row] for row in rows)
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([_cell(value) for value in row] for row in rows)
+    write_anew(file, text.getvalue(), ELSEWHERE)
     return file
 
 
@@ -66,5 +76,8 @@ def _curves(loop: Loop) -> Iterator[Row]:
 
 
 def _cell(value: Json) -> Json:
-    """A spreadsheet takes a text that begins like this for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    """A spreadsheet takes a text that begins like this for a formula, and some split at semicolons."""
+    if not isinstance(value, str):
+        return value
+    text = " ".join(visible(value).replace(";", ",").split())
+    return f"'{text}" if unicodedata.normalize("NFKC", text)[:1] in FORMULA else text

@@ -318,13 +318,14 @@ def require_server(model: Model) -> None:
 # Where runs are told to others
 
 
-def wandb_mode(asked: str | None) -> str:
-    """online, offline or disabled; SetupError where that cannot be, before anything is done."""
+def wandb_mode(asked: str | None, project: str | None = None, entity: str | None = None) -> str:
+    """online, offline or disabled; an error where that or the names cannot be, before anything is done."""
     from bellglass.doors import wandb_sink
 
     mode = wandb_sink.mode_from(asked, os.environ)
     if mode != "disabled":
         wandb_sink.check_installed()
+        wandb_sink.names_from(project, entity, os.environ)
     return mode
 
 

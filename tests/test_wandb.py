@@ -220,6 +220,32 @@ def test_project_and_entity_come_from_the_environment_and_other_runs_words_do_no
     assert {t.run["project"] for t in inspect(tmp_path / "out" / "wandb", home).values()} == {"typed"}
 
 
+def test_an_export_that_fails_leaves_the_earlier_one_and_blames_no_server(small: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert export(small, home).returncode == 0
+    earlier = inspect(small / "wandb", home)
+    for words, variables, code, said in (
+        (("--project", "a/b"), {}, 2, "--project"),
+        ((), {"WANDB_ENTITY": "a/b"}, 2, "WANDB_ENTITY"),
+        ((), {"WANDB_TAGS": "x" * 100}, 3, "WANDB_ variables"),
+        ((), {"WANDB_FINISH_TIMEOUT": "soon"}, 3, "WANDB_ variables"),
+    ):
+        ran = export(small, home, "--offline", *words, **variables)
+        assert ran.returncode == code, ran.stderr
+        assert said in ran.stderr
+        assert "server" not in ran.stderr
+        left = inspect(small / "wandb", home)
+        assert {run_id: told.folder for run_id, told in left.items()} == {
+            run_id: told.folder for run_id, told in earlier.items()
+        }
+        for told in left.values():
+            for artifact in told.of("artifact"):
+                assert all(Path(entry["local_path"]).exists() for entry in artifact["manifest"]["contents"])
+    ran = export(small, home, "--project", "own", WANDB_PROJECT="a/b")  # which --project wins over
+    assert ran.returncode == 0, ran.stderr
+    assert {told.run["project"] for told in inspect(small / "wandb", home).values()} == {"own"}
+
+
 def test_hostile_names_and_notes_stay_words(tmp_path: Path) -> None:
     names = ("../../x", "_step", "generation", "bits_per_byte", "a.b", "\u202e<i>", "\ud800")
     folder = wandb_bench.write(tmp_path / "loops", 1, names, note="<script>\u202e[x](javascript:1)\ud800" + "y" * 9000)

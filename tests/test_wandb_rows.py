@@ -143,6 +143,36 @@ def test_online_without_a_key_is_said_and_asks_nobody() -> None:
         wandb_sink.mode_from(None, {"WANDB_MODE": "sometimes"})
 
 
+@pytest.mark.parametrize(
+    ("typed", "environ", "said"),
+    [
+        (("a/b", None), {}, r"--project; found: 'a/b'; .*--entity; next: bellglass export wandb --project NAME"),
+        ((None, None), {"WANDB_PROJECT": "a#b"}, r"WANDB_PROJECT; found: 'a#b'; .*next: export WANDB_PROJECT=NAME"),
+        ((None, None), {"WANDB_PROJECT": "p" * 129}, "at most 128"),
+        ((None, "a/b"), {}, "--entity; found: 'a/b'"),
+        (("own", None), {"WANDB_ENTITY": "a\x1bb"}, "WANDB_ENTITY"),
+    ],
+)
+def test_a_name_that_wandb_refuses_is_said_first_and_where_it_is_from(
+    typed: tuple[str | None, str | None], environ: Mapping[str, str], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        wandb_sink.names_from(*typed, environ)
+
+
+def test_a_typed_name_wins_over_one_that_wandb_refuses() -> None:
+    environ = {"WANDB_PROJECT": "a/b", "WANDB_ENTITY": "c/d"}
+    assert wandb_sink.names_from("own", "team", environ) == ("own", "team")
+    assert wandb_sink.names_from(None, None, {}) == ("bellglass", None)
+
+
+def test_a_name_that_wandb_refuses_is_said_before_a_loop_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed (locks/wandb.txt)")
+    monkeypatch.setenv("WANDB_PROJECT", "a/b")
+    with pytest.raises(UsageError, match="WANDB_PROJECT"):
+        to_wandb.check("offline")
+
+
 def test_a_key_is_found_where_wandb_login_stores_it(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path)}
     assert wandb_sink.server_and_key(environ) == ("https://api.wandb.ai", None)

@@ -54,7 +54,7 @@ def wandb(
     from bellglass.show.wandb_rows import safe
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
-    mode = wiring.wandb_mode(None if online is None else "online" if online else "offline")
+    mode = wiring.wandb_mode(None if online is None else "online" if online else "offline", project, entity)
     if mode == "disabled":
         typer.echo("WANDB_MODE is disabled: nothing was exported", err=True)
         return

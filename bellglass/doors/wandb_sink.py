@@ -1,8 +1,8 @@
 """Where runs go: Weights & Biases, online or into an offline folder. The only importer of wandb: late, and silenced.
 
 It asks nobody anything, and keeps all that wandb writes (runs, staged files, cache, settings) below one folder. What an
-earlier export of the same loop left there is removed first, so a loop is in the folder once. Nothing about the machine,
-its packages or its git repository is told.
+earlier export of the same loop left there is removed when the first new run has started, so a loop is in the folder
+once. Nothing about the machine, its packages or its git repository is told.
 
 Not covered: a run that somebody deleted on the server; W&B gives its id to nobody again. And a server that never
 answers: `finish` then waits as wandb does, so whoever must not wait runs this in another process.
@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ OF_ONE_RUN = (
     "SERVICE", "SAVE_CODE", "PROGRAM", "ARTIFACT_DIR",
 )  # fmt: skip
 UPLOAD_SECONDS = 600.0  # of one run's end; WANDB_FINISH_TIMEOUT says otherwise
+NO_PART_OF_A_NAME = "/\\#?%:"  # wandb refuses them in a project, and takes them in an entity, which no server has
+NAME_CHARS = 128
 
 
 def check_installed() -> None:
@@ -61,6 +63,23 @@ def mode_from(asked: str | None, environ: Mapping[str, str]) -> str:
         needed = "a key: WANDB_API_KEY, or what `wandb login` stored"
         raise SetupError("Weights & Biases online", "no key", needed, "bellglass export wandb --offline")
     return MODES[wanted]
+
+
+def names_from(project: str | None, entity: str | None, environ: Mapping[str, str]) -> tuple[str, str | None]:
+    """Project and entity: as typed, else from the environment. A name that W&B refuses is said before anything else."""
+    return _name("project", project, environ) or PROJECT, _name("entity", entity, environ)
+
+
+def _name(word: str, typed: str | None, environ: Mapping[str, str]) -> str | None:
+    option, variable = f"--{word}", f"WANDB_{word.upper()}"
+    name = typed or environ.get(variable) or None
+    if name is None or (len(name) <= NAME_CHARS and name.isprintable() and not set(NO_PART_OF_A_NAME) & set(name)):
+        return name
+    needed = f"at most {NAME_CHARS} characters that can be printed, none of {' '.join(NO_PART_OF_A_NAME)}"
+    if word == "project" and "/" in name:
+        needed += "; a team is --entity"
+    how = f"bellglass export wandb {option} NAME" if typed else f"export {variable}=NAME"
+    raise UsageError(option if typed else variable, repr(name), needed, how)
 
 
 def server_and_key(environ: Mapping[str, str]) -> tuple[str, str | None]:
@@ -98,21 +117,24 @@ def _netrc_key(environ: Mapping[str, str], server: str) -> str | None:
 @functools.cache
 def _load() -> Any:
     check_installed()
-    with _translated("importing wandb"):
+    with _translated("importing wandb", False):
         import wandb
     return wandb
 
 
 class Sink:
-    """One loop's runs; made by `opened`."""
+    """One loop's runs; made by `opened`. `earlier`: folders that go once the first run has started."""
 
-    def __init__(self, wandb: Any, root: Path, online: bool, settings: Mapping[str, Json]) -> None:
+    def __init__(
+        self, wandb: Any, root: Path, online: bool, settings: Mapping[str, Json], earlier: Iterable[Path]
+    ) -> None:
         self._wandb, self.root, self.online, self._settings = wandb, root, online, settings
+        self._earlier = list(earlier)
         self.address = ""  # of the loop's run, where there is a server
         self.missing: list[str] = []
 
     def run(self, opening: Opening) -> Run:
-        with _translated("starting a run"):
+        with _translated("starting a run", self.online):
             quiet = self._wandb.Settings(**self._settings)
             run = self._wandb.init(
                 mode="online" if self.online else "offline",
@@ -132,6 +154,8 @@ class Sink:
                 run.define_metric(step)
             for metric, step in opening.steps:
                 run.define_metric(metric, step_metric=step)
+            while self._earlier:
+                shutil.rmtree(self._earlier.pop())
         self.address = self.address or str(run.url or "")
         return Run(self._wandb, run, self)
 
@@ -145,11 +169,11 @@ class Run:
         if place < self._run.starting_step:
             return
         stamp = {} if time is None else {"_timestamp": time}
-        with _translated("telling W&B a row"):
+        with _translated("telling W&B a row", self._sink.online):
             self._run.log({**row, **stamp}, step=place, commit=True)
 
     def artifact(self, artifact: Artifact) -> None:
-        with _translated("storing an artifact"):
+        with _translated("storing an artifact", self._sink.online):
             made = self._wandb.Artifact(artifact.name, type=artifact.type, metadata=dict(artifact.metadata))
             for path, content in artifact.files.items():
                 if isinstance(content, Path):  # of the loop's folder, where nothing changes: it need not be copied
@@ -164,18 +188,18 @@ class Run:
         if not self._sink.online:
             return
         try:
-            with _translated(f"the edge from {name}:{alias}"):
+            with _translated(f"the edge from {name}:{alias}", True):
                 self._run.use_artifact(f"{name}:{alias}")
         except BellglassError as error:
             self._sink.missing.append(error.one_line())
 
     def configure(self, config: Row) -> None:
-        with _translated("telling W&B a setting"):
+        with _translated("telling W&B a setting", self._sink.online):
             self._run.config.update(config, allow_val_change=True)
 
     def finish(self, summary: Row, tables: Mapping[str, Table]) -> None:
         """Tables are part of the summary, which may change; rows may not."""
-        with _translated("ending a run"):
+        with _translated("ending a run", self._sink.online):
             made = {
                 name: self._wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
                 for name, (columns, rows) in tables.items()
@@ -189,22 +213,21 @@ def opened(
     root: Path, loop: str, mode: str, *, project: str | None = None, entity: str | None = None
 ) -> Iterator[Sink]:
     """`root`/wandb is the folder; `loop` begins the ids of all runs that will be told."""
-    wandb = _load()
+    project, entity = names_from(project, entity, os.environ)
+    online, wandb = mode == "online", _load()
     folder = root.absolute() / FOLDER
     server, key = server_and_key(os.environ)
     settings: dict[str, Json] = {
-        "base_url": server, "project": project or os.environ.get("WANDB_PROJECT") or PROJECT,
-        "entity": entity or os.environ.get("WANDB_ENTITY") or None,
+        "base_url": server, "project": project, "entity": entity,
         "console": "off", "silent": True, "host": "", "disable_git": True, "disable_code": True,
         "disable_job_creation": True, "finish_timeout_raises": True,
-        "finish_timeout": float(os.environ.get("WANDB_FINISH_TIMEOUT") or UPLOAD_SECONDS),
+        "finish_timeout": os.environ.get("WANDB_FINISH_TIMEOUT") or UPLOAD_SECONDS,
         "x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True, "x_save_requirements": False,
     }  # fmt: skip
-    if mode == "online" and key and not {"WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"} & set(os.environ):
+    if online and key and not {"WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"} & set(os.environ):
         settings["api_key"] = key
-    with _locked(folder), _environment(folder, loop, mode), _translated("Weights & Biases"):
-        _forget(folder, loop)
-        yield Sink(wandb, folder.parent, mode == "online", settings)
+    with _locked(folder), _environment(folder, loop, mode), _translated("Weights & Biases", online):
+        yield Sink(wandb, folder.parent, online, settings, _earlier(folder, loop))
         wandb.teardown()  # its helper process keeps the folders it began with
 
 
@@ -241,7 +264,7 @@ def _environment(folder: Path, loop: str, mode: str) -> Iterator[None]:
         "WANDB_SILENT": "true",
         "WANDB_MODE": mode,
     }
-    for name in OF_ONE_RUN:
+    for name in (*OF_ONE_RUN, "PROJECT", "ENTITY"):  # these two are arguments of every run
         os.environ.pop(f"WANDB_{name}", None)
     try:
         yield
@@ -250,22 +273,29 @@ def _environment(folder: Path, loop: str, mode: str) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _forget(folder: Path, loop: str) -> None:
+def _earlier(folder: Path, loop: str) -> list[Path]:
     """What an earlier export of this loop left: two folders of one run would both be synced."""
     own = re.compile(rf"(offline-)?run-\d{{8}}_\d{{6}}-{re.escape(loop)}-(loop|gen-\d+|trial-.*)")
-    for path in folder.iterdir():
-        if own.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-    shutil.rmtree(folder / "data" / loop / "artifacts", ignore_errors=True)
+    found = [path for path in folder.iterdir() if own.fullmatch(path.name)]
+    found.append(folder / "data" / loop / "artifacts")
+    return [path for path in found if path.is_dir() and not path.is_symlink()]
 
 
 @contextlib.contextmanager
-def _translated(doing: str) -> Iterator[None]:
+def _translated(doing: str, online: bool) -> Iterator[None]:
     try:
         yield
     except BellglassError:
         raise
     except Exception as error:  # boundary: wandb raises its own errors, those of its libraries and plain Python ones
         said = " ".join(str(error).split())[:300] or type(error).__name__
-        needed = "a server that answers and takes the key; offline needs neither"
-        raise SetupError(f"Weights & Biases: {doing}", said, needed, "bellglass export wandb --offline") from error
+        raise SetupError(f"Weights & Biases: {doing}", said, *_remedy(error, online)) from error
+
+
+def _remedy(error: Exception, online: bool) -> tuple[str, str]:
+    """What is needed, and the next command."""
+    if type(error).__name__ == "ValidationError":  # pydantic's, of wandb's settings: no server was asked yet
+        return "WANDB_ variables that wandb takes", "bellglass export wandb --help"
+    if online:
+        return "a server that answers and takes the key; offline needs neither", "bellglass export wandb --offline"
+    return "a wandb that runs, and a folder that it may write", "bellglass export wandb -o FOLDER"

@@ -73,6 +73,33 @@ def test_a_loop_is_seen_live_and_a_person_decides_on_its_successors(
         assert [gen.result["trainer"] for gen in state_of(folder).generations.values()] == ["adopted", "rejected"]
 
 
+def test_the_page_says_what_is_under_way_at_every_moment(tmp_path: Path, new_page: NewPage) -> None:
+    folder, events = tmp_path / "stories-00000003", iter(made_loop.Maker(2, seed=3).events())
+    moments = (
+        ("trial.intended", "calibrate", "calibration, how far seeds move the score"),
+        ("trial.intended", "panel", "the new champion is trained again"),
+        ("generation.ended", None, "final, starter against champion"),
+    )
+    with closing(Ledger.create(folder)) as ledger:
+
+        def go_on_until(kind: str, purpose: str | None) -> None:
+            for event in events:
+                ledger.append(*event)
+                if (event[0], event[1].get("purpose")) == (kind, purpose):
+                    return
+
+        go_on_until("loop.created", None)
+        with watching(folder, "--port", "0") as url:
+            page = new_page()
+            page.goto(url)
+            for kind, purpose, words in moments:
+                go_on_until(kind, purpose)
+                expect(page.locator("#part-hero")).to_contain_text(words)
+                if purpose == "calibrate":
+                    expect(page.locator("#part-chart")).to_contain_text("the calibration that is under way")
+                    expect(page.locator("#part-notes")).not_to_contain_text("Missing")
+
+
 def test_of_two_people_who_decide_at_once_the_second_is_told(tmp_path: Path, new_page: NewPage, seen: Seen) -> None:
     seen.expected = (UNLOADED + "409",)
     folder = made_loop.write(tmp_path, 2, texts=True, waits=True)

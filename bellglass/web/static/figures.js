@@ -70,6 +70,7 @@
   bg.verdictChart = (doc) => {
     const all = [doc.starter, ...gens(doc)];
     const unit = doc.loop.unit;
+    if (!all.some((g) => g.raw)) return h("p", { class: "soft" }, "No verdict yet. ", doc.calibrates ? "The first are the starter's own, from the calibration that is under way." : "");
     const floor = doc.floor > 0 ? doc.floor : null;
     const noise = doc.calibration ? doc.calibration.band : null;
     const lines = baselines(doc);

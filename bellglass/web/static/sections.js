@@ -21,8 +21,7 @@
     if (doc.oversight.waiting) return ["under way", "Generation " + doc.oversight.waiting + " waits for a person"];
     if (decided(doc)) return ["unchanged", "Decided; bellglass resume " + doc.loop.name + " goes on"];
     if (doc.ended) return [doc.ended.why === "finished" ? "adopted" : "unchanged", END[doc.ended.why] || doc.ended.why];
-    const now = doc.generations.at(-1);
-    return ["under way", now && !now.done ? "Generation " + now.n + ": " + now.trainer : "Between generations"];
+    return ["under way", doc.phase.charAt(0).toUpperCase() + doc.phase.slice(1)];
   };
 
   function hero(doc) {
@@ -42,7 +41,7 @@
         h("span", {}, bg.icon(icon), words),
         h("span", {}, bg.icon(seal[0]), h("span", {}, seal[1])),
         h("span", {}, bg.term("improver"), bg.foreign(models.join(", "))),
-        doc.ended && doc.ended.why !== "finished" && !decided(doc) && h("span", { class: "foreign" }, doc.ended.detail),
+        doc.ended && !["finished", "waiting"].includes(doc.ended.why) && h("span", { class: "foreign" }, doc.ended.detail),
       ),
     );
   }
@@ -69,7 +68,7 @@
       first,
       tile([bg.term("generation", "Generations"), " adopted"], adopted + " of " + gens.length, "", bg.count(rest) + " not adopted; " + bg.count(doc.config.generations) + " allowed"),
       doc.floor > 0 && tile(["Above the ", bg.term("floor")], score(champion), unit, "starter " + score(doc.starter) + "; 0 is the source itself"),
-      tile([bg.term("noise", "Noise"), " over seeds"], doc.calibration ? bg.num(doc.calibration.sd) : "–", "", doc.calibration ? [bg.term("smallest gain", "smallest detectable gain"), " " + bg.num(doc.calibration.smallest_gain)] : "not measured"),
+      tile([bg.term("noise", "Noise"), " over seeds"], doc.calibration ? bg.num(doc.calibration.sd) : "–", "", doc.calibration ? [bg.term("smallest gain", "smallest detectable gain"), " " + bg.num(doc.calibration.smallest_gain)] : doc.calibrates ? "being measured" : "not measured"),
     );
   }
 
@@ -172,12 +171,12 @@
   const ui = () => [bg.chosen(), whole];
 
   bg.parts = [
-    { key: "hero", of: (d) => [d.loop, d.ended, d.tripwires, d.oversight.waiting, d.generations.at(-1)], draw: hero },
+    { key: "hero", of: (d) => [d.loop, d.ended, d.tripwires, d.oversight.waiting, d.phase], draw: hero },
     { key: "tripped", of: (d) => [d.tripwires], draw: (d) => bg.tripped(d) },
     { key: "review", of: (d) => [d.oversight.waiting, d.playback], draw: (d) => bg.review(d) },
-    { key: "headline", of: (d) => [d.final, d.generations.length, d.generations.at(-1), d.calibration, d.starter], draw: headline },
+    { key: "headline", of: (d) => [d.final, d.generations.length, d.generations.at(-1), d.calibration, d.calibrates, d.starter], draw: headline },
     { key: "notes", of: (d) => [d.said, d.missing, d.baselines], draw: notes },
-    { key: "chart", of: (d) => [d.generations, d.starter, d.calibration, d.baselines], draw: (d) => part("overview", "What was measured", null, bg.verdictChart(d)) },
+    { key: "chart", of: (d) => [d.generations, d.starter, d.calibration, d.calibrates, d.baselines], draw: (d) => part("overview", "What was measured", null, bg.verdictChart(d)) },
     { key: "lineage", nav: "Lineage", of: (d) => [d.generations, ui()], draw: (d) => part("lineage", "Lineage", ["Every ", bg.term("generation"), " has two decisions. A ", bg.term("scaffold"), " comes along with a better ", bg.term("trainer"), "; it was not selected for itself."], bg.lineageChart(d)) },
     { key: "generations", nav: "Generations", of: (d) => [d.generations, d.trials.rows.length, ui()], draw: (d) => part("generations", "Generations", "Open one to see why it was decided so, what it changed, and what its improver did.", generations(d)) },
     { key: "skills", nav: "Skills", of: (d) => [d.generations, d.starter], draw: (d) => part("skills", "Skills of the champion", [d.loop.unit + " above each skill's own ", bg.term("floor"), ", from the starter to the last generation; one scale, lower is better."], bg.skillCharts(d)) },

@@ -208,7 +208,8 @@ def section(found: Found, seconds: float, command: str) -> str:
     about_nulls = (
         f"**Nulls**: changes that change nothing that matters, under the error of generation 1 ({ERROR:g}). The gain "
         f"is over all pairs, in units of the noise of one training ({planted.noise:.4f} bits): a null whose gain is "
-        "clearly below zero is a small loss (half batches cost time)."
+        "clearly below zero is a small loss (half batches cost time). A child whose spread is twice its parent's has "
+        "four times its variance, which is beyond what the gate promises for ([statistics.md](statistics.md))."
     )
     about_gains = (
         f"**Gains and losses**, planted by the child's budget: near its own, a tenth more changes the score by "

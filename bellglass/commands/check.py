@@ -101,7 +101,7 @@ def calibrate(
 ) -> None:
     """Measure a task's noise, where it comes from and what bounds can see; loops that start later use it."""
     from bellglass import calibrating, config, paths, tasks, wiring
-    from bellglass.commands.console import LoopView
+    from bellglass.commands.progress import LoopView
     from bellglass.commands.start import catch_interrupts
 
     home = paths.loops_home(loops)
@@ -115,6 +115,7 @@ def calibrate(
     with LoopView() as view:
         surface = wiring.Surface(view.event, view.progress, None, catch_interrupts(again))
         with wiring.open_loop(folder, surface, models={}) as crew:
+            view.watch(lambda: crew.state, crew.place.lab.bench.side_by_side)
             view.say(f"folder {folder}")
             body = calibrating.run(crew)
     if json:

@@ -1,4 +1,4 @@
-"""What a terminal shows: live progress while a loop runs, plain lines without a terminal, tables at the end.
+"""What a terminal shows of a loop: its events as plain lines, tables at the end. `progress` is the live view.
 
 Progress goes to stderr, data to stdout. Everything that came from a bundle or a model is escaped before rich sees it.
 """
@@ -6,12 +6,9 @@ Progress goes to stderr, data to stdout. Everything that came from a bundle or a
 from __future__ import annotations
 
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -26,99 +23,37 @@ from bellglass.store.state import State, trial_from
 NARROW = 96  # columns of a terminal, below which the table of generations needs its words measured
 
 
-class LoopView:
-    """Turns events into lines and, on a terminal, keeps a small live area with the trials under way below them."""
-
-    def __init__(self, *, live: bool | None = None) -> None:
-        self._console = Console(stderr=True, highlight=False)
-        self._live_wanted = self._console.is_terminal if live is None else live
-        self._live: Live | None = None
-        self._lock = threading.Lock()
-        self._phase = "starting"
-        self._under_way: dict[str, tuple[str, float]] = {}
-        self._state: Callable[[], State] | None = None
-
-    def __enter__(self) -> LoopView:
-        self._show()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.pause()
-
-    def watch(self, state: Callable[[], State]) -> None:
-        self._state = state
-
-    def progress(self, trial_id: str, phase: str) -> None:
-        with self._lock:
-            if phase in ("done", "failed"):
-                self._under_way.pop(trial_id, None)
-            else:
-                self._under_way[trial_id] = (phase, time.monotonic())
-
-    def event(self, event: Event) -> None:
-        phase = PHASES.get(event.kind)
-        if phase is not None:
-            self._phase = phase(event.body) or self._phase
-        self._show()
-        line = line_for(event)
-        if line is not None:
-            self.say(line)
-
-    def say(self, line: str) -> None:
-        self._console.print(Text(line), soft_wrap=not self._console.is_terminal)
-
-    def pause(self) -> None:
-        """Make room for a question to a person. The next event brings the live area back."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
-    def _show(self) -> None:
-        if self._live_wanted and self._live is None:
-            self._live = Live(get_renderable=self._area, console=self._console, refresh_per_second=4, transient=True)
-            self._live.start()
-
-    def _area(self) -> Group:
-        with self._lock:
-            under_way = dict(self._under_way)
-        lines = [Text(self._phase, style="bold")]
-        for trial_id, (phase, since) in under_way.items():
-            lines.append(Text(f"  {trial_id:<34} {phase:<9} {time.monotonic() - since:5.0f} s"))
-        if self._state is not None:
-            lines.append(Text(f"  {bounds_line(self._state())}", style="dim"))
-        return Group(*lines)
-
-
-def _phase_of_trial(body: Json) -> str:
-    """Trials outside the generations' own stages say what they are for; "" for the others."""
-    return {
-        "calibrate": "calibration: how far seeds alone move the starter's score",
-        "panel": "the new champion is trained again on new seeds",
-        "final": "final: starter and champion on documents that nothing was scored on",
-    }.get(body["purpose"], "")
-
-
-PHASES: dict[str, Callable[[Json], str]] = {
-    "trial.intended": _phase_of_trial,
-    "session.started": lambda body: f"generation {body['generation']}: the improver works",
-    "proposal.made": lambda body: f"generation {body['generation']}: boot check and gate",
-    "generation.watched": lambda body: f"generation {body['generation']}: deciding",
-    "generation.ended": lambda body: f"generation {body['generation']} ended; next generation, or the final comparison",
-}
-
-
 def bounds_line(state: State) -> str:
-    config, spent = state.config, state.spent + state.burnt  # as the bounds count
     ended = sum(gen.result is not None for gen in state.generations.values())
-    parts = [f"{ended}/{config['generations']} generations"]
-    limit = config["train_seconds"]
-    parts.append(f"{spent.train_seconds:.0f}{'' if limit is None else f'/{limit:.0f}'} s trained")
-    if spent.calls:
-        parts.append(f"{spent.calls} calls")
+    return "used: " + ", ".join([f"{ended}/{state.config['generations']} generations", *bound_parts(state)])
+
+
+def bound_parts(state: State) -> list[str]:
+    """What is used of what is allowed, as the bounds count; what neither has a bound nor was used is left out."""
+    config, spent = state.config, state.spent + state.burnt
+    parts = [f"{_seconds(spent.train_seconds, config['train_seconds'])} trained"]
+    if config.get("wall_seconds") is not None:
+        parts.append(f"{_seconds(state.wall_seconds, config['wall_seconds'])} in all")
+    if spent.calls or config.get("calls") is not None:
+        parts.append(f"{spent.calls}{_of(config.get('calls'))} calls")
     if spent.usd is None or spent.usd or config["budget_usd"] is not None:
         usd = "unknown" if spent.usd is None else f"{spent.usd:.3f}"
-        parts.append(f"{usd}{'' if config['budget_usd'] is None else '/' + str(config['budget_usd'])} USD")
-    return "used: " + ", ".join(parts)
+        parts.append(f"{usd}{_of(config['budget_usd'])} USD")
+    if config.get("tokens") is not None:
+        parts.append(f"{spent.tokens_in + spent.tokens_out}{_of(config['tokens'])} tokens")
+    return parts
+
+
+def _of(limit: Json) -> str:
+    return "" if limit is None else f"/{limit:g}" if isinstance(limit, float) else f"/{limit}"
+
+
+def _seconds(used: float, limit: float | None) -> str:
+    """Both in one unit, so that they compare at a glance."""
+    longest = max(used, limit or 0.0)
+    unit, size = ("s", 1) if longest < 1000 else ("min", 60) if longest < 60_000 else ("h", 3600)
+    digits = 1 if unit == "h" else 0
+    return f"{used / size:.{digits}f}{'' if limit is None else f'/{limit / size:.{digits}f}'} {unit}"
 
 
 def line_for(event: Event) -> str | None:

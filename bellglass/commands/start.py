@@ -186,7 +186,8 @@ def _say_before_spending(loaded: Any) -> None:
 
 def _run(folder: Path, overrides: dict[str, Any], json: bool, companions: Companions) -> None:
     from bellglass import wiring
-    from bellglass.commands.console import LoopView, line_for, print_summary
+    from bellglass.commands.console import line_for, print_summary
+    from bellglass.commands.progress import LoopView
     from bellglass.commands.review_console import TerminalReviewer
     from bellglass.loop import run_loop
     from bellglass.show.summary import as_json
@@ -196,7 +197,7 @@ def _run(folder: Path, overrides: dict[str, Any], json: bool, companions: Compan
         reviewer = TerminalReviewer(view.pause) if sys.stdin.isatty() and sys.stderr.isatty() else None
         surface = wiring.Surface(view.event, view.progress, reviewer, stop)
         with wiring.open_loop(folder, surface, overrides) as crew:
-            view.watch(lambda: crew.state)
+            view.watch(lambda: crew.state, crew.place.lab.bench.side_by_side)
             created = line_for(crew.place.books.ledger.events()[0])
             view.say(f"{created}\nfolder {folder}")
             try:

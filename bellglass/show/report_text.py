@@ -48,7 +48,7 @@ def _measured(doc: Json) -> Iterator[str]:
         yield "- final: " + ("not opened" if final is None else "no gain could be measured")
     yield f"- starter: verdict {interval(doc['starter']['raw'])} {unit}"
     if doc["floor"]:
-        yield f"- floor: {doc['floor']:.4f} {unit}"
+        yield f"- floor of the champion's documents: {doc['floor']:.4f} {unit}; each set of documents has its own"
     found = doc["calibration"]
     if found is not None:
         yield (

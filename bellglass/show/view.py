@@ -47,6 +47,7 @@ def document(state: State, about: About | None = None) -> Json:
     made = summary.shares(state)
     rows = [summary.row(state, gen, made[gen.number]) for gen in state.generations.values()]
     beside = baselines.for_loop(state) if state.config else None
+    generations, starter = _generations(state, rows, made), _measured(summary.starter_trials(state))
     return {
         "format": FORMAT,
         "loop": _header(state, about),
@@ -57,10 +58,10 @@ def document(state: State, about: About | None = None) -> Json:
         "reserved": cost_json(state.reserved),
         "wall_seconds": round(state.wall_seconds, 1),
         "calibration": _calibration(state),
-        "floor": _mean(trial.verdict.floor_bits for trial in state.trials.values() if trial.verdict is not None),
-        "starter": _measured(summary.starter_trials(state)),
+        "floor": _champion(generations, starter)["floor"],
+        "starter": starter,
         "baselines": None if beside is None else {**asdict(beside), "line": summary.baselines_line(state)},
-        "generations": _generations(state, rows, made),
+        "generations": generations,
         "trials": {"columns": TRIAL_COLUMNS, "rows": [_trial(trial) for trial in state.trials.values()]},
         "under_way": [_under_way(intent) for intent in state.open_trials.values()],
         "calls_under_way": len(state.open_calls),
@@ -196,6 +197,12 @@ def _generation(gen: Generation, row: Row, share: Share, parent: int) -> Json:
     }
 
 
+def _champion(generations: Sequence[Json], starter: Json) -> Json:
+    """The last that was adopted, as it was measured."""
+    adopted = (gen for gen in reversed(generations) if gen["trainer"] == "adopted" and gen["score"])
+    return next(adopted, starter)
+
+
 def _measured(trials: Sequence[Trial]) -> Json:
     """Claim, verdict and skills of trials that measure one bundle, each a mean over them."""
     verdicts = [trial.verdict for trial in trials if trial.verdict is not None]
@@ -205,6 +212,8 @@ def _measured(trials: Sequence[Trial]) -> Json:
         "claim": _mean(claims),
         "raw": _interval_of([verdict.raw_bits for verdict in verdicts]),
         "score": _interval_of([verdict.score for verdict in verdicts]),
+        # Of these very documents, so that `raw` minus `floor` is `score`: each set of documents has another.
+        "floor": _mean(verdict.floor_bits for verdict in verdicts),
         "skills": {skill: _mean(v.by_skill[skill] for v in verdicts if skill in v.by_skill) for skill in skills},
         "scores": [_round(verdict.score) for verdict in verdicts],
         "faults": [trial.fault for trial in trials if trial.fault is not None],

@@ -39,7 +39,7 @@
     return bg.facts([
       ["gain over parent", [bg.interval(g.gain, 4, bg.plus), " bits; the gate's own interval"]],
       ["verdict", [bg.interval(g.raw), " ", unit, g.raw && ", " + bg.many(g.raw.n, "seed"), g.measured_by === "panel" && [", ", bg.term("panel", "on new seeds")]]],
-      ["above the floor", g.score ? bg.interval(g.score) : "–"],
+      ["above the floor", g.score ? [bg.interval(g.score), g.floor > 0 && "; the floor of its documents is " + bg.num(g.floor)] : "–"],
       ["claim", [bg.num(g.claim), bg.known(g.claim_gap) && " (" + bg.plus(g.claim_gap) + " against the verdict)"]],
       ["fitted to select", g.fitted ? bg.interval(g.fitted, 4, bg.plus) + " bits" : "not measured"],
       boot && [bg.term("boot check"), bg.foreign(boot)],

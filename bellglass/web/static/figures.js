@@ -49,6 +49,7 @@
       word(i),
       trainer,
       g.raw ? "verdict " + bg.interval(g.raw) + " " + unit : "no verdict",
+      g.score && g.floor > 0 ? bg.num(g.score.mean) + " above the floor " + bg.num(g.floor) + " of its documents" : "",
       bg.known(g.claim) ? "claim " + bg.num(g.claim) : "no claim",
       i && g.gain ? "gain over parent " + bg.interval(g.gain, 3, bg.plus) : "",
       i && g.kinds.length ? "changed " + g.kinds.join(", ") : "",
@@ -108,7 +109,7 @@
       }
       if (floor) {
         f.add(s("line", { class: "floor", x1: f.box.left, x2: right, y1: f.y(floor), y2: f.y(floor) }));
-        labels.push([floor, "floor " + bg.num(floor, 2)]);
+        labels.push([floor, "floor " + bg.num(floor)]);
       }
       // What was not taken over lies behind, and fainter; the champions lie on top.
       const kindOf = (g, i) => (i === 0 ? "starter" : bg.decided(g));
@@ -117,7 +118,7 @@
       order.filter((one) => !taken(one)).forEach((one) => verdictMark(f, one, "thin faint"));
       f.add(stepLine(f, kept));
       order.filter(taken).forEach((one) => verdictMark(f, one, "thin"));
-      if (bg.known(kept.at(-1))) labels.push([kept.at(-1), bg.num(kept.at(-1), 2)]);
+      if (bg.known(kept.at(-1))) labels.push([kept.at(-1), bg.num(kept.at(-1))]);
       endLabels(f, labels);
       return f;
     };
@@ -137,13 +138,13 @@
         ["claim", [bg.term("claim"), " (never decides)"]],
         [bg.swatch("line"), "champion"],
         noise && [bg.swatch("band", "band"), [bg.term("noise", "seed noise"), " around it (95%)"]],
-        floor && [bg.swatch("floor"), bg.term("floor")],
+        floor && [bg.swatch("floor"), [bg.term("floor"), " of the champion's documents"]],
         lines.length > 0 && [bg.swatch("baseline"), [bg.term("baseline", "baselines"), " on this task"]],
       ),
-      head: ["generation", "trainer", "verdict, " + unit, "above floor", "claim", "gain over parent"],
+      head: ["generation", "trainer", "verdict, " + unit, "its floor", "above floor", "claim", "gain over parent"],
       rows: () =>
         all.map((g, i) => [
-          name(i), i ? g.trainer : "", bg.interval(g.raw), g.score ? bg.num(g.score.mean) : "–", bg.num(g.claim),
+          name(i), i ? g.trainer : "", bg.interval(g.raw), g.floor > 0 ? bg.num(g.floor) : "–", g.score ? bg.num(g.score.mean) : "–", bg.num(g.claim),
           i ? bg.interval(g.gain, 3, bg.plus) : "",
         ]),
     });

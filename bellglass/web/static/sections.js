@@ -61,13 +61,13 @@
         : tile([bg.term("final"), ": gain over the starter"], "none", "", doc.final.champion_is_starter ? "the champion is the starter" : "too few trials succeeded")
       : tile(["Verdict of the ", bg.term("champion")], bg.num(champion.raw && champion.raw.mean), unit, "starter " + bg.num(doc.starter.raw && doc.starter.raw.mean) + "; the final split is not opened yet");
     const rest = gens.length - adopted;
-    const score = (one) => (one.score ? bg.num(one.score.mean, 2) : "–");
+    const score = (one) => (one.score ? bg.num(one.score.mean) : "–");
     return h(
       "div",
       { class: "tiles" },
       first,
       tile([bg.term("generation", "Generations"), " adopted"], adopted + " of " + gens.length, "", bg.count(rest) + " not adopted; " + bg.count(doc.config.generations) + " allowed"),
-      doc.floor > 0 && tile(["Above the ", bg.term("floor")], score(champion), unit, "starter " + score(doc.starter) + "; 0 is the source itself"),
+      doc.floor > 0 && tile(["Above the ", bg.term("floor")], score(champion), unit, "starter " + score(doc.starter) + "; each above the floor of its own documents"),
       tile([bg.term("noise", "Noise"), " over seeds"], doc.calibration ? bg.num(doc.calibration.sd) : "–", "", doc.calibration ? [bg.term("smallest gain", "smallest detectable gain"), " " + bg.num(doc.calibration.smallest_gain)] : doc.calibrates ? "being measured" : "not measured"),
     );
   }

@@ -25,7 +25,7 @@
     select: "The split that scores an improver's own trials.",
     confirm: "The split that the gate judges on. The improver hears adopt or reject, never a score.",
     final: "The split that is opened once, at the end, for champion against starter.",
-    floor: "The realised code length of the text under its own source. No model can be better.",
+    floor: "The realised code length of the text under its own source. No model can be better. Each set of documents has its own.",
     noise: "How far the score of one bundle moves with the random seed alone.",
     interval: "95% t interval of the mean over seeds, unless something else is said.",
     inherited: "The scaffold came along with a better trainer. It was not selected for itself.",

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from bellglass.cli import app
 from bellglass.show import compare, report, report_text, showing
+from bellglass.store.ledger import Ledger
 
 HOSTILE = (
     "</script><script>window.owned=1</script><img src=x onerror=window.owned=1>\"><svg onload='window.owned=1'>"
@@ -222,18 +223,28 @@ def test_the_command_writes_each_format(loop: Path, tmp_path: Path, kind: str, b
 
 
 def test_loops_of_one_kind_have_a_mean(loop: Path, hostile: Path) -> None:
-    states = [showing.open_loop(folder).state for folder in (loop, loop, hostile)]
-    rows = compare.rows(states)
+    opened = [showing.open_loop(folder) for folder in (loop, loop, hostile)]
+    rows = [compare.row(shown) for shown in opened]
     (mean,) = compare.means(rows)
     assert (mean.loops, mean.gain.n) == (3, 2)
-    assert mean.gain.mean == pytest.approx(states[0].final["gain"]["mean"], abs=1e-4)
+    assert mean.gain.mean == pytest.approx(opened[0].state.final["gain"]["mean"], abs=1e-4)
 
 
 def test_loops_of_different_kinds_have_none_and_are_told_apart(loop: Path) -> None:
-    rows = compare.rows([showing.open_loop(loop).state])
-    other = {**rows[0], "preset": "tiny", "secret_commitment": "other"}
-    assert [mean.gain for mean in compare.means([rows[0], other])] == [None, None]
-    assert len(compare.cautions([], [rows[0], other])) == 2
+    row = compare.row(showing.open_loop(loop))
+    other = {**row, "preset": "tiny", "secret_commitment": "other"}
+    assert [mean.gain for mean in compare.means([row, other])] == [None, None]
+    assert len(compare.cautions([], [row, other])) == 2
+
+
+def test_a_loop_that_cannot_be_shown_is_left_out_of_a_comparison_and_said(loop: Path, tmp_path: Path) -> None:
+    strange = tmp_path / "strange-1"
+    with Ledger.create(strange) as ledger:
+        ledger.append("generation.started", {"generation": "x", "parent": 3})
+    ran = CliRunner().invoke(app, ["compare", str(loop), str(strange), "--json"])
+    assert ran.exit_code == 0, ran.output
+    assert "left out" in ran.stderr
+    assert [row["loop"] for row in json.loads(ran.stdout)["loops"]] == [loop.name]
 
 
 def test_the_comparison_is_printed_and_given_as_json(loop: Path) -> None:

@@ -79,7 +79,7 @@ def compare(
     """Loops side by side: what each adopted, gained and cost; and the mean where they are of one kind."""
     from bellglass import paths
     from bellglass.commands.console import print_comparison
-    from bellglass.errors import UsageError
+    from bellglass.errors import LoopFault, UsageError
     from bellglass.show import compare as compare_
     from bellglass.show import showing
 
@@ -87,9 +87,17 @@ def compare(
     folders = [paths.find_loop(name, home) for name in wanted] if wanted else paths.list_loops(home)
     if not folders:
         raise UsageError(f"loops in {home}", "none", "at least one loop", "bellglass demo")
-    opened = [showing.open_loop(folder).state for folder in folders]
-    states = list({state.loop_id: state for state in opened}.values())  # a copy is the same loop
-    found = compare_.rows(states)
+    states, found = {}, []
+    for folder in folders:
+        try:
+            shown = showing.open_loop(folder)
+            row = compare_.row(shown)
+        except LoopFault as error:
+            typer.echo(f"left out: {error.one_line()}", err=True)
+            continue
+        if shown.state.loop_id not in states:  # a copy is the same loop
+            states[shown.state.loop_id] = shown.state
+            found.append(row)
     if json:
         typer.echo(
             json_.dumps(
@@ -97,4 +105,4 @@ def compare(
             )
         )
         return
-    print_comparison(found, compare_.means(found), compare_.cautions(states, found))
+    print_comparison(found, compare_.means(found), compare_.cautions([*states.values()], found))

@@ -1,7 +1,7 @@
 """Loops side by side: a row for each, what they share said once, and what makes them hard to compare.
 
 A mean over loops is given only where task, preset, budget and improver are the same, because only then is it a mean of
-one thing. Pure.
+one thing.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bellglass.records import Interval, Json
-from bellglass.show.summary import about_improvers, title_and_unit
-from bellglass.show.view import document
+from bellglass.show.showing import Shown
+from bellglass.show.summary import about_improvers
 from bellglass.stats import CONFIDENCE, mean_interval
 from bellglass.store.state import State
 
@@ -25,19 +25,16 @@ class Mean:
     gain: Interval | None  # over loops, of each loop's own mean; None with fewer than two
 
 
-def rows(states: Sequence[State]) -> list[Json]:
-    return [_row(state) for state in states]
-
-
-def _row(state: State) -> Json:
-    doc = document(state)
+def row(shown: Shown) -> Json:
+    """LoopFault where its events make a state that cannot be shown."""
+    doc, state = shown.document(), shown.state
     final = doc["final"] or {"gain": None}
     improved = [gen["raw"] for gen in doc["generations"] if gen["trainer"] == "adopted" and gen["raw"]]
     done = [gen for gen in doc["generations"] if gen["done"]]
     return {
         "loop": doc["loop"]["name"],
         "task": doc["loop"]["task"],
-        "unit": title_and_unit(state)[1],
+        "unit": doc["loop"]["unit"],
         "preset": doc["config"]["preset"],
         "budget": _budget(state),
         "glass": doc["loop"]["glass"],

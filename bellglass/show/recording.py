@@ -40,6 +40,7 @@ MOST_OTHER_BYTES = 32 << 20
 MOST_LINE_BYTES = 4 << 20  # of one event
 LONGEST_GAP_SECONDS = 120.0  # a pause between two events is played no longer than this
 WHEN = (2025, 1, 1, 0, 0, 0)  # the same loop makes the same file
+FOLDERS = {"diff": "diffs", "session": "sessions", "curves": "curves"}
 
 
 # Packing
@@ -76,16 +77,14 @@ def pack_into(folder: Path, file: IO[bytes]) -> tuple[str, ...]:
         _write(archive, "document.json", document)
         lines = (json.dumps([e.seq, e.time, e.kind, e.body, e.prev, e.hash]) for e in events)
         archive.writestr(_info("events.jsonl"), "\n".join(lines) + "\n")
+        missing = list(document["missing"])
         for number in shown.state.generations:
-            for name, text in _texts(shown, number):
-                _write(archive, name, text)
-    return tuple(document["missing"])
-
-
-def _texts(shown: showing.Shown, number: int) -> Iterator[tuple[str, Json]]:
-    yield f"diffs/{number}.json", shown.diff(number)
-    yield f"sessions/{number}.json", shown.session(number)
-    yield f"curves/{number}.json", shown.curves(number)
+            for what, text in (("diff", shown.diff), ("session", shown.session), ("curves", shown.curves)):
+                try:
+                    _write(archive, f"{FOLDERS[what]}/{number}.json", text(number))
+                except (LookupError, TypeError, AttributeError, ValueError) as error:  # a record that is not ours
+                    missing.append(f"the {what} of generation {number} cannot be read ({type(error).__name__})")
+    return tuple(missing)
 
 
 def _write(archive: zipfile.ZipFile, name: str, value: Json) -> None:

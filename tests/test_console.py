@@ -124,6 +124,7 @@ def test_a_training_that_takes_longer_than_thought_shows_the_time_so_far(
     clock.now += 9
     assert "9 s so far" in shown(view)
     assert "left" not in shown(view)
+    assert "━─ " in shown(view), "a full bar would say that it has ended"
 
 
 def test_a_budget_in_steps_has_no_bar(view: LoopView, state: State, clock: Hand) -> None:
@@ -191,6 +192,22 @@ def test_every_bound_fits_into_a_narrow_line_whole(view: LoopView, state: State)
     }  # fmt: skip
     used = shown(view).splitlines()[3]
     assert used == "used 576/600 min trained, 576/600 min in all, 1234/2000 calls, 12.345/20 USD"
+
+
+def test_a_terminal_without_unicode_gets_plain_signs(view: LoopView, state: State, clock: Hand) -> None:
+    train(view, state, "long-" * 40)
+    clock.now += 4
+    raw = io.BytesIO()
+    console = Console(file=io.TextIOWrapper(raw, encoding="ascii"), force_terminal=True, width=80, color_system=None)
+    view._console = console
+    console.print(view._area())
+    assert b" ############------------ " in raw.getvalue()
+
+
+def test_a_calibration_of_its_own_awaits_no_review(view: LoopView, state: State) -> None:
+    state.created, state.generations = {"calibrates": 6}, {}
+    assert shown(view).startswith("calibration: 0 trainings have ended ")
+    assert "next review none: a calibration decides nothing" in shown(view)
 
 
 def test_before_the_loop_is_open_there_is_one_line(view: LoopView) -> None:

@@ -161,10 +161,10 @@ class Page:
         return line
 
     def _bar(self, lasts: float | None, passed: float, room: int) -> Text:
-        """Blank where nobody knows how long it takes. Its two halves differ without colour, too."""
+        """Blank where nobody knows how long it takes, full never: what ended is gone. It can be read without colour."""
         if lasts is None or room <= 0:
             return Text(" " * max(0, room))
-        full = int(room * min(1.0, passed / lasts))
+        full = min(int(room * passed / lasts), room - 1)
         return Text.assemble((self._full * full, "cyan"), (self._empty * (room - full), "dim"))
 
     def _cell(self, words: str, width: int) -> str:

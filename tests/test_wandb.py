@@ -118,6 +118,8 @@ def test_curves_are_claims_beside_the_verdict(runs: dict[str, Told]) -> None:
     told = runs["00000001-gen-001"]
     assert [row["trainer/step"] for row in told.history] == [0, 10, 20, 30]
     assert [row["claim/loss"] for row in told.history] == [3.0, 2.9, 2.8, 2.7]
+    assert [row["trainer/seconds"] for row in told.history] == [0.0, 0.5, 1.0, 1.5]
+    assert ["claim/claim_bits" in row for row in told.history] == [False, False, False, True]
     assert "verdict/bits_per_byte" in told.history[-1]
     assert told.config["curves_of"].startswith("g1-")
     steps = {metric["glob_name"]: metric["step_metric"] for metric in told.of("metric") if "glob_name" in metric}

@@ -116,6 +116,36 @@ def test_curves_end_beside_the_verdict() -> None:
     ]
 
 
+def test_a_value_reported_once_stands_at_the_end_and_moves_no_clock() -> None:
+    """As the starter's trainer does: it claims after the last step, and names no step."""
+    points = {"loss": [(0, 0.1, 3.0), (10, 1.0, 2.0)], "claim_bits": [(0, 1.2, 2.5)]}
+    rows = wandb_rows.training(points, {}, "bits per byte")
+    assert rows == [
+        {"trainer/step": 0, "trainer/seconds": 0.1, "claim/loss": 3.0},
+        {"trainer/step": 10, "trainer/seconds": 1.0, "claim/loss": 2.0, "claim/claim_bits": 2.5},
+    ]
+    assert rows == wandb_rows.training(dict(reversed(points.items())), {}, "bits per byte")
+
+
+def test_of_a_claim_that_names_no_step_the_last_one_counts() -> None:
+    points = {"loss": [(0, 0.1, 3.0), (10, 1.0, 2.0)], "claim_bits": [(0, 0.5, 2.9), (0, 1.2, 2.5)]}
+    first, last = wandb_rows.training(points, {}, "bits per byte")
+    assert "claim/claim_bits" not in first
+    assert last["claim/claim_bits"] == 2.5
+
+
+def test_a_training_without_a_second_step_is_one_row() -> None:
+    points = {"loss": [(0, 0.1, 3.0)], "claim_bits": [(0, 1.2, 2.5)]}
+    assert wandb_rows.training(points, {}, "bits per byte") == [
+        {"trainer/step": 0, "trainer/seconds": 1.2, "claim/loss": 3.0, "claim/claim_bits": 2.5}
+    ]
+
+
+def test_metrics_that_share_a_step_share_the_time_of_the_first() -> None:
+    points = {"loss": [(0, 0.1, 3.0), (10, 1.0, 2.0)], "held_out": [(0, 0.3, 3.1), (10, 1.4, 2.1)]}
+    assert [row["trainer/seconds"] for row in wandb_rows.training(points, {}, "bits per byte")] == [0.1, 1.0]
+
+
 @pytest.mark.parametrize(
     ("asked", "environ", "mode"),
     [

@@ -191,16 +191,33 @@ def candidates_table(doc: Json) -> Table:
 
 
 def training(points: Mapping[str, Sequence[Point]], end: Row, unit: str) -> list[Row]:
-    """What a trainer reported, by its own steps; `end` stands at the last of them, beside where the claims got to."""
+    """What a trainer reported, by its own steps; `end` stands at the last of them, beside where the claims got to.
+
+    A metric that stayed at one step is a result, like `claim_bits`: its step is most often the default, 0, whenever it
+    was reported. Its last value stands with the others at the end, and says nothing about when the first step was.
+    """
     keys = claim_keys(points, f"claim/{unit_key(unit)}")
     steps: dict[int, Row] = {}
+    results: Row = {}
     for name, series in points.items():
+        if len({step for step, _, _ in series}) < 2:
+            results.update((keys[name], value) for _, _, value in series)
+            continue
         for step, seconds, value in series:
-            steps.setdefault(step, {STEP: step})[SECONDS] = seconds
-            steps[step][keys[name]] = value
-    rows = [steps[step] for step in sorted(steps)] or [{STEP: 0}]
-    rows[-1] |= end
+            row = steps.setdefault(step, {STEP: step, SECONDS: seconds})
+            row[SECONDS] = min(row[SECONDS], seconds)
+            row[keys[name]] = value
+    rows = [steps[step] for step in sorted(steps)] or [_only_row(points)]
+    rows[-1] |= {**results, **end}
     return rows
+
+
+def _only_row(points: Mapping[str, Sequence[Point]]) -> Row:
+    """Of a training in which no metric went on to a second step: as far as any got."""
+    ends = [series[-1] for series in points.values() if series]
+    if not ends:
+        return {STEP: 0}
+    return {STEP: max(step for step, _, _ in ends), SECONDS: max(seconds for _, seconds, _ in ends)}
 
 
 def verdict_of_trial(row: Sequence[Json], columns: Sequence[str], unit: str) -> Row:

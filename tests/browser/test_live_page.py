@@ -182,6 +182,35 @@ def test_a_recording_plays_pauses_and_goes_anywhere(new_page: NewPage, picture: 
         expect(page.locator("#part-hero")).not_to_contain_text("Finished")
 
 
+HIDDEN = """() => {
+    const at = document.activeElement, box = at.getClientRects()[0];
+    const inside = (x, y) => at.contains(document.elementFromPoint(x, y));
+    const low = Math.min(box.bottom, box.top + 24) - 2;
+    const places = [box.left + 2, (box.left + box.right) / 2, box.right - 2];
+    const seen = at === document.body || places.every((x) => inside(x, low));
+    return seen ? null : at.getAttribute("aria-label") || at.textContent;
+}"""
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_what_has_the_focus_is_in_sight_while_a_recording_plays(new_page: NewPage, width: int, height: int) -> None:
+    with watching(SHIPPED, "--port", "0") as url:
+        page = new_page(viewport={"width": width, "height": height}, reduced_motion="reduce")
+        page.goto(url)
+        page.click("#play")
+        scrub = page.locator("input[type=range]")
+        scrub.fill(scrub.get_attribute("max"))
+        expect(page.locator("#part-headline")).to_contain_text("clear of zero")
+        page.focus("a.brand")
+        hidden, steps = [], 0
+        while page.evaluate("document.activeElement.id") != "play":
+            page.keyboard.press("Tab")
+            hidden.append(page.evaluate(HIDDEN))
+            steps += 1
+        assert steps > 40
+        assert [name for name in hidden if name] == []
+
+
 def test_a_phone_shows_all_of_it_without_scrolling_sideways(new_page: NewPage, picture: Callable[..., None]) -> None:
     with watching(SHIPPED, "--port", "0") as url:
         page = new_page(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True, color_scheme="dark")

@@ -124,6 +124,21 @@ def test_arrow_keys_read_a_chart_aloud_and_enter_opens_a_generation(page: Page) 
     assert page.tab.locator("#generation h3").first.inner_text() == "Generation 2"
 
 
+def test_the_focus_goes_with_an_opened_generation_and_comes_back(page: Page) -> None:
+    def focused() -> str:
+        return str(page.tab.evaluate("document.activeElement.id"))
+
+    page.tab.focus("#open-2")
+    page.tab.keyboard.press("Enter")
+    assert focused() == "generation"
+    page.tab.focus("#later")
+    page.tab.keyboard.press("Enter")
+    assert (page.tab.inner_text("#generation h3 >> nth=0"), focused()) == ("Generation 3", "later")
+    page.tab.focus("#close")
+    page.tab.keyboard.press("Enter")
+    assert focused() == "open-3"
+
+
 def test_a_word_is_explained_where_the_focus_rests(page: Page) -> None:
     page.tab.focus("#lineage [data-word=scaffold]")
     assert "control code" in page.tab.inner_text("#tip")

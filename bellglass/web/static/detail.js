@@ -7,11 +7,14 @@
   bg.chosen = () => open.n;
   bg.forget = () => Object.keys(kept).forEach((key) => delete kept[key]);
 
+  // Opening takes the focus along, closing brings it back to the row: the button that had it is drawn anew or gone.
   bg.pick = (n) => {
     open.n = open.n === n ? null : n;
     bg.redraw();
     const panel = document.getElementById("generation");
     if (open.n && panel) panel.scrollIntoView({ block: "start" });
+    const next = open.n ? panel : document.getElementById("open-" + n);
+    if (next) next.focus({ preventScroll: Boolean(open.n) });
   };
 
   function fetched(what, n) {
@@ -96,11 +99,11 @@
     show();
     const first = doc.generations[0].n;
     const last = doc.generations.at(-1).n;
-    const moves = h("div", { class: "actions" }, bg.button("←", step(-1), { "aria-label": "previous generation", disabled: g.n <= first }), bg.button("→", step(1), { "aria-label": "next generation", disabled: g.n >= last }), bg.button("Close", () => bg.pick(g.n)));
+    const moves = h("div", { class: "actions" }, bg.button("←", step(-1), { id: "earlier", "aria-label": "previous generation", disabled: g.n <= first }), bg.button("→", step(1), { id: "later", "aria-label": "next generation", disabled: g.n >= last }), bg.button("Close", () => bg.pick(g.n), { id: "close" }));
     const decided = h("p", { class: "badges" }, h("span", {}, "trainer ", bg.trainerMark(g)), h("span", {}, "scaffold ", bg.scaffoldMark(g)), g.kinds.length > 0 && h("span", {}, "changed " + g.kinds.join(", ")));
     return h(
       "article",
-      { class: "detail", id: "generation", "aria-label": "generation " + g.n },
+      { class: "detail", id: "generation", tabindex: "-1", "aria-label": "generation " + g.n },
       h("header", {}, h("div", {}, h("h3", {}, "Generation " + g.n), decided), moves),
       h("p", { class: "why" }, bg.foreign(g.why || g.gate_why || g.fault || "Not decided yet.")),
       h("div", { class: "columns" }, numbers(doc, g), h("div", {}, bg.pairChart(doc, g))),

@@ -71,7 +71,10 @@
     const choice = h("select", { "aria-label": "speed" }, [...new Set([...SPEEDS, speed])].sort((a, b) => a - b).map((n) => h("option", { value: n, selected: n === speed }, n + "×")));
     choice.addEventListener("change", () => (speed = Number(choice.value)));
     parts = { range, toggle, where: h("span", { class: "soft" }) };
-    document.body.append(h("div", { class: "play", role: "group", "aria-label": "playback" }, toggle, range, parts.where, choice, h("span", { class: "soft" }, "a recording; nothing runs")));
+    const bar = h("div", { class: "play", role: "group", "aria-label": "playback" }, toggle, range, parts.where, choice, h("span", { class: "soft" }, "a recording; nothing runs"));
+    document.body.append(bar);
+    // What takes the focus comes to rest above the bar, with a line to spare: a browser leaves alone what is half in sight.
+    new ResizeObserver(() => (document.documentElement.style.scrollPaddingBottom = "calc(" + bar.offsetHeight + "px + 2rem)")).observe(bar);
   }
 
   bg.playback = (doc, draw) => {

@@ -95,7 +95,7 @@
     const reach = Math.max(0.01, ...shown.flatMap((g) => (g.gain ? [Math.abs(g.gain.low), Math.abs(g.gain.high)] : [])).filter((v) => v < 1e6).sort((a, b) => a - b).slice(0, Math.max(2, Math.ceil(shown.length * 2 * 0.98))));
     const row = (g) => {
       const cells = [
-        bg.button(String(g.n), (e) => (e.stopPropagation(), bg.pick(g.n)), { class: "rowlink", "aria-label": "open generation " + g.n, "aria-expanded": String(bg.chosen() === g.n) }),
+        bg.button(String(g.n), (e) => (e.stopPropagation(), bg.pick(g.n)), { class: "rowlink", id: "open-" + g.n, "aria-label": "open generation " + g.n, "aria-expanded": String(bg.chosen() === g.n) }),
         bg.trainerMark(g),
         bg.scaffoldMark(g),
         g.kinds.join(", ") || "–",

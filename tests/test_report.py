@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import unicodedata
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,13 @@ def test_the_text_holds_what_the_page_shows(gathered: report.Report) -> None:
             assert f"{gen['raw']['mean']:.3f}" in text
     assert "## May not be concluded" in text
     assert "positive control" in text
+
+
+def test_the_text_says_who_reviewed_as_the_page_does(gathered: report.Report) -> None:
+    assert "- reviews: asked for: only after a tripwire. 0 decisions\n" in report_text.markdown(gathered)
+    watched = {**gathered.document["oversight"], "decided": 1, "decisions": {"approve": 1}, "people": ["a_person"]}
+    decided = replace(gathered, document={**gathered.document, "oversight": watched})
+    assert "only after a tripwire. 1 decision by a\\_person (approve 1)\n" in report_text.markdown(decided)
 
 
 def test_the_text_escapes_markup_and_keeps_one_line(hostile: Path) -> None:

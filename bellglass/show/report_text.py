@@ -128,8 +128,7 @@ def _safety(report: Report) -> Iterator[str]:
     for wire in doc["tripwires"]:
         yield f"- TRIPWIRE {foreign(wire['name'])}, generation {wire['generation']}: {foreign(wire['sentence'])}"
     yield f"- tripwires fired: {watched['alarms']}; latched: {len(doc['tripwires'])}"
-    people = ", ".join(watched["people"]) or "nobody"
-    yield f"- reviews: rule {watched['rule']}, {watched['decided']} decided by {foreign(people)}"
+    yield f"- reviews: {_reviews(watched)}"
     yield f"- adopted without a person's decision: {watched['adopted_without_review']} of {watched['adopted']}"
     looks = doc["looks"]
     if looks is not None:
@@ -138,6 +137,15 @@ def _safety(report: Report) -> Iterator[str]:
     for finding in report.findings:
         yield f"- verify, {finding.what}: {'ok' if finding.ok else 'FAILED'}, {foreign(finding.found)}"
     yield ""
+
+
+def _reviews(watched: Json) -> str:
+    """In the page's words."""
+    rule = {"every": "every successor", "tripwire": "only after a tripwire", "never": "never"}.get(watched["rule"], "–")
+    count = watched["decided"]
+    people = f" by {foreign(', '.join(watched['people']))}" if watched["people"] else ""
+    found = ", ".join(f"{word} {number}" for word, number in watched["decisions"].items())
+    return f"asked for: {rule}. {count} decision{'' if count == 1 else 's'}{people}{f' ({found})' if found else ''}"
 
 
 def _limits(doc: Json) -> Iterator[str]:

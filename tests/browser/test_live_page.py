@@ -57,6 +57,9 @@ def test_a_loop_is_seen_live_and_a_person_decides_on_its_successors(
             expect(page.locator("#review h2")).to_have_text("Generation 1 waits for a person")
             expect(page.locator("#review")).to_contain_text("SMOOTHING = 10000.0")
             assert process.wait(timeout=60) != 0  # nobody answered: it ended, and waits
+        page.reload()
+        expect(page.locator("#part-hero")).to_contain_text("Generation 1 waits for a person")
+        assert "nobody decided" not in page.inner_text("#part-hero")
         page.set_viewport_size({"width": 1280, "height": 1320})
         picture(page, "review")
         decide(page, "approve", "less smoothing is what the diff says")

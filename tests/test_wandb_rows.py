@@ -32,12 +32,11 @@ def row(document: Json, number: int) -> dict[str, Json]:
 
 @given(st.lists(st.text(max_size=200), unique=True, max_size=16))
 def test_every_metric_of_a_guest_has_a_key_of_its_own_below_claim(names: list[str]) -> None:
-    keys = wandb_rows.claim_keys(names, "claim/bits_per_byte")
+    keys = wandb_rows.claim_keys(names)
     assert set(keys) == set(names)
     assert len(set(keys.values())) == len(names)
     for key in keys.values():
         assert key.startswith("claim/")
-        assert key != "claim/bits_per_byte"
         assert key.removeprefix("claim/").replace("-", "_").replace("_", "a").isalnum()
 
 
@@ -61,7 +60,7 @@ def test_texts_are_spelled_out_and_cut() -> None:
 def test_what_nobody_measured_has_no_key(document: Json) -> None:
     failed = row(document, 5)  # no successor
     assert failed["decision/trainer"] == "failed"
-    assert not any(key.startswith(("verdict/", "claim/", "gap/")) for key in failed)
+    assert not any(key.startswith(("verdict/", "claim/", "claimed/", "gap/")) for key in failed)
     assert None not in failed.values()
 
 
@@ -73,13 +72,23 @@ def test_a_row_holds_the_pages_numbers(document: Json) -> None:
         "gap/select_confirm": gen["fitted"],
     }.items():  # fmt: skip
         assert [told[key], told[f"{key}_low"], told[f"{key}_high"]] == [interval[e] for e in ("mean", "low", "high")]
-    assert told["claim/bits_per_byte"] == gen["claim"]
+    assert told["claimed/bits_per_byte"] == gen["claim"]
     assert told["gap/claim_verdict"] == gen["claim_gap"]
     assert {key: told[f"skill/{key}"] for key in gen["skills"]} == gen["skills"]
     assert {key: told[f"cost/{key}"] for key in ("train_seconds", "usd")} == {
         key: gen["cost"][key] for key in ("train_seconds", "usd")
     }
     assert told["decision/adopted"] == (gen["trainer"] == "adopted")
+
+
+def test_below_claim_are_the_trainers_own_names_alone(document: Json) -> None:
+    columns, trials = document["trials"]["columns"], document["trials"]["rows"]
+    unit = document["loop"]["unit"]
+    told = [wandb_rows.row_of(gen, unit, {}) for gen in document["generations"]]
+    told += [wandb_rows.row_of_starter(document, {})]
+    told += [wandb_rows.verdict_of_trial(trial, columns, unit) for trial in trials]
+    assert not [key for found in told for key in found if key.startswith("claim/")]
+    assert sum("claimed/bits_per_byte" in found for found in told) > len(trials)
 
 
 def test_money_that_nobody_knows_is_not_nought(document: Json) -> None:
@@ -103,7 +112,7 @@ def test_the_revealed_secret_is_told_to_nobody(document: Json) -> None:
 
 def test_curves_end_beside_the_verdict() -> None:
     points = {"loss": [(0, 0.0, 3.0), (10, 1.0, 2.0)], "claim_bits": [(10, 1.0, 2.5)]}
-    rows = wandb_rows.training(points, {"verdict/bits_per_byte": 2.6}, "bits per byte")
+    rows = wandb_rows.training(points, {"verdict/bits_per_byte": 2.6})
     assert rows == [
         {"trainer/step": 0, "trainer/seconds": 0.0, "claim/loss": 3.0},
         {
@@ -111,39 +120,37 @@ def test_curves_end_beside_the_verdict() -> None:
             "verdict/bits_per_byte": 2.6,
         },
     ]  # fmt: skip
-    assert wandb_rows.training({}, {"verdict/above_floor": 1.0}, "bits per label") == [
-        {"trainer/step": 0, "verdict/above_floor": 1.0}
-    ]
+    assert wandb_rows.training({}, {"verdict/above_floor": 1.0}) == [{"trainer/step": 0, "verdict/above_floor": 1.0}]
 
 
 def test_a_value_reported_once_stands_at_the_end_and_moves_no_clock() -> None:
     """As the starter's trainer does: it claims after the last step, and names no step."""
     points = {"loss": [(0, 0.1, 3.0), (10, 1.0, 2.0)], "claim_bits": [(0, 1.2, 2.5)]}
-    rows = wandb_rows.training(points, {}, "bits per byte")
+    rows = wandb_rows.training(points, {})
     assert rows == [
         {"trainer/step": 0, "trainer/seconds": 0.1, "claim/loss": 3.0},
         {"trainer/step": 10, "trainer/seconds": 1.0, "claim/loss": 2.0, "claim/claim_bits": 2.5},
     ]
-    assert rows == wandb_rows.training(dict(reversed(points.items())), {}, "bits per byte")
+    assert rows == wandb_rows.training(dict(reversed(points.items())), {})
 
 
 def test_of_a_claim_that_names_no_step_the_last_one_counts() -> None:
     points = {"loss": [(0, 0.1, 3.0), (10, 1.0, 2.0)], "claim_bits": [(0, 0.5, 2.9), (0, 1.2, 2.5)]}
-    first, last = wandb_rows.training(points, {}, "bits per byte")
+    first, last = wandb_rows.training(points, {})
     assert "claim/claim_bits" not in first
     assert last["claim/claim_bits"] == 2.5
 
 
 def test_a_training_without_a_second_step_is_one_row() -> None:
     points = {"loss": [(0, 0.1, 3.0)], "claim_bits": [(0, 1.2, 2.5)]}
-    assert wandb_rows.training(points, {}, "bits per byte") == [
+    assert wandb_rows.training(points, {}) == [
         {"trainer/step": 0, "trainer/seconds": 1.2, "claim/loss": 3.0, "claim/claim_bits": 2.5}
     ]
 
 
 def test_metrics_that_share_a_step_share_the_time_of_the_first() -> None:
     points = {"loss": [(0, 0.1, 3.0), (10, 1.0, 2.0)], "held_out": [(0, 0.3, 3.1), (10, 1.4, 2.1)]}
-    assert [row["trainer/seconds"] for row in wandb_rows.training(points, {}, "bits per byte")] == [0.1, 1.0]
+    assert [row["trainer/seconds"] for row in wandb_rows.training(points, {})] == [0.1, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ GENERATION_STEPS = (("*", rows_.GENERATION),)
 TOLD_OF_GENERATION = (
     "from", "parent", "successor", "kinds", "done", "why", "fault", "measured_by", "gate_why", "review",
 )  # fmt: skip
-TRAINING_STEPS = ((rows_.SECONDS, rows_.STEP), ("claim/*", rows_.STEP), ("verdict/*", rows_.STEP))
+TRAINING_STEPS = tuple((name, rows_.STEP) for name in (rows_.SECONDS, "claim/*", "claimed/*", "verdict/*"))
 
 
 class Replay:
@@ -89,7 +89,7 @@ class Replay:
         run = board.run(self._opening(doc, alias, alias, "generation", TRAINING_STEPS, more))
         if gen is not None:
             run.uses(f"bundle-{loop}", rows_.alias(gen["from"]))
-        for place, line in enumerate(rows_.training(self._curves(at.shown, trained), row, doc["loop"]["unit"])):
+        for place, line in enumerate(rows_.training(self._curves(at.shown, trained), row)):
             run.log(line, place, at.time)
         aliases = (alias, *(["champion"] if at.commit == at.shown.state.champion else []))
         if bundle:
@@ -109,7 +109,7 @@ class Replay:
             suffix = f"trial-{rows_.safe(name)}"
             run = board.run(self._opening(doc, suffix, name, "trial", TRAINING_STEPS, more))
             points = self._curves(shown, shown.state.trials[name])
-            for place, line in enumerate(rows_.training(points, end, doc["loop"]["unit"])):
+            for place, line in enumerate(rows_.training(points, end)):
                 run.log(line, place, times.get(number))
             run.finish(end, {})
 

@@ -1,7 +1,8 @@
 """What Weights & Biases is told about a loop, as plain rows. Pure, and no import of wandb.
 
 Every number is the page's (view.py), so that W&B, page and report cannot disagree. Words that came from a guest are
-spelled out and cut; what a guest named becomes a key only below `claim/`, where it can take no other key's place.
+spelled out and cut; what a guest named becomes a key only below `claim/`, where nothing else is. `claimed/` is the
+host's account of claims: their mean over the trainings that the verdict beside it is the mean of.
 
 Not covered: what W&B's site does with a text. It is given no markup of ours but the notes of the loop's run.
 """
@@ -57,10 +58,10 @@ def unit_key(unit: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", unit.lower()).strip("_") or "bits"
 
 
-def claim_keys(names: Iterable[str], taken: str) -> dict[str, str]:
-    """A key of its own for every metric that a trainer named; never `taken`, which is the host's."""
+def claim_keys(names: Iterable[str]) -> dict[str, str]:
+    """A key of its own for every metric that a trainer named."""
     keys: dict[str, str] = {}
-    used = {taken}
+    used: set[str] = set()
     for name in sorted(names):
         stem = f"claim/{re.sub(r'[^A-Za-z0-9_-]', '_', name)[:KEY_CHARS] or '_'}"
         key, count = stem, 2
@@ -123,7 +124,7 @@ def row_of_starter(doc: Json, size: Row) -> Row:
 
 def _measured(found: Json, key: str) -> Row:
     return {
-        f"claim/{key}": found["claim"],
+        f"claimed/{key}": found["claim"],
         **_ends(f"verdict/{key}", found["raw"]),
         **_ends("verdict/above_floor", found["score"]),
         "gap/claim_verdict": found.get("claim_gap"),
@@ -190,13 +191,13 @@ def candidates_table(doc: Json) -> Table:
 # Trainings
 
 
-def training(points: Mapping[str, Sequence[Point]], end: Row, unit: str) -> list[Row]:
+def training(points: Mapping[str, Sequence[Point]], end: Row) -> list[Row]:
     """What a trainer reported, by its own steps; `end` stands at the last of them, beside where the claims got to.
 
     A metric that stayed at one step is a result, like `claim_bits`: its step is most often the default, 0, whenever it
     was reported. Its last value stands with the others at the end, and says nothing about when the first step was.
     """
-    keys = claim_keys(points, f"claim/{unit_key(unit)}")
+    keys = claim_keys(points)
     steps: dict[int, Row] = {}
     results: Row = {}
     for name, series in points.items():
@@ -223,7 +224,7 @@ def _only_row(points: Mapping[str, Sequence[Point]]) -> Row:
 def verdict_of_trial(row: Sequence[Json], columns: Sequence[str], unit: str) -> Row:
     """Of one row of the page's trials."""
     found, key = dict(zip(columns, row, strict=True)), unit_key(unit)
-    told = {f"claim/{key}": found["claim"], f"verdict/{key}": found["raw"], "verdict/above_floor": found["score"]}
+    told = {f"claimed/{key}": found["claim"], f"verdict/{key}": found["raw"], "verdict/above_floor": found["score"]}
     told |= {"verdict/select": found["select"], "cost/train_seconds": found["seconds"], "fault": found["fault"]}
     return _known(told)
 

@@ -1,6 +1,7 @@
 """Where runs go: Weights & Biases, online or into an offline folder. The only importer of wandb: late, and silenced.
 
-It asks nobody anything, and keeps all that wandb writes (runs, staged files, cache, settings) below one folder. What an
+It asks nobody anything, and keeps all that wandb writes (runs, staged files, cache) below one folder. wandb's settings
+are those given here: a file of them in that folder may be somebody else's, and name a proxy for the key. What an
 earlier export of the same loop left there is removed when the first new run has started, so a loop is in the folder
 once. Nothing about the machine, its packages or its git repository is told.
 
@@ -19,6 +20,7 @@ import netrc
 import os
 import re
 import shutil
+import tempfile
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -126,15 +128,16 @@ class Sink:
     """One loop's runs; made by `opened`. `earlier`: folders that go once the first run has started."""
 
     def __init__(
-        self, wandb: Any, root: Path, online: bool, settings: Mapping[str, Json], earlier: Iterable[Path]
+        self, root: Path, private: Path, online: bool, settings: Mapping[str, Json], earlier: Iterable[Path]
     ) -> None:
-        self._wandb, self.root, self.online, self._settings = wandb, root, online, settings
+        self._wandb, self.root, self.online, self._settings = _load(), root, online, settings
+        self._private = private
         self._earlier = list(earlier)
         self.address = ""  # of the loop's run, where there is a server
         self.missing: list[str] = []
 
     def run(self, opening: Opening) -> Run:
-        with _translated("starting a run", self.online):
+        with _translated("starting a run", self.online), contextlib.chdir(self._private):
             quiet = self._wandb.Settings(**self._settings)
             run = self._wandb.init(
                 mode="online" if self.online else "offline",
@@ -177,7 +180,7 @@ class Run:
             made = self._wandb.Artifact(artifact.name, type=artifact.type, metadata=dict(artifact.metadata))
             for path, content in artifact.files.items():
                 if isinstance(content, Path):  # of the loop's folder, where nothing changes: it need not be copied
-                    made.add_file(str(content), name=path, policy="immutable", skip_cache=True)
+                    made.add_file(str(content.absolute()), name=path, policy="immutable", skip_cache=True)
                 else:
                     with made.new_file(path, mode="wb") as file:
                         file.write(content)
@@ -214,8 +217,8 @@ def opened(
 ) -> Iterator[Sink]:
     """`root`/wandb is the folder; `loop` begins the ids of all runs that will be told."""
     project, entity = names_from(project, entity, os.environ)
-    online, wandb = mode == "online", _load()
-    folder = root.absolute() / FOLDER
+    check_installed()
+    online, folder = mode == "online", root.absolute() / FOLDER
     server, key = server_and_key(os.environ)
     settings: dict[str, Json] = {
         "base_url": server, "project": project, "entity": entity,
@@ -226,9 +229,22 @@ def opened(
     }  # fmt: skip
     if online and key and not {"WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"} & set(os.environ):
         settings["api_key"] = key
-    with _locked(folder), _environment(folder, loop, mode), _translated("Weights & Biases", online):
-        yield Sink(wandb, folder.parent, online, settings, _earlier(folder, loop))
-        wandb.teardown()  # its helper process keeps the folders it began with
+    with (
+        _locked(folder),
+        _translated("Weights & Biases", online),
+        _private() as private,
+        _environment(folder, private, loop, mode),
+    ):
+        yield Sink(folder.parent, private, online, settings, _earlier(folder, loop))
+        _load().teardown()  # its helper process keeps the folders it began with
+
+
+@contextlib.contextmanager
+def _private() -> Iterator[Path]:
+    """A folder that only this export knows: for what wandb keeps apart from runs, and the current one while it starts
+    a run, because it believes a `wandb/settings` there. Nothing else in this process opens a file then."""
+    with tempfile.TemporaryDirectory(prefix="bellglass-wandb-", ignore_cleanup_errors=True) as made:
+        yield Path(made)
 
 
 @contextlib.contextmanager
@@ -251,13 +267,13 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(folder: Path, loop: str, mode: str) -> Iterator[None]:
+def _environment(folder: Path, private: Path, loop: str, mode: str) -> Iterator[None]:
     """wandb takes its folders from the environment alone. All is put back, because a notebook has runs of its own."""
     before = dict(os.environ)
-    homes = {"DATA_DIR": f"data/{loop}", "CACHE_DIR": "cache", "CONFIG_DIR": "config"}
-    for name, place in homes.items():
-        os.environ[f"WANDB_{name}"] = str(folder / place)
-        (folder / place).mkdir(parents=True, exist_ok=True)
+    homes = {"DATA_DIR": folder / "data" / loop, "CACHE_DIR": folder / "cache", "CONFIG_DIR": private}
+    for name, home in homes.items():
+        os.environ[f"WANDB_{name}"] = str(home)
+        home.mkdir(parents=True, exist_ok=True)
     os.environ |= {
         "WANDB_DIR": str(folder.parent),
         "WANDB_ERROR_REPORTING": "false",

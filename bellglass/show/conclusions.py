@@ -66,9 +66,10 @@ def _improver(state: State) -> list[str]:
         gen.result is not None and gen.result["scaffold"] == "inherited" for gen in state.generations.values()
     )
     if inherited:
+        neutral = " or measurably no different" if state.config["scaffold_rule"] == "neutral" else ""
         said.append(
-            f"That the {inherited} inherited scaffold(s) improve better than their parents: they came along with a "
-            f"trainer (rule {state.config['scaffold_rule']}); none was measured for itself."
+            f"That the {inherited} inherited scaffold(s) improve better than their parents: each came along with a "
+            f"trainer that was better{neutral}; none was measured for itself."
         )
     return [*said, "Anything about the language model itself: the loop does not train it."]
 

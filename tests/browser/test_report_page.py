@@ -146,6 +146,18 @@ def test_a_word_is_explained_where_the_focus_rests(page: Page) -> None:
     assert not page.tab.is_visible("#tip")
 
 
+def test_the_words_over_the_columns_are_explained(page: Page) -> None:
+    page.tab.evaluate("bellglass.pick(2)")
+    page.tab.click("#tab-trials")
+    words = "[...document.querySelectorAll('{} .term')].map((node) => node.dataset.word)"
+    assert {"verdict", "claim", "fitted"} <= set(page.tab.evaluate(words.format("#generations .rows")))
+    assert {"verdict", "proof", "select"} <= set(page.tab.evaluate(words.format("#generation [role=tabpanel] th")))
+    assert page.tab.evaluate(words.format("main") + ".filter((word) => !bellglass.meanings[word])") == []
+    rows = page.tab.locator("#generation [role=tabpanel] tbody tr")
+    cells = rows.filter(has_text="explore").first.locator("td").all_inner_texts()
+    assert cells[4] == cells[5] != "–"
+
+
 def test_a_person_may_choose_the_colours(page: Page) -> None:
     for expected in ("light", "dark"):
         page.tab.click("#theme")

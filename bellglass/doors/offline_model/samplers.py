@@ -146,5 +146,5 @@ def _note(name: str, desk: Desk, best: Configuration, count: int, fraction: floa
     return (
         f"{name}: the best of {count} configurations, one trial each at {fraction:g}: {', '.join(best.names)}. "
         "By a baseline that draws from a menu of edits that people wrote. "
-        f"Exploration scores: {'; '.join(desk.measured)}."
+        f"Exploration scores, each at a share of the budget: {'; '.join(desk.measured)}."
     )

@@ -218,5 +218,5 @@ def _note(desk: Desk, scaffold: str) -> str:
         parts.append(f"Scaffold: {scaffold}.")
     parts.append("By the offline improver, a positive control: people wrote its tricks.")
     if desk.measured:
-        parts.append(f"Exploration scores: {'; '.join(desk.measured)}.")
+        parts.append(f"Exploration scores, each at a share of the budget: {'; '.join(desk.measured)}.")
     return " ".join(parts)

@@ -41,10 +41,10 @@
     const boot = g.boot && (g.boot.ok ? "passed: " : "failed: ") + g.boot.why;
     return bg.facts([
       ["gain over parent", [bg.interval(g.gain, 4, bg.plus), " bits; the gate's own interval"]],
-      ["verdict", [bg.interval(g.raw), " ", unit, g.raw && ", " + bg.many(g.raw.n, "seed"), g.measured_by === "panel" && [", ", bg.term("panel", "on new seeds")]]],
-      ["above the floor", g.score ? [bg.interval(g.score), g.floor > 0 && "; the floor of its documents is " + bg.num(g.floor)] : "–"],
-      ["claim", [bg.num(g.claim), bg.known(g.claim_gap) && " (" + bg.plus(g.claim_gap) + " against the verdict)"]],
-      ["fitted to select", g.fitted ? bg.interval(g.fitted, 4, bg.plus) + " bits" : "not measured"],
+      [bg.term("verdict"), [bg.interval(g.raw), " ", unit, g.raw && ", " + bg.many(g.raw.n, "seed"), g.measured_by === "panel" && [", ", bg.term("panel", "on new seeds")]]],
+      [["above the ", bg.term("floor")], g.score ? [bg.interval(g.score), g.floor > 0 && "; the floor of its documents is " + bg.num(g.floor)] : "–"],
+      [bg.term("claim"), [bg.num(g.claim), bg.known(g.claim_gap) && " (" + bg.plus(g.claim_gap) + " against the verdict)"]],
+      [[bg.term("fitted"), " to select"], g.fitted ? bg.interval(g.fitted, 4, bg.plus) + " bits" : "not measured"],
       boot && [bg.term("boot check"), bg.foreign(boot)],
       g.review && [bg.term("review"), [g.review.decision + " by ", bg.foreign(g.review.who), ": ", bg.foreign(g.review.reason)]],
       ["explored", [bg.many(g.explored, "trial"), bg.known(g.best_explored) && ", best score on select " + bg.num(g.best_explored)]],
@@ -56,15 +56,20 @@
   function trials(doc, g) {
     const at = Object.fromEntries(doc.trials.columns.map((name, k) => [name, k]));
     const own = doc.trials.rows.filter((row) => row[at.generation] === g.n);
+    const onSelect = (t) => (t[at.purpose] === "explore" ? t[at.score] : t[at.select]);
     const proof = (value) => (value === null ? "" : value ? "agrees" : "DISAGREES");
     const row = (t) => [
-      bg.code(bg.foreign(t[at.id])), t[at.purpose], bg.num(t[at.claim]), bg.num(t[at.raw]), bg.num(t[at.score], 4), bg.num(t[at.select], 4),
+      bg.code(bg.foreign(t[at.id])), t[at.purpose], bg.num(t[at.claim]), bg.num(t[at.raw]), bg.num(t[at.score], 4), bg.num(onSelect(t), 4),
       bg.seconds(t[at.seconds]), t[at.fault] || "", proof(t[at.proof]),
     ];
     if (doc.trials.dropped) return h("p", { class: "soft" }, "The rows of single trials were left out of this file to keep it small.");
     if (!own.length) return h("p", { class: "soft" }, "No trial was run.");
-    const head = ["trial", "for", "claim", "verdict, raw", "above floor", "on select", "trained", "fault", "proof"];
-    return bg.table(head, own.map(row), { class: "rows", label: "trials of generation " + g.n });
+    const head = [
+      bg.term("trial"), "for", bg.term("claim"), [bg.term("verdict"), ", raw"], ["above ", bg.term("floor")], ["on ", bg.term("select")],
+      "trained", "fault", bg.term("proof"),
+    ];
+    const splits = ["Explorations are judged on ", bg.term("select"), " alone; pairs on ", bg.term("confirm"), ", and on select beside; a ", bg.term("panel"), " on documents of its own."];
+    return [bg.table(head, own.map(row), { class: "rows", label: "trials of generation " + g.n }), h("p", { class: "small soft" }, splits)];
   }
 
   const TABS = [

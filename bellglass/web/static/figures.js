@@ -125,7 +125,7 @@
     return bg.figure({
       key: "verdicts",
       title: "Verdict, generation by generation",
-      sub: [unit + ", lower is better; bars are ", bg.term("interval", "95% intervals"), " over seeds"],
+      sub: [bg.term("verdict", "verdicts"), " in " + unit + ", lower is better; bars are ", bg.term("interval", "95% intervals"), " over seeds"],
       count: all.length,
       draw,
       tip: (i) => verdictTip(doc, i, unit),

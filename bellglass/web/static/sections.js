@@ -59,7 +59,7 @@
       ? final
         ? tile([bg.term("final"), ": gain over the starter"], bg.plus(final.mean), unit, [bg.range(final), ", " + (doc.final.clear ? "clear of zero" : "NOT clear of zero")])
         : tile([bg.term("final"), ": gain over the starter"], "none", "", doc.final.champion_is_starter ? "the champion is the starter" : "too few trials succeeded")
-      : tile(["Verdict of the ", bg.term("champion")], bg.num(champion.raw && champion.raw.mean), unit, "starter " + bg.num(doc.starter.raw && doc.starter.raw.mean) + "; the final split is not opened yet");
+      : tile([bg.term("verdict", "Verdict"), " of the ", bg.term("champion")], bg.num(champion.raw && champion.raw.mean), unit, "starter " + bg.num(doc.starter.raw && doc.starter.raw.mean) + "; the final split is not opened yet");
     const rest = gens.length - adopted;
     const score = (one) => (one.score ? bg.num(one.score.mean) : "–");
     return h(
@@ -110,7 +110,7 @@
       tr.addEventListener("click", () => bg.pick(g.n));
       return tr;
     };
-    const head = ["generation", "trainer", "scaffold", "changed", "gain over parent, bits", "verdict", "claim", "fitted", "trained", "USD"];
+    const head = ["generation", bg.term("trainer"), bg.term("scaffold"), "changed", "gain over parent, bits", bg.term("verdict"), bg.term("claim"), bg.term("fitted"), "trained", "USD"];
     const paid = shown.some((g) => g.cost.usd !== 0);
     const table = h("table", { class: "rows" }, h("thead", {}, h("tr", {}, head.map((cell) => h("th", { scope: "col" }, cell)))), h("tbody", {}, shown.map(row)));
     if (!paid) table.querySelectorAll("tr > :last-child").forEach((cell) => cell.remove());

@@ -33,9 +33,13 @@
       "The child's gain over its parent on select minus that on confirm. Positive where it was fitted to select, by search or by luck.",
     "claim–verdict gap": "Claim minus verdict. Below zero: the inside said that it is better than the host found.",
     "smallest gain": "The gain that the first gate would find in four of five cases with all its pairs.",
-    testimony: "The improver's own words. Shown apart from evidence; no decision reads them.",
+    testimony:
+      "The improver's own words. Shown apart from evidence; no decision reads them. “At 0.25” in those of a built-in improver: in trials of a quarter of the budget.",
     head: "The hash of the ledger's last event. Noted elsewhere, it shows whether the end was cut or rewritten.",
     baseline: "A search that draws from a menu of edits people wrote and understands none of them.",
+    proof:
+      "A second guest is asked some of the same questions, with the text behind each replaced. A model that looked ahead answers them worse: then its verdict disagrees with the proof.",
+    fitted: "The select–confirm gap of one generation: its gain on select minus that on confirm. Positive where it was fitted to select, by search or by luck.",
     "boot check": "A changed scaffold proves that it can still chat, edit, run a trial and submit.",
     panel: "A new champion's training on new seeds: the scores that chose it were lucky by being chosen.",
     "secret commitment": "The hash of the secret that all data and seeds derive from, in the ledger from the start.",

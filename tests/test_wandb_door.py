@@ -10,6 +10,9 @@ import wandb_bench
 import wandb_server
 from wandb_bench import export
 
+from bellglass.doors import wandb_sink
+from bellglass.errors import UsageError
+
 starts_wandb = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed (locks/wandb.txt)"),
@@ -41,3 +44,27 @@ def test_settings_in_the_loops_or_the_current_folder_send_the_key_to_nobody(
         assert other.keys == set(), ran.stderr
         assert ran.returncode == 0, ran.stderr
         assert len(meant.runs) == 3
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "wandb", "wandb/bellglass.lock", "wandb/data", "wandb/data/00000001", "wandb/data/00000001/artifacts",
+        "wandb/data/00000001/artifacts/staging", "wandb/cache", "wandb/cache/wandb/logs",
+    ],
+)  # fmt: skip
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed (locks/wandb.txt)")
+def test_a_link_in_the_folder_leads_nothing_that_is_written_or_removed_elsewhere(tmp_path: Path, way: str) -> None:
+    elsewhere, link = tmp_path / "elsewhere", tmp_path / "loop" / way
+    kept = elsewhere / "artifacts" / "kept"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    before = sorted(tmp_path.rglob("*"))
+    with (
+        pytest.raises(UsageError, match=f"{way}; found: a link to {elsewhere}; needed: .*; next: .* -o FOLDER"),
+        wandb_sink.opened(tmp_path / "loop", "00000001", "offline"),
+    ):
+        pass
+    assert sorted(tmp_path.rglob("*")) == before

@@ -229,6 +229,7 @@ def opened(
     }  # fmt: skip
     if online and key and not {"WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"} & set(os.environ):
         settings["api_key"] = key
+    _refuse_links(folder, loop)
     with (
         _locked(folder),
         _translated("Weights & Biases", online),
@@ -245,6 +246,18 @@ def _private() -> Iterator[Path]:
     a run, because it believes a `wandb/settings` there. Nothing else in this process opens a file then."""
     with tempfile.TemporaryDirectory(prefix="bellglass-wandb-", ignore_cleanup_errors=True) as made:
         yield Path(made)
+
+
+def _refuse_links(folder: Path, loop: str) -> None:
+    """What wandb writes, and what an earlier export's removal takes, shall be below `folder`."""
+    ways = [folder, folder / LOCK, folder / "data", folder / "data" / loop, folder / "cache"]
+    for top in ways[3:]:
+        for place, folders, files in os.walk(top):
+            ways += [Path(place, name) for name in (*folders, *files)]
+    for way in ways:
+        if way.is_symlink():
+            found, needed = f"a link to {os.readlink(way)}", "no link: files there are written and removed"
+            raise UsageError(str(way), found, needed, "bellglass export wandb -o FOLDER")
 
 
 @contextlib.contextmanager

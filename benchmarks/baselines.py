@@ -48,8 +48,8 @@ IMPROVERS = ("offline", *baselines.NAMES)
 LOOPS = 8
 SOURCES = {  # what an improver is made of, beside what all of them share
     "offline": ("session", "gifts"),
-    "random": ("baselines", "configurations"),
-    "tpe": ("baselines", "configurations", "tpe"),
+    "random": ("samplers", "configurations"),
+    "tpe": ("samplers", "configurations", "tpe"),
 }
 SHARED = ("model", "desk", "talk", "menu", "fragments")
 

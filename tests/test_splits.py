@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from bellglass.records import Budget, Proof, Seeds, Trial, Verdict
+from bellglass.records import Budget, Claim, Proof, Seeds, Trial, Verdict
 from bellglass.show.splits import fitted, looks, looks_line
 from bellglass.store.state import Generation, State, to_json, trial_from
 
@@ -14,8 +14,8 @@ from bellglass.store.state import Generation, State, to_json, trial_from
 def trial(trial_id: str, purpose: str, score: float, select: float | None = None, corrected: float = 0.0) -> Trial:
     proof = Proof(10, corrected, 0.0, 0.0, 0.0, agrees=True) if purpose == "gate" else None
     verdict = Verdict(score + max(0.0, corrected), score, 0.0, {}, 0.01, 100, proof, select)
-    budget = Budget("steps", 1, 1.0)
-    return Trial(trial_id, "c" * 40, purpose, Seeds(1, 2), budget, None, verdict, None, None, 1.0, 1.0, 1.0)
+    budget, claim = Budget("steps", 1, 1.0), Claim(score, 1, 1)
+    return Trial(trial_id, "c" * 40, purpose, Seeds(1, 2), budget, claim, verdict, None, None, 1.0, 1.0, 1.0)
 
 
 def state(*trials: Trial, **created: object) -> State:

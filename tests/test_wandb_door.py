@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 from pathlib import Path
 
 import pytest
 import wandb_bench
 import wandb_server
-from wandb_bench import export
+from wandb_bench import export, inspect
 
 from bellglass.doors import wandb_sink
 from bellglass.errors import UsageError
@@ -44,6 +46,51 @@ def test_settings_in_the_loops_or_the_current_folder_send_the_key_to_nobody(
         assert other.keys == set(), ran.stderr
         assert ran.returncode == 0, ran.stderr
         assert len(meant.runs) == 3
+
+
+@starts_wandb[0]
+@starts_wandb[1]
+def test_no_other_run_sweep_or_launch_of_the_person_has_a_part_in_the_export(small: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("config-defaults", "sweep", "paths"):
+        (home / f"{name}.yaml").write_text(f"left_by_{name}: {{value: 1}}\ngeneration: {{value: 77}}\n")
+    (small / ".wandb").mkdir()
+    left = {"WANDB_LAUNCH": "true", "WANDB_CONFIG": '{"left_by_launch": 1}', "WANDB_SWEEP_PARAM_PATH": "sweep.yaml"}
+    left |= {"WANDB_CONFIG_PATHS": '["paths.yaml"]', "WANDB_X_SYNC_DIR_SUFFIX": "left", "WANDB_USE_DOT_WANDB": "true"}
+    for _ in range(2):
+        ran = export(small, home, **left)
+        assert ran.returncode == 0, ran.stderr
+    assert list((small / ".wandb").iterdir()) == []
+    found = inspect(small / "wandb", home)  # which refuses a run that is there twice, and another name of a folder
+    assert set(found) == {"00000001-loop", "00000001-gen-000", "00000001-gen-001"}
+    assert {key for told in found.values() for key in told.config if key.startswith("left")} == set()
+    assert {run_id: told.config.get("generation") for run_id, told in found.items() if "gen" in run_id} == {
+        "00000001-gen-000": 0,
+        "00000001-gen-001": 1,
+    }
+
+
+def test_the_page_names_every_variable_that_wandb_gets() -> None:
+    page = (wandb_bench.ROOT / "docs" / "wandb.md").read_text()
+    table = page[page.index("| variable | |") :]
+    named = {name for row in table.splitlines() if row[:1] == "|" for name in re.findall(r"`(WANDB_\w+)`", row)}
+    ours = {"WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY"}
+    folders = {f"WANDB_{name}" for name in ("DIR", "DATA_DIR", "CACHE_DIR", "CONFIG_DIR")}
+    assert named - ours - folders == set(wandb_sink.HONOURED)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed (locks/wandb.txt)")
+def test_the_environment_and_the_current_folder_are_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_LAUNCH", "true")
+    before, here = dict(os.environ), Path.cwd()
+    with wandb_sink.opened(tmp_path, "00000001", "offline"):
+        assert "WANDB_LAUNCH" not in os.environ
+        private = Path(os.environ["WANDB_CONFIG_DIR"])
+        assert not private.is_relative_to(tmp_path / "wandb")
+        assert list(private.iterdir()) == []
+    assert (dict(os.environ), Path.cwd()) == (before, here)
+    assert not private.exists()
 
 
 @pytest.mark.parametrize(

@@ -36,10 +36,10 @@ SERVER = "https://api.wandb.ai"
 MODES = {"online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline"}
 MODES |= {"disabled": "disabled"}
 FOLDER, LOCK = "wandb", "bellglass.lock"
-# One run is told from the other by arguments, never by what a person's own run left in the environment.
-OF_ONE_RUN = (
-    "RUN_ID", "RUN_GROUP", "JOB_TYPE", "NAME", "NOTES", "RESUME", "RESUME_FROM", "FORK_FROM", "RUN_DIR", "SWEEP_ID",
-    "SERVICE", "SAVE_CODE", "PROGRAM", "ARTIFACT_DIR",
+# What wandb sees of the environment. A run of the person's own, a sweep or a launch may have left anything else there.
+HONOURED = (
+    "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL", "WANDB_TAGS", "WANDB_USERNAME", "WANDB_USER_EMAIL",
+    "WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT", "WANDB_HTTP_TIMEOUT",
 )  # fmt: skip
 UPLOAD_SECONDS = 600.0  # of one run's end; WANDB_FINISH_TIMEOUT says otherwise
 NO_PART_OF_A_NAME = "/\\#?%:"  # wandb refuses them in a project, and takes them in an entity, which no server has
@@ -243,7 +243,8 @@ def opened(
 @contextlib.contextmanager
 def _private() -> Iterator[Path]:
     """A folder that only this export knows: for what wandb keeps apart from runs, and the current one while it starts
-    a run, because it believes a `wandb/settings` there. Nothing else in this process opens a file then."""
+    a run, because it believes a `wandb/settings` and a `config-defaults.yaml` there. Nothing else in this process opens
+    a file then."""
     with tempfile.TemporaryDirectory(prefix="bellglass-wandb-", ignore_cleanup_errors=True) as made:
         yield Path(made)
 
@@ -283,19 +284,24 @@ def _locked(folder: Path) -> Iterator[None]:
 def _environment(folder: Path, private: Path, loop: str, mode: str) -> Iterator[None]:
     """wandb takes its folders from the environment alone. All is put back, because a notebook has runs of its own."""
     before = dict(os.environ)
-    homes = {"DATA_DIR": folder / "data" / loop, "CACHE_DIR": folder / "cache", "CONFIG_DIR": private}
-    for name, home in homes.items():
-        os.environ[f"WANDB_{name}"] = str(home)
-        home.mkdir(parents=True, exist_ok=True)
-    os.environ |= {
-        "WANDB_DIR": str(folder.parent),
-        "WANDB_ERROR_REPORTING": "false",
-        "WANDB_SILENT": "true",
-        "WANDB_MODE": mode,
-    }
-    for name in (*OF_ONE_RUN, "PROJECT", "ENTITY"):  # these two are arguments of every run
-        os.environ.pop(f"WANDB_{name}", None)
     try:
+        for name in before:
+            if name.startswith("WANDB_") and name not in HONOURED:
+                del os.environ[name]
+        if token := os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+            os.environ["WANDB_IDENTITY_TOKEN_FILE"] = os.path.abspath(token)
+        homes = {"DATA_DIR": folder / "data" / loop, "CACHE_DIR": folder / "cache", "CONFIG_DIR": private}
+        for name, home in homes.items():
+            os.environ[f"WANDB_{name}"] = str(home)
+            home.mkdir(parents=True, exist_ok=True)
+        os.environ |= {
+            "WANDB_DIR": str(folder.parent),
+            "WANDB_USE_DOT_WANDB": "false",  # even where there is a `.wandb`
+            "WANDB_ERROR_REPORTING": "false",
+            "WANDB_SAGEMAKER_DISABLE": "true",
+            "WANDB_SILENT": "true",
+            "WANDB_MODE": mode,
+        }
         yield
     finally:
         os.environ.clear()

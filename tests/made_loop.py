@@ -130,11 +130,12 @@ class Maker:
             trainer = "unchanged" if kinds == ["scaffold"] else "rejected"
             yield "generation.ended", self._ended(number, parent, trainer, "not inherited", why)
             return
-        self.champion, self.skill, self.bundle = successor, child, changed
-        yield from self._panel(f"g{number}-panel-{{}}", "panel", successor, 3)
+        # A champion is a commit of its own, as in steps/generation.py, even where its files are the successor's.
+        self.champion, self.skill, self.bundle = self._commit(changed, successor), child, changed
+        yield from self._panel(f"g{number}-panel-{{}}", "panel", self.champion, 3)
         yield "champion.retrained", {"generation": number, "alarms": 0}
         scaffold = "inherited" if "scaffold" in kinds else "unchanged"
-        yield "generation.ended", self._ended(number, successor, "adopted", scaffold, why)
+        yield "generation.ended", self._ended(number, self.champion, "adopted", scaffold, why)
 
     def _gate(self, number: int, parent: str, successor: str, child: float) -> Iterator[tuple[str, Json]]:
         rules = Rules(gate.spend(0.05, number), pooled(self.panels), 8)

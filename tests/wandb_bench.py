@@ -4,19 +4,23 @@ and what it wrote, read back with wandb's own `leet inspect --json`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import made_loop
 
 from bellglass.curves import Curves
+from bellglass.ports import Artifact, Opening, Row, Table
+from bellglass.show.following import Following
+from bellglass.show.wandb_replay import Replay
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
@@ -48,6 +52,54 @@ def write(home: Path, generations: int, names: tuple[str, ...] = ("loss", "claim
         for kind, body in events(folder, generations, names, **chosen):
             ledger.append(kind, body)
     return folder
+
+
+@dataclass
+class Noted:
+    """A run that keeps what it is told, for tests that need no W&B."""
+
+    opening: Opening
+    rows: list[Row] = field(default_factory=list)
+    artifacts: list[Artifact] = field(default_factory=list)
+    used: list[str] = field(default_factory=list)
+
+    def log(self, row: Row, place: int, time: float | None) -> None:
+        self.rows.append(row)
+
+    def artifact(self, artifact: Artifact) -> None:
+        self.artifacts.append(artifact)
+
+    def uses(self, name: str, alias: str) -> None:
+        self.used.append(f"{name}:{alias}")
+
+    def configure(self, config: Row) -> None:
+        pass
+
+    def finish(self, summary: Row, tables: Mapping[str, Table]) -> None:
+        pass
+
+
+class Notes:
+    """A board of such runs."""
+
+    def __init__(self) -> None:
+        self.address, self.missing, self.runs = "", [], {}
+
+    def run(self, opening: Opening) -> Noted:
+        return self.runs.setdefault(opening.id, Noted(opening))
+
+    def named(self, collection: str, alias: str) -> list[Artifact]:
+        """Whatever took this alias, in order."""
+        found = [artifact for run in self.runs.values() for artifact in run.artifacts]
+        return [artifact for artifact in found if artifact.name.startswith(collection) and alias in artifact.aliases]
+
+
+def noted(folder: Path) -> Notes:
+    """What a board is told of a finished loop."""
+    board = Notes()
+    with contextlib.closing(Following(folder)) as followed:
+        Replay().tell(board, *followed.shown(), followed.document(), last=True)
+    return board
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

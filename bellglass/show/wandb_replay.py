@@ -23,7 +23,7 @@ from bellglass.store.ledger import Event
 
 CODE, WEIGHTS = "code", "model"  # types of artifacts, in W&B's words
 WEIGHTS_FILE = "weights.safetensors"
-
+CHAMPION = ("champion",)  # the alias
 
 GENERATION_STEPS = (("*", rows_.GENERATION),)
 TOLD_OF_GENERATION = (
@@ -38,6 +38,7 @@ class Replay:
         self._trials, self._weights = trials, weights
         self._loop: Run | None = None
         self._told: set[int] = set()
+        self._versions: dict[str, str] = {}  # of the bundles that are parents: commit -> alias
         self.missing: list[str] = []
         self.runs = 0
 
@@ -80,7 +81,7 @@ class Replay:
     def _generation(self, board: Board, at: Place, gen: Json) -> None:
         """`gen` is None for the starter, which nobody proposed and nothing came before."""
         doc, loop, alias = at.document, rows_.safe(at.document["loop"]["id"]), rows_.alias(at.number)
-        bundle = self._read(at)
+        bundle = self._read(at.shown, at.commit)
         size = rows_.scaffold_size(bundle) if bundle else {}
         row = rows_.row_of_starter(doc, size) if gen is None else rows_.row_of(gen, doc["loop"]["unit"], size)
         trained = next((trial for trial in at.trials if trial.curves is not None), None)
@@ -88,13 +89,14 @@ class Replay:
         more |= {key: rows_.plain(gen[key]) for key in TOLD_OF_GENERATION} if gen is not None else {}
         run = board.run(self._opening(doc, alias, alias, "generation", TRAINING_STEPS, more))
         if gen is not None:
-            run.uses(f"bundle-{loop}", rows_.alias(gen["from"]))
+            run.uses(f"bundle-{loop}", self._versions.get(gen["parent"], rows_.alias(gen["from"])))
         for place, line in enumerate(rows_.training(self._curves(at.shown, trained), row)):
             run.log(line, place, at.time)
-        aliases = (alias, *(["champion"] if at.commit == at.shown.state.champion else []))
-        if bundle:
-            run.artifact(Artifact(f"bundle-{loop}", CODE, aliases, bundle, {"commit": at.commit}))
+        of_bundle, of_trainer = rows_.champions(doc["generations"])
+        made = at.commit if gen is None else gen["champion"] if gen["champion"] != gen["parent"] else None
+        self._store_bundles(run, at, bundle, made, CHAMPION if at.number == of_bundle else ())
         if self._weights:
+            aliases = (alias, *(CHAMPION if at.number == of_trainer else ()))
             self._store_weights(run, at, f"weights-{loop}", aliases)
         run.finish(row, {})
         assert self._loop is not None
@@ -115,14 +117,29 @@ class Replay:
 
     # What lies in the loop's folder
 
-    def _read(self, at: Place) -> Bundle | None:
-        if not at.commit:
+    def _read(self, shown: Shown, commit: str | None) -> Bundle | None:
+        if not commit:
             return None
         try:
-            return at.shown.lineage.read(at.commit)
+            return shown.lineage.read(commit)
         except BellglassError as error:
-            self._miss(f"bundle {at.commit[:12]}: {error.one_line()}")
+            self._miss(f"bundle {commit[:12]}: {error.one_line()}")
             return None
+
+    def _store_bundles(
+        self, run: Run, at: Place, successor: Bundle | None, made: str | None, champion: tuple[str, ...]
+    ) -> None:
+        """The successor's; and where a part of it was left behind, the one that the next generation starts from."""
+        name, alias = f"bundle-{rows_.safe(at.document['loop']['id'])}", rows_.alias(at.number)
+        kept = successor if made == at.commit else self._read(at.shown, made)
+        same = kept is not None and kept == successor
+        if successor:
+            told = {"commit": at.commit, **({"champion": made} if same else {})}
+            run.artifact(Artifact(name, CODE, (alias, *(champion if same else ())), successor, told))
+        if made and kept and not same:
+            run.artifact(Artifact(name, CODE, (f"{alias}-kept", *champion), kept, {"champion": made}))
+        if made and kept:
+            self._versions[made] = alias if same else f"{alias}-kept"
 
     def _store_weights(self, run: Run, at: Place, name: str, aliases: tuple[str, ...]) -> None:
         trial = next((trial for trial in at.trials if trial.weights is not None), None)

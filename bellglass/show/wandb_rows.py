@@ -188,6 +188,17 @@ def candidates_table(doc: Json) -> Table:
     return list(CANDIDATE_COLUMNS), [[plain(row[place]) for place in places] for row in found["rows"]]
 
 
+def champions(generations: Iterable[Json]) -> tuple[int, int]:
+    """Which generation made the champion's bundle, and which its trainer: a scaffold can be inherited alone. A champion
+    is a commit of its own, never the successor's, and a generation that made none names its parent."""
+    bundle = trainer = 0
+    for gen in generations:
+        if gen["done"] and gen["champion"] != gen["parent"]:
+            bundle = gen["n"]
+            trainer = bundle if gen["trainer"] == "adopted" else trainer
+    return bundle, trainer
+
+
 # Trainings
 
 

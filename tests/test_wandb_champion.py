@@ -1,0 +1,82 @@
+"""Which bundle and which weights W&B calls the champion's: in loops that ran, and without W&B."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import wandb_bench
+from small_world import Tuner
+from test_loop import SUBMIT, Scripted, run, write
+from wandb_bench import Notes, noted
+
+from bellglass.paths import LEDGER_NAME
+from bellglass.ports import Model
+from bellglass.records import Bundle
+from bellglass.show import showing, wandb_rows
+from bellglass.store.state import State
+
+BETTER = write("trainer/objective.py", "SMOOTHING = 10.0\n")
+
+
+def part(bundle: Bundle, name: str) -> Bundle:
+    return {path: data for path, data in bundle.items() if path.startswith(name)}
+
+
+def check(folder: Path, board: Notes) -> State:
+    """One bundle is the champion's, file by file, and one set of weights, of its trainer."""
+    shown = showing.open_loop(folder)
+    champion = shown.lineage.read(shown.state.champion)
+    (bundle,) = board.named("bundle-", "champion")
+    assert bundle.files == champion
+    assert bundle.metadata["champion"] == shown.state.champion
+    (weights,) = board.named("weights-", "champion")
+    trained = shown.lineage.read(shown.state.trials[weights.metadata["trial"]].bundle)
+    assert part(trained, "trainer/") == part(champion, "trainer/")
+    for gen in shown.state.generations.values():
+        (used,) = board.runs[f"{shown.state.loop_id}-gen-{gen.number:03d}"].used
+        (parent,) = board.named(*used.split(":"))
+        assert parent.files == shown.lineage.read(gen.parent)
+    return shown.state
+
+
+@pytest.mark.parametrize("generations", [1, 4])
+def test_one_bundle_is_called_the_champions_and_successors_hang_on_their_parents(
+    tmp_path: Path, generations: int
+) -> None:
+    folder = wandb_bench.write(tmp_path, generations)
+    state = check(folder, noted(folder))
+    assert state.champion not in {gen.successor for gen in state.generations.values()}  # as in a loop that ran
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "scaffold", "versions"),
+    [
+        (Tuner(), "inherited", 2),
+        (Scripted(BETTER, SUBMIT), "unchanged", 2),
+        (Scripted(BETTER, write("scaffold/improve.py", "raise SystemExit(0)\n"), SUBMIT), "failed boot check", 3),
+    ],
+)
+def test_in_a_loop_that_ran_the_champion_is_called_so(
+    tmp_path: Path, model: Model, scaffold: str, versions: int
+) -> None:
+    state = run(tmp_path, model)
+    result = state.generations[1].result
+    assert (result["trainer"], result["scaffold"]) == ("adopted", scaffold)
+    (folder,) = (path.parent for path in (tmp_path / "loops").glob(f"*/{LEDGER_NAME}"))
+    board = noted(folder)
+    check(folder, board)
+    assert sum(artifact.type == "code" for made in board.runs.values() for artifact in made.artifacts) == versions
+
+
+def test_a_scaffold_inherited_alone_makes_a_bundle_and_leaves_the_trainer() -> None:
+    gens = [
+        {"n": 1, "done": True, "parent": "a", "champion": "b", "trainer": "adopted"},
+        {"n": 2, "done": True, "parent": "b", "champion": "c", "trainer": "unchanged"},
+        {"n": 3, "done": True, "parent": "c", "champion": "c", "trainer": "rejected"},
+        {"n": 4, "done": False, "parent": "c", "champion": None, "trainer": "adopted"},
+    ]
+    assert wandb_rows.champions(gens) == (2, 1)
+    assert wandb_rows.champions(gens[:1]) == (1, 1)
+    assert wandb_rows.champions([]) == (0, 0)

@@ -151,6 +151,24 @@ def test_the_page_spells_out_what_a_reader_would_not_see() -> None:
     assert {hex(c) for c in unseen if not re.match(found[1], chr(c))} == {hex(ord("\t")), hex(ord("\n"))}
 
 
+def luminance(colour: str) -> float:
+    channels = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_every_colour_of_text_can_be_read_on_every_ground_it_stands_on() -> None:
+    """Contrast of at least 4.5 to 1, in each theme of the page."""
+    themes = re.split(r"\scolor-scheme: \w+;", (report.STATIC / "page.css").read_text("utf-8"))[1:]
+    assert len(themes) == 3  # light, dark by the machine's setting, dark by choice
+    for theme in themes:
+        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})[;\s]", theme))
+        for text in ("ink", "soft", "key", "string", "remark"):
+            for ground in ("page", "card", "faint", "added", "removed"):
+                dark, light = sorted(luminance(colours[name]) for name in (text, ground))
+                assert (light + 0.05) / (dark + 0.05) >= 4.5, f"{text} on {ground}"
+
+
 def test_commands_to_copy_hold_nothing_that_a_shell_runs(loop: Path) -> None:
     shown = showing.open_loop(loop)
     shown.state.created["task"] = "stories; touch gone"
@@ -228,6 +246,21 @@ def test_the_command_writes_each_format(loop: Path, tmp_path: Path, kind: str, b
     ran = CliRunner().invoke(app, ["report", str(loop), "--format", kind, "-o", str(tmp_path / "file")])
     assert ran.exit_code == 0, ran.output
     assert (tmp_path / "file").read_text().startswith(begins)
+
+
+def test_no_word_of_a_forged_ledger_becomes_markup(gathered: report.Report) -> None:
+    evil = "<img src=x>\n# head | `b`"
+    first, *others = gathered.document["generations"]
+    forged = {**first, "trainer": evil, "scaffold": evil, "kinds": [evil]}
+    watched = {**gathered.document["oversight"], "decisions": {evil: 1}}
+    document = {**gathered.document, "generations": [forged, *others], "oversight": watched}
+    text = report_text.markdown(
+        replace(gathered, document=document, reproduce={"commands": [evil], "facts": [[evil, evil]]})
+    )
+    shown = [line for line in text.splitlines() if "img" in line and not line.startswith("    ")]
+    assert len(shown) == 3
+    assert all("\\<img src=x\\>" in line or "`<img" in line for line in shown)
+    assert not any(line.startswith("# head") for line in text.splitlines())
 
 
 def test_loops_of_one_kind_have_a_mean(loop: Path, hostile: Path) -> None:

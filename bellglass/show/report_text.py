@@ -37,7 +37,7 @@ def _head(doc: Json) -> Iterator[str]:
 
 
 def _measured(doc: Json) -> Iterator[str]:
-    unit = doc["loop"]["unit"]
+    unit = foreign(doc["loop"]["unit"])
     yield "## What was measured"
     yield ""
     final = doc["final"]
@@ -86,9 +86,9 @@ def _generations(doc: Json) -> Iterator[str]:
     for gen in doc["generations"]:
         cells = (
             str(gen["n"]),
-            gen["trainer"],
-            gen["scaffold"] or "–",
-            ", ".join(gen["kinds"]) or "–",
+            foreign(gen["trainer"]),
+            foreign(gen["scaffold"] or "–"),
+            foreign(", ".join(gen["kinds"]) or "–"),
             interval(gen["gain"], "+"),
             interval(gen["raw"]),
             number(gen["claim"]),
@@ -144,7 +144,7 @@ def _reviews(watched: Json) -> str:
     rule = {"every": "every successor", "tripwire": "only after a tripwire", "never": "never"}.get(watched["rule"], "–")
     count = watched["decided"]
     people = f" by {foreign(', '.join(watched['people']))}" if watched["people"] else ""
-    found = ", ".join(f"{word} {number}" for word, number in watched["decisions"].items())
+    found = ", ".join(f"{foreign(word)} {number}" for word, number in watched["decisions"].items())
     return f"asked for: {rule}. {count} decision{'' if count == 1 else 's'}{people}{f' ({found})' if found else ''}"
 
 
@@ -160,9 +160,9 @@ def _limits(doc: Json) -> Iterator[str]:
 def _again(report: Report) -> Iterator[str]:
     yield "## How to reproduce it"
     yield ""
-    yield from (f"    {visible(command)}" for command in report.reproduce["commands"])
+    yield from (f"    {_line(command)}" for command in report.reproduce["commands"])
     yield ""
-    yield from (f"- {foreign(name)}: `{visible(value).replace('`', '')}`" for name, value in report.reproduce["facts"])
+    yield from (f"- {foreign(name)}: `{_line(value).replace('`', '')}`" for name, value in report.reproduce["facts"])
 
 
 def interval(found: Json, sign: str = "") -> str:
@@ -177,4 +177,8 @@ def number(value: float | None) -> str:
 
 
 def foreign(text: object) -> str:
-    return SIGNS.sub(r"\\\1", visible(" ".join(str(text).split())))
+    return SIGNS.sub(r"\\\1", _line(text))
+
+
+def _line(text: object) -> str:
+    return visible(" ".join(str(text).split()))

@@ -230,7 +230,7 @@ def test_an_export_that_fails_leaves_the_earlier_one_and_blames_no_server(small:
         (("--project", "a/b"), {}, 2, "--project"),
         ((), {"WANDB_ENTITY": "a/b"}, 2, "WANDB_ENTITY"),
         ((), {"WANDB_TAGS": "x" * 100}, 3, "WANDB_ variables"),
-        ((), {"WANDB_FINISH_TIMEOUT": "soon"}, 3, "WANDB_ variables"),
+        ((), {"WANDB_FINISH_TIMEOUT": "soon"}, 2, "WANDB_FINISH_TIMEOUT"),
     ):
         ran = export(small, home, "--offline", *words, **variables)
         assert ran.returncode == code, ran.stderr

@@ -115,3 +115,34 @@ def test_a_link_in_the_folder_leads_nothing_that_is_written_or_removed_elsewhere
     ):
         pass
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("asked", ["offline", "online", None])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("WANDB_FINISH_TIMEOUT", "abc"), ("WANDB_INIT_TIMEOUT", "nan"), ("WANDB_HTTP_TIMEOUT", "-1"),
+        ("WANDB_BASE_URL", "http://[::1"), ("WANDB_BASE_URL", "http://host:port"), ("WANDB_BASE_URL", "wandb.example"),
+    ],
+)  # fmt: skip
+def test_a_variable_that_wandb_cannot_read_is_one_error_before_anything_is_done(
+    variable: str, value: str, asked: str | None
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        wandb_sink.mode_from(asked, {variable: value, "WANDB_API_KEY": KEY})
+    assert (raised.value.thing, raised.value.found) == (variable, repr(value))
+    assert raised.value.needed
+    assert raised.value.next_command.startswith(f"export {variable}=")
+
+
+def test_a_server_in_wandbs_settings_file_that_is_no_address_is_named(tmp_path: Path) -> None:
+    (tmp_path / "settings").write_text("[default]\nbase_url = http://[::1\n")
+    with pytest.raises(UsageError, match="base_url in W&B's settings file"):
+        wandb_sink.mode_from("offline", {"WANDB_CONFIG_DIR": str(tmp_path)})
+
+
+def test_what_nobody_told_wandb_is_not_checked() -> None:
+    assert wandb_sink.mode_from(None, {"WANDB_MODE": "disabled", "WANDB_FINISH_TIMEOUT": "abc"}) == "disabled"
+    assert wandb_sink.seconds_from({}) == wandb_sink.UPLOAD_SECONDS
+    assert wandb_sink.seconds_from({"WANDB_FINISH_TIMEOUT": "2.5"}) == 2.5
+    assert wandb_sink.server_and_key({"WANDB_BASE_URL": "http://[::1]:8080"})[0] == "http://[::1]:8080"

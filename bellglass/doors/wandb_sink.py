@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import functools
 import importlib.metadata
+import math
 import netrc
 import os
 import re
@@ -55,13 +56,18 @@ def check_installed() -> None:
 
 
 def mode_from(asked: str | None, environ: Mapping[str, str]) -> str:
-    """online, offline or disabled: as asked, else as WANDB_MODE says, else online where there is a key."""
+    """online, offline or disabled: as asked, else as WANDB_MODE says, else online where there is a key. What else wandb
+    takes from the environment is checked, too."""
     wanted = asked or environ.get("WANDB_MODE", "").strip().lower()
-    if not wanted:
-        return "online" if server_and_key(environ)[1] else "offline"
-    if wanted not in MODES:
+    if wanted and wanted not in MODES:
         raise UsageError("WANDB_MODE", repr(wanted), "online, offline or disabled", "bellglass export wandb --help")
-    if MODES[wanted] == "online" and not server_and_key(environ)[1]:
+    if wanted and MODES[wanted] == "disabled":
+        return "disabled"
+    seconds_from(environ)
+    key = server_and_key(environ)[1]
+    if not wanted:
+        return "online" if key else "offline"
+    if MODES[wanted] == "online" and not key:
         needed = "a key: WANDB_API_KEY, or what `wandb login` stored"
         raise SetupError("Weights & Biases online", "no key", needed, "bellglass export wandb --offline")
     return MODES[wanted]
@@ -84,12 +90,39 @@ def _name(word: str, typed: str | None, environ: Mapping[str, str]) -> str | Non
     raise UsageError(option if typed else variable, repr(name), needed, how)
 
 
+def seconds_from(environ: Mapping[str, str]) -> float:
+    """How long the end of a run may take; the other times are checked, too."""
+    found: dict[str, float] = {}
+    for name in ("WANDB_INIT_TIMEOUT", "WANDB_HTTP_TIMEOUT", "WANDB_FINISH_TIMEOUT"):
+        text = environ.get(name)
+        if not text:
+            continue
+        try:
+            found[name] = float(text)
+        except ValueError:
+            found[name] = math.nan
+        if not 0.0 <= found[name] < math.inf:
+            raise UsageError(name, repr(text), "a number of seconds", f"export {name}=60")
+    return found.get("WANDB_FINISH_TIMEOUT", UPLOAD_SECONDS)
+
+
 def server_and_key(environ: Mapping[str, str]) -> tuple[str, str | None]:
     """As wandb finds them: environment, .netrc, its settings file. A key is found here and said nowhere."""
     settings = _settings_file(environ)
     server = environ.get("WANDB_BASE_URL") or settings.get("base_url") or SERVER
+    if not _is_address(server):
+        thing = "WANDB_BASE_URL" if environ.get("WANDB_BASE_URL") else "base_url in W&B's settings file"
+        raise UsageError(thing, repr(server), "a server's address", f"export WANDB_BASE_URL={SERVER}")
     key = environ.get("WANDB_API_KEY") or environ.get("WANDB_IDENTITY_TOKEN_FILE")
     return server, key or _netrc_key(environ, server) or settings.get("api_key")
+
+
+def _is_address(server: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(server)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of brackets or a port
+        return False
 
 
 def _settings_file(environ: Mapping[str, str]) -> Mapping[str, str]:
@@ -97,7 +130,7 @@ def _settings_file(environ: Mapping[str, str]) -> Mapping[str, str]:
     found = configparser.ConfigParser(interpolation=None)
     try:
         found.read(Path(home) / "settings", "utf-8")
-    except (configparser.Error, UnicodeDecodeError):
+    except (OSError, configparser.Error, UnicodeDecodeError):
         return {}
     return dict(found["default"]) if found.has_section("default") else {}
 
@@ -224,7 +257,7 @@ def opened(
         "base_url": server, "project": project, "entity": entity,
         "console": "off", "silent": True, "host": "", "disable_git": True, "disable_code": True,
         "disable_job_creation": True, "finish_timeout_raises": True,
-        "finish_timeout": os.environ.get("WANDB_FINISH_TIMEOUT") or UPLOAD_SECONDS,
+        "finish_timeout": seconds_from(os.environ),
         "x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True, "x_save_requirements": False,
     }  # fmt: skip
     if online and key and not {"WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"} & set(os.environ):

@@ -212,6 +212,10 @@ def test_what_has_the_focus_is_in_sight_while_a_recording_plays(new_page: NewPag
             steps += 1
         assert steps > 40
         assert [name for name in hidden if name] == []
+        page.evaluate("window.scrollTo(0, 700)")
+        for _ in range(3):  # the bar's own buttons are in sight wherever the page is
+            page.keyboard.press("Tab")
+            assert page.evaluate("window.scrollY") == 700
 
 
 def test_a_phone_shows_all_of_it_without_scrolling_sideways(new_page: NewPage, picture: Callable[..., None]) -> None:

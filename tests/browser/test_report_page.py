@@ -93,6 +93,17 @@ def test_a_script_in_the_data_would_not_run_even_as_markup(page: Page) -> None:
     assert any("Content Security Policy" in line for line in page.said)
 
 
+DRAWN = "() => [...document.querySelectorAll('figure.chart .canvas')].every((one) => one.firstChild)"
+CUT = """[...document.querySelectorAll("figure.chart .canvas")].flatMap((canvas) => {
+    const whole = canvas.getBoundingClientRect();
+    if (canvas.scrollWidth > canvas.clientWidth) return [];
+    return [...canvas.querySelectorAll("text")].filter((text) => {
+        const box = text.getBoundingClientRect();
+        return box.left < whole.left || box.right > whole.right;
+    }).map((text) => text.textContent);
+})"""
+
+
 @pytest.mark.parametrize("width", [390, 1280, 1920])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_fits_from_phone_to_projector(chromium: Any, file: Path, width: int, theme: str) -> None:
@@ -100,6 +111,8 @@ def test_it_fits_from_phone_to_projector(chromium: Any, file: Path, width: int, 
     page = Page(tab, file)
     tab.evaluate("bellglass.pick(2)")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    tab.wait_for_function(DRAWN)
+    assert tab.evaluate(CUT) == []
     dark = tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
     assert dark == (theme == "dark")
     assert page.said == []

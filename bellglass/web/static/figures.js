@@ -28,7 +28,7 @@
   function endLabels(f, labels) {
     const placed = labels.map(([value, text]) => [f.y(value), text]).sort((a, b) => a[0] - b[0]);
     placed.forEach((label, i) => {
-      if (i) label[0] = Math.max(label[0], placed[i - 1][0] + 15);
+      if (i) label[0] = Math.max(label[0], placed[i - 1][0] + 18);
     });
     const x = f.width - f.box.right + 8;
     f.add(placed.map(([y, text]) => s("text", { x, y: y + 4 }, text)));
@@ -85,7 +85,7 @@
       const narrow = width < 560;
       const height = narrow ? 300 : Math.min(480, Math.max(340, width * 0.36));
       const values = [...judged, ...near, floor, ...lines.flatMap((b) => [b.low, b.high])];
-      const f = bg.frame({ width, height, count: all.length, values, box: { right: narrow ? 74 : 96, bottom: 34 }, least: 0 });
+      const f = bg.frame({ width, height, count: all.length, values, box: { right: narrow ? 74 : bg.large() ? 120 : 96, bottom: 34 }, least: 0 });
       bg.yAxis(f);
       bg.xAxis(f, bg.generationNames(f, gens(doc)));
       const kept = champions(doc).map((g) => (g.raw ? g.raw.mean : null));

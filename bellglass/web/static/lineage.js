@@ -59,7 +59,7 @@
   function names(height) {
     const name = (y, text, look) => s("text", { x: 0, y: y + 4, class: look }, text);
     const lines = [name(TRAINER, "trainer", "strong"), name(SCAFFOLD, "scaffold", "strong")];
-    return s("g", {}, s("rect", { class: "cover", x: 0, y: 0, width: 84, height }), lines, KINDS.map((kind, row) => name(MATRIX + ROW * row, kind)));
+    return s("g", {}, s("rect", { class: "cover", x: 0, y: 0, width: 100, height }), lines, KINDS.map((kind, row) => name(MATRIX + ROW * row, kind)));
   }
 
   function tip(doc, i) {

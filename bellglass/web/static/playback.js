@@ -73,8 +73,7 @@
     parts = { range, toggle, where: h("span", { class: "soft" }) };
     const bar = h("div", { class: "play", role: "group", "aria-label": "playback" }, toggle, range, parts.where, choice, h("span", { class: "soft" }, "a recording; nothing runs"));
     document.body.append(bar);
-    // What takes the focus comes to rest above the bar, with a line to spare: a browser leaves alone what is half in sight.
-    new ResizeObserver(() => (document.documentElement.style.scrollPaddingBottom = "calc(" + bar.offsetHeight + "px + 2rem)")).observe(bar);
+    new ResizeObserver(() => document.documentElement.style.setProperty("--under", bar.offsetHeight + "px")).observe(bar);
   }
 
   bg.playback = (doc, draw) => {

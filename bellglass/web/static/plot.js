@@ -18,10 +18,13 @@
     return Array.from({ length: Math.max(0, last - first + 1) }, (_, k) => [(first + k) * by, digits]);
   }
 
+  // For a projector the text of charts is larger (page.css has the same width), and needs more room beside them.
+  bg.large = () => window.matchMedia("(min-width: 1700px)").matches;
+
   // Where a column and a value stand. `values` set the scale; anything beyond is drawn at the edge.
   bg.frame = (options) => {
     const { width, height, count, values } = options;
-    const box = { left: 52, right: 16, top: 12, bottom: 30, ...options.box };
+    const box = { left: bg.large() ? 76 : 58, right: 16, top: 12, bottom: 30, ...options.box };
     const known = values.filter(bg.known);
     let lo = known.length ? Math.min(...known.slice(0, 5e4)) : 0;
     let hi = known.length ? Math.max(...known.slice(0, 5e4)) : 1;

@@ -106,7 +106,7 @@
         bg.seconds(g.cost.train_seconds),
         g.cost.usd === null ? "unknown" : bg.num(g.cost.usd, g.cost.usd < 1 ? 4 : 2),
       ];
-      const tr = h("tr", { class: "pick", "aria-selected": String(bg.chosen() === g.n) }, cells.map((cell, k) => h("td", { class: k === 3 ? "wide" : null }, cell)));
+      const tr = h("tr", { class: "pick", "aria-selected": String(bg.chosen() === g.n) }, cells.map((cell, k) => h("td", { class: k === 3 ? "wide" : k === 1 && !g.done ? "stage" : null }, cell)));
       tr.addEventListener("click", () => bg.pick(g.n));
       return tr;
     };

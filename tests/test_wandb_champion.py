@@ -1,7 +1,8 @@
-"""Which bundle and which weights W&B calls the champion's: in loops that ran, and without W&B."""
+"""What W&B is told when, and which bundle and weights it calls the champion's: in loops that ran, and without W&B."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from bellglass.paths import LEDGER_NAME
 from bellglass.ports import Model
 from bellglass.records import Bundle
 from bellglass.show import showing, wandb_rows
+from bellglass.show.following import Following
+from bellglass.show.wandb_replay import Replay
+from bellglass.store.ledger import Ledger
 from bellglass.store.state import State
 
 BETTER = write("trainer/objective.py", "SMOOTHING = 10.0\n")
@@ -47,6 +51,19 @@ def test_one_bundle_is_called_the_champions_and_successors_hang_on_their_parents
     folder = wandb_bench.write(tmp_path, generations)
     state = check(folder, noted(folder))
     assert state.champion not in {gen.successor for gen in state.generations.values()}  # as in a loop that ran
+
+
+def test_the_starter_is_told_when_it_has_been_measured(tmp_path: Path) -> None:
+    folder, board, replay = tmp_path / "stories-00000001", wandb_bench.Notes(), Replay()
+    with Ledger.create(folder) as ledger:
+        for kind, body in wandb_bench.events(folder, 1, ("loss",)):
+            ledger.append(kind, body)
+            if kind in ("loop.created", "loop.calibrated", "gate.decided", "generation.ended"):
+                with contextlib.closing(Following(folder)) as followed:
+                    replay.tell(board, *followed.shown(), followed.document(), last=False)
+                assert bool(board.runs) == (kind == "generation.ended")
+    assert board.runs["00000001-gen-000"].rows[-1].keys() == noted(folder).runs["00000001-gen-000"].rows[-1].keys()
+    assert board.runs["00000001-loop"].opening.config["noise_sd"] is not None
 
 
 @pytest.mark.slow

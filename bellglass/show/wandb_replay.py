@@ -43,7 +43,12 @@ class Replay:
         self.runs = 0
 
     def tell(self, board: Board, shown: Shown, events: Sequence[Event], document: Json, *, last: bool) -> None:
-        """What is new since the last call. After `last` there is no other."""
+        """What is new since the last call. After `last` there is no other.
+
+        The first is told when a generation has ended: until then the loop's noise and its starter are being measured.
+        """
+        if not last and not any(gen["done"] for gen in document["generations"]):
+            return
         times = rows_.last_times(events)
         shares = summary.shares(shown.state)
         if self._loop is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import wandb_server
 from wandb_bench import export, inspect
 
 from bellglass.doors import wandb_sink
-from bellglass.errors import UsageError
+from bellglass.errors import SetupError, UsageError
+from bellglass.ports import Opening
 
 starts_wandb = [
     pytest.mark.slow,
@@ -146,3 +148,33 @@ def test_what_nobody_told_wandb_is_not_checked() -> None:
     assert wandb_sink.seconds_from({}) == wandb_sink.UPLOAD_SECONDS
     assert wandb_sink.seconds_from({"WANDB_FINISH_TIMEOUT": "2.5"}) == 2.5
     assert wandb_sink.server_and_key({"WANDB_BASE_URL": "http://[::1]:8080"})[0] == "http://[::1]:8080"
+
+
+@starts_wandb[0]
+@starts_wandb[1]
+@pytest.mark.parametrize("chars", [10, 100_000])  # a record within a block of the log, and one over several
+@pytest.mark.parametrize("lost", [0, 1, 60])
+def test_an_offline_run_whose_log_has_no_end_is_no_success(tmp_path: Path, lost: int, chars: int) -> None:
+    """As a full disk leaves it: wandb itself then says nothing."""
+    wandb = pytest.importorskip("wandb")
+    with (
+        nullcontext() if lost == 0 else pytest.raises(SetupError, match=r"\.wandb; .*; needed: free disk space"),
+        wandb_sink.opened(tmp_path, "00000001", "offline") as sink,
+    ):
+        opening = Opening("00000001-loop", "loop", "group", "loop", {"long": "x" * chars}, ())
+        sink.run(opening).finish({"longer": "y" * chars}, {})
+        wandb.teardown()  # it writes to the end
+        (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+        os.truncate(log, log.stat().st_size - lost)
+
+
+def test_only_the_last_whole_record_of_a_log_counts() -> None:
+    def part(kind: int, content: bytes) -> bytes:
+        return bytes(4) + len(content).to_bytes(2, "little") + bytes([kind]) + content
+
+    log = bytes(7) + part(1, b"one") + part(2, b"tw") + part(3, b"") + part(4, b"o")
+    assert wandb_sink.last_record(log) == b"two"
+    assert [wandb_sink.last_record(log[:-cut]) for cut in range(1, 8)] == [b""] * 7
+    full = bytes(7) + part(1, b"x" * (2**15 - 7 - 7 - 6))  # six bytes are left of the block: too few for a header
+    assert wandb_sink.last_record(full + bytes(6) + part(1, b"next")) == b"next"
+    assert wandb_sink.last_record(log + bytes(30)) == wandb_sink.last_record(b"") == b""

@@ -45,6 +45,7 @@ HONOURED = (
 UPLOAD_SECONDS = 600.0  # of one run's end; WANDB_FINISH_TIMEOUT says otherwise
 NO_PART_OF_A_NAME = "/\\#?%:"  # wandb refuses them in a project, and takes them in an entity, which no server has
 NAME_CHARS = 128
+LOG_HEADER, LOG_BLOCK = 7, 2**15  # of a run's log, in LevelDB's format; each part of a record has a header as long
 
 
 def check_installed() -> None:
@@ -94,16 +95,14 @@ def seconds_from(environ: Mapping[str, str]) -> float:
     """How long the end of a run may take; the other times are checked, too."""
     found: dict[str, float] = {}
     for name in ("WANDB_INIT_TIMEOUT", "WANDB_HTTP_TIMEOUT", "WANDB_FINISH_TIMEOUT"):
-        text = environ.get(name)
-        if not text:
-            continue
+        text = environ.get(name) or str(UPLOAD_SECONDS)
         try:
             found[name] = float(text)
         except ValueError:
             found[name] = math.nan
         if not 0.0 <= found[name] < math.inf:
             raise UsageError(name, repr(text), "a number of seconds", f"export {name}=60")
-    return found.get("WANDB_FINISH_TIMEOUT", UPLOAD_SECONDS)
+    return found["WANDB_FINISH_TIMEOUT"]
 
 
 def server_and_key(environ: Mapping[str, str]) -> tuple[str, str | None]:
@@ -163,11 +162,11 @@ class Sink:
     def __init__(
         self, root: Path, private: Path, online: bool, settings: Mapping[str, Json], earlier: Iterable[Path]
     ) -> None:
-        self._wandb, self.root, self.online, self._settings = _load(), root, online, settings
-        self._private = private
+        self._wandb, self.root, self._private, self.online, self._settings = _load(), root, private, online, settings
         self._earlier = list(earlier)
         self.address = ""  # of the loop's run, where there is a server
         self.missing: list[str] = []
+        self._logs: list[Path] = []
 
     def run(self, opening: Opening) -> Run:
         with _translated("starting a run", self.online), contextlib.chdir(self._private):
@@ -192,8 +191,38 @@ class Sink:
                 run.define_metric(metric, step_metric=step)
             while self._earlier:
                 shutil.rmtree(self._earlier.pop())
+        self._logs.append(Path(run.settings.sync_file))
         self.address = self.address or str(run.url or "")
         return Run(self._wandb, run, self)
+
+    def close(self) -> None:
+        """wandb's helper process keeps the folders that it began with. Offline, it says nothing of a full disk."""
+        try:
+            self._wandb.teardown()
+        except SystemExit as stopped:
+            raise RuntimeError(f"its helper process ended with {stopped.code}") from stopped
+        for log in () if self.online else self._logs:
+            record = self._wandb.proto.wandb_internal_pb2.Record()
+            record.ParseFromString(last_record(log.read_bytes()))
+            if record.WhichOneof("record_type") != "exit":
+                raise SetupError(
+                    str(log), "a log without its end", "free disk space", "bellglass export wandb -o FOLDER"
+                )
+
+
+def last_record(log: bytes) -> bytes:
+    """The last that is whole; of a log that a full disk cut within one, none."""
+    place, parts, whole = LOG_HEADER, b"", False
+    while place < len(log):
+        if (room := LOG_BLOCK - place % LOG_BLOCK) < LOG_HEADER:  # padding of a block
+            place += room
+            continue
+        length, kind = int.from_bytes(log[place + 4 : place + 6], "little"), log[place + 6 : place + 7]
+        start, place = place + LOG_HEADER, place + LOG_HEADER + length
+        if place > len(log) or kind not in (b"\1", b"\2", b"\3", b"\4"):  # all of it, its first part, middle, last
+            return b""
+        parts, whole = (b"" if kind < b"\3" else parts) + log[start:place], kind in (b"\1", b"\4")
+    return parts if whole else b""
 
 
 class Run:
@@ -269,8 +298,9 @@ def opened(
         _private() as private,
         _environment(folder, private, loop, mode),
     ):
-        yield Sink(folder.parent, private, online, settings, _earlier(folder, loop))
-        _load().teardown()  # its helper process keeps the folders it began with
+        sink = Sink(folder.parent, private, online, settings, _earlier(folder, loop))
+        yield sink
+        sink.close()
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ CHAMPION = ("champion",)  # the alias
 
 GENERATION_STEPS = (("*", rows_.GENERATION),)
 TOLD_OF_GENERATION = (
-    "from", "parent", "successor", "kinds", "done", "why", "fault", "measured_by", "gate_why", "review",
+    "from", "parent", "successor", "kinds", "done", "why", "fault", "measured_by", "gate_why",
 )  # fmt: skip
 TRAINING_STEPS = tuple((name, rows_.STEP) for name in (rows_.SECONDS, "claim/*", "claimed/*", "verdict/*"))
 
@@ -54,9 +54,9 @@ class Replay:
         if self._loop is None:
             name = document["loop"]["name"]
             self._loop = loop = board.run(self._opening(document, "loop", name, "loop", GENERATION_STEPS))
-            self._generation(
-                board, Place(shown, document, 0, shown.state.starter, shares[0].trials, times.get(0)), None
-            )
+            starter = shown.state.starter
+            trials = [trial for trial in shares[0].trials if trial.bundle == starter]  # not the champion's on `final`
+            self._generation(board, Place(shown, document, 0, starter, trials, times.get(0)), None)
         loop = self._loop
         for gen in document["generations"]:
             number = gen["n"]
@@ -91,7 +91,9 @@ class Replay:
         row = rows_.row_of_starter(doc, size) if gen is None else rows_.row_of(gen, doc["loop"]["unit"], size)
         trained = next((trial for trial in at.trials if trial.curves is not None), None)
         more = {"generation": at.number, "curves_of": trained.trial_id if trained else None}
-        more |= {key: rows_.plain(gen[key]) for key in TOLD_OF_GENERATION} if gen is not None else {}
+        if gen is not None:
+            review = gen["review"] and gen["review"].get("decision")  # who decided, and why, stays in the loop
+            more |= {**{key: rows_.plain(gen[key]) for key in TOLD_OF_GENERATION}, "review": rows_.plain(review)}
         run = board.run(self._opening(doc, alias, alias, "generation", TRAINING_STEPS, more))
         if gen is not None:
             run.uses(f"bundle-{loop}", self._versions.get(gen["parent"], rows_.alias(gen["from"])))
@@ -147,7 +149,8 @@ class Replay:
             self._versions[made] = alias if same else f"{alias}-kept"
 
     def _store_weights(self, run: Run, at: Place, name: str, aliases: tuple[str, ...]) -> None:
-        trial = next((trial for trial in at.trials if trial.weights is not None), None)
+        judged = [trial for trial in at.trials if trial.purpose != "explore"]  # an explored try is not the successor
+        trial = next((trial for trial in judged if trial.weights is not None), None)
         if trial is None or trial.weights is None:
             return
         try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import made_loop
 import pytest
+import small_world
+from pages import driver
 from test_report import HOSTILE
 
 from bellglass.show import report, showing
@@ -55,6 +57,25 @@ def test_every_part_is_drawn_and_the_browser_has_nothing_to_complain_of(page: Pa
         assert page.tab.locator(f"#{part} h2").inner_text(), part
     assert page.said == []
     assert page.asked == [file.as_uri()]
+
+
+def test_a_real_loop_s_report_says_what_may_be_concluded_and_how_to_check_it(
+    chromium: Any, tmp_path: Path, picture: Callable[..., None]
+) -> None:
+    folder = small_world.create(tmp_path / "loops", generations=2)
+    with driver(folder) as process:
+        assert process.wait(timeout=120) == 0
+    file = tmp_path / "report.html"
+    file.write_text(report.html(report.gather(showing.open_loop(folder))), "utf-8")
+    tab = chromium.new_page(viewport={"width": 1280, "height": 1200})
+    page = Page(tab, file)
+    said = tab.inner_text("#conclusions")
+    assert "better than the starter on stories (tiny)" in said
+    assert f"bellglass verify {folder.name}" in tab.inner_text("#reproduce")
+    tab.evaluate("document.querySelector('#safety').scrollIntoView()")
+    picture(tab, "report")
+    assert page.said == []
+    tab.close()
 
 
 def test_hostile_notes_stay_text(chromium: Any, tmp_path: Path) -> None:

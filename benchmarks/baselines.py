@@ -3,9 +3,10 @@
     python benchmarks/baselines.py [--tasks stories,source] [--improvers offline,random,tpe] [--seeds 1,2,...,8]
                                    [--preset cpu] [--most 3] [--glass process] [--write-only]
 
-Resumable: each loop's facts are kept under build/baselines and what is there is not run again; a loop that was cut off
-goes on where it was. Facts of another trainer, scaffold, improver or task are not counted. A changed gate or judge is
-not noticed: delete the folder then. One seed gives all improvers the same documents, so they compare in pairs.
+Resumable, over machines too: the facts of each loop that ended are kept under benchmarks/measured/baselines, to be
+committed, and what is there is not run again; a loop that was cut off goes on where it was, under build/baselines.
+Facts of another trainer, scaffold, improver or task are not counted. A changed gate or judge is not noticed: delete the
+facts then. One seed gives all improvers the same documents, so they compare in pairs.
 
 Writes the section `baselines` of docs/benchmarks.md for the preset `cpu`, prints it for others, and stores what the
 baselines reached as tasks/TASK/baselines.json, from two loops on. However many loops have run, the table says so.
@@ -43,6 +44,7 @@ from bellglass.stats import CONFIDENCE, mean_interval  # noqa: E402
 from bellglass.store.state import State  # noqa: E402
 
 WORK = page.ROOT / "build" / "baselines"
+MEASURED = HERE / "measured" / "baselines"
 TASKS = ("stories", "source")
 IMPROVERS = ("offline", *baselines.NAMES)
 LOOPS = 8
@@ -67,6 +69,7 @@ class Plan:
     panel: int = 3  # trainings of the starter to calibrate on, of a new champion, and of each side on `final`
     more: Mapping[str, Json] = field(default_factory=dict)  # what else a loop's config says, for tests
     work: Path = WORK
+    measured: Path = MEASURED
 
     @property
     def trainings(self) -> int:
@@ -74,8 +77,11 @@ class Plan:
 
     def home(self, task: str) -> Path:
         """All its loops in one folder, so that they share one calibration of the machine."""
+        return self.work / self.name(task)
+
+    def name(self, task: str) -> str:
         bounds = f"{self.generations}x{self.trials}+{2 * self.max_pairs}-panel{self.panel}"
-        return self.work / f"{task}-{self.preset}-{self.glass}-{bounds}"
+        return f"{task}-{self.preset}-{self.glass}-{bounds}"
 
     def config(self, task: str, improver: str, seed: int) -> dict[str, Json]:
         return {
@@ -104,6 +110,8 @@ def run_one(
     facts = kept(plan, task, improver, seed)
     if facts and facts["made_with"] != made_with:
         shutil.rmtree(plan.home(task) / facts["folder"], ignore_errors=True)
+        for path in paths_of(plan, task, improver, seed):
+            path.unlink(missing_ok=True)
         facts = None
     if facts and "gain" in facts:
         return facts
@@ -135,6 +143,7 @@ def facts_of(state: State) -> dict:
         "trainings": {purpose: purposes.count(purpose) for purpose in sorted(set(purposes))},
         "train_seconds": round(state.spent.train_seconds, 1),
         "wall_seconds": round(state.wall_seconds, 1),
+        "machine": page.machine(),
     }
 
 
@@ -148,18 +157,22 @@ def fingerprint(plan: Plan, task: str, improver: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def path_of(plan: Plan, task: str, improver: str, seed: int) -> Path:
-    return plan.home(task) / f"{improver}-{seed}.json"
+def paths_of(plan: Plan, task: str, improver: str, seed: int) -> tuple[Path, Path]:
+    """Where the facts of a loop lie: once it has ended, and until then."""
+    name = f"{improver}-{seed}.json"
+    return plan.measured / plan.name(task) / name, plan.home(task) / name
 
 
 def kept(plan: Plan, task: str, improver: str, seed: int) -> dict | None:
-    path = path_of(plan, task, improver, seed)
-    return json.loads(path.read_text()) if path.exists() else None
+    there = [path for path in paths_of(plan, task, improver, seed) if path.exists()]
+    return json.loads(there[0].read_text()) if there else None
 
 
 def keep(plan: Plan, task: str, improver: str, seed: int, facts: dict) -> dict:
-    path = path_of(plan, task, improver, seed)
-    path.with_suffix(".tmp").write_text(json.dumps(facts, indent=1))
+    ended, under_way = paths_of(plan, task, improver, seed)
+    path = ended if "gain" in facts else under_way
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".tmp").write_text(json.dumps(facts, indent=1) + "\n")
     path.with_suffix(".tmp").replace(path)
     return facts
 
@@ -207,11 +220,12 @@ def row(plan: Plan, task: str, improver: str) -> list[str]:
 
 def section(plan: Plan, wanted: Sequence[str]) -> str:
     rows = [row(plan, task, improver) for task in wanted for improver in IMPROVERS]
-    done = sum(len(finished(plan, task, improver)) for task in wanted for improver in IMPROVERS)
+    done = [facts for task in wanted for improver in IMPROVERS for facts in finished(plan, task, improver).values()]
+    machines = "; ".join(sorted({facts["machine"] for facts in done})) or page.machine()
     planned = len(wanted) * len(IMPROVERS) * len(plan.seeds)
     command = f"python benchmarks/baselines.py{'' if plan.preset == 'cpu' else f' --preset {plan.preset}'}"
     text = (
-        f"**{done} of {planned} loops have run so far.** Machine: {page.machine()}. Command: `{command}`, glass: "
+        f"**{len(done)} of {planned} loops have run so far.** Machine: {machines}. Command: `{command}`, glass: "
         f"{plan.glass}. Each loop: {plan.generations} generations of {plan.trials} trials and at most {plan.max_pairs} "
         f"pairs at the gate, {plan.trainings} trainings; calibration, panels of new champions and `final` come on top, "
         "by one rule for all. Gains are of the champion over the starter on `final`, in the task's unit, 0 where "

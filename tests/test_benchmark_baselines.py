@@ -33,7 +33,8 @@ def starter() -> Bundle:
 
 def small_plan(work: Path) -> Any:
     more = {"virtual_clock": True, "alpha": 0.4}
-    return bench.Plan("tiny", (1, 2), "process", generations=1, trials=1, max_pairs=3, panel=2, more=more, work=work)
+    small = bench.Plan("tiny", (1, 2), "process", generations=1, trials=1, max_pairs=3, panel=2, more=more)
+    return replace(small, work=work, measured=work / "measured")
 
 
 class Cut(ProcessGlass):
@@ -78,9 +79,14 @@ def test_loops_are_run_once_resumed_and_counted(tmp_path: Path) -> None:
 
 
 def facts(plan: Any, improver: str, seed: int, gain: float | None, **more: Any) -> None:
-    plan.home("stories").mkdir(parents=True, exist_ok=True)
     base = {"folder": "x", "made_with": bench.fingerprint(plan, "stories", improver), "gain": gain, "why": ""}
-    bench.keep(plan, "stories", improver, seed, {**base, "adopted": int(bool(gain)), "train_seconds": 9.0, **more})
+    bench.keep(
+        plan,
+        "stories",
+        improver,
+        seed,
+        {**base, "adopted": int(bool(gain)), "train_seconds": 9.0, "machine": "m", **more},
+    )
 
 
 def test_the_table_counts_loops_and_pairs_them_by_seed(tmp_path: Path) -> None:
@@ -107,6 +113,20 @@ def test_facts_of_other_improvers_bounds_or_starters_do_not_count(tmp_path: Path
     assert bench.finished(plan, "stories", "random") == {}
     prints = {bench.fingerprint(one, "stories", "random") for one in (plan, replace(plan, trials=2))}
     assert len(prints | {bench.fingerprint(plan, "stories", "offline")}) == 3
+
+
+def test_the_table_names_the_machines_of_its_loops_and_not_the_one_that_writes_it(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    facts(plan, "random", 1, 0.2, machine="one core")
+    facts(plan, "tpe", 1, 0.2, machine="two cores")
+    facts(plan, "random", 2, 0.2, machine="one core")
+    assert "Machine: one core; two cores." in bench.section(plan, ["stories"])
+
+
+def test_what_has_ended_is_found_by_a_checkout_that_never_ran_it(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    facts(plan, "random", 1, 0.2)
+    assert bench.finished(replace(plan, work=tmp_path / "empty"), "stories", "random")[1]["gain"] == 0.2
 
 
 def test_the_bounds_of_the_real_table_are_thirty_trainings() -> None:

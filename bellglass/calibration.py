@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bellglass.paths import written_anew
 from bellglass.records import Json, Noise
 
 SPEED_SLACK = 1.3  # a shared machine's own speed wanders by less
@@ -85,9 +87,8 @@ class Shelf:
     def keep(self, calibration: Calibration) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._file(calibration.conditions)
-        fresh = file.with_suffix(".new")
-        fresh.write_text(json.dumps(calibration.as_json(), indent=1, sort_keys=True) + "\n", "utf-8")
-        fresh.replace(file)
+        with written_anew(file, f"ls -ld {shlex.quote(str(self._folder))}") as out:
+            out.write(json.dumps(calibration.as_json(), indent=1, sort_keys=True).encode() + b"\n")
         return file
 
     def _file(self, conditions: Conditions) -> Path:

@@ -69,7 +69,7 @@ class Forecast:
         bound = "no money bound" if self.max_usd is None else f"never over ${self.max_usd:.2f}"
         if self.usd is None and self.max_usd is not None:
             bound = f"the bound of ${self.max_usd:.2f} cannot be held without a price: no call will be made"
-        wall = _duration(self.wall_seconds)
+        wall = duration(self.wall_seconds)
         return [
             f"trainings  {self.trainings}, {self.train_seconds:.0f} training seconds, at least {wall} of wall time",
             f"calls      about {self.calls}, {self.tokens_in:,} tokens in, {self.tokens_out:,} out",
@@ -107,7 +107,7 @@ def _at_most(value: int, bound: int | None) -> int:
     return value if bound is None else min(value, bound)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from bellglass.errors import LoopFault, SetupError, UsageError
 
@@ -102,19 +103,22 @@ def loop_name(task: str, loop_id: str) -> str:
     return f"{task}-{loop_id}"
 
 
-def write_anew(file: Path, text: str, next_command: str) -> None:
-    """Whole or not at all, and never through a link that lies there: a loop's folder may be another's."""
+@contextlib.contextmanager
+def written_anew(file: Path, next_command: str) -> Iterator[IO[bytes]]:
+    """A file that is there whole or not at all, and never through a link that lies there: a folder may be another's."""
+    if file.exists() and not file.is_file():  # renaming over a device would be the end of it
+        raise UsageError(f"the file {file}", "something that is no file", "a file's name", next_command)
     making = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with making.open("x", encoding="utf-8", newline="") as out:
-            out.write(text)
+        with making.open("xb") as out:
+            yield out
         making.replace(file)
     except OSError as error:
+        found = error.strerror or str(error)
+        raise SetupError(f"the file {file}", found, "a place to write to", next_command) from error
+    finally:
         with contextlib.suppress(OSError):
             making.unlink()
-        raise SetupError(
-            f"the file {file}", error.strerror or str(error), "a place to write to", next_command
-        ) from None
 
 
 def typed(folder: Path) -> str:

@@ -174,6 +174,29 @@ def test_too_little_disk_is_said_before_anything_starts(tmp_path: Path) -> None:
         paths.require_free_disk(tmp_path, 10**18, "a loop")
 
 
+# What is written
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text("what was there")
+    with pytest.raises(SetupError, match="full"), paths.written_anew(file, "try again") as out:
+        out.write(b"half")
+        raise OSError("full")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["what was there"]
+    with paths.written_anew(file, "try again") as out:
+        out.write(b"whole")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UsageError, match="no file"), paths.written_anew(pipe, "name a file") as out:
+        out.write(b"gone")
+    assert pipe.is_fifo()
+
+
 # Who
 
 

@@ -21,6 +21,7 @@ from rich.live import Live
 from rich.text import Text
 
 from bellglass.commands.console import bound_parts, line_for
+from bellglass.forecast import duration
 from bellglass.show.phase import next_review, phase
 from bellglass.store.ledger import Event
 from bellglass.store.state import State
@@ -194,9 +195,3 @@ def time_text(lasts: float | None, passed: float) -> str:
     if lasts is None or passed >= lasts:
         return f"{duration(passed)} so far"
     return f"about {duration(max(1.0, lasts - passed))} left"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bellglass.commands.options import Json, LoopName, Loops
-from bellglass.paths import write_anew
+from bellglass.paths import written_anew
 
 if TYPE_CHECKING:
     from bellglass.show.showing import Shown
@@ -54,7 +54,8 @@ def report(
 def write_report(shown: Shown, format: Format = Format.HTML, out: Path | None = None) -> Path:
     name = "lineage.svg" if format is Format.SVG else f"report.{format}"
     file = shown.folder / name if out is None else out
-    write_anew(file, rendered(shown, format), "bellglass report -o FILE")
+    with written_anew(file, "bellglass report -o FILE") as out_file:
+        out_file.write(rendered(shown, format).encode())
     return file
 
 

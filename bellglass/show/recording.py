@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from bellglass import __version__, strict_json
-from bellglass.errors import LoopFault, SetupError, UsageError
+from bellglass.errors import LoopFault, UsageError
+from bellglass.paths import written_anew
 from bellglass.records import Json
 from bellglass.show import showing
 from bellglass.store.ledger import GENESIS, Event, canonical, digest
@@ -48,16 +49,8 @@ FOLDERS = {"diff": "diffs", "session": "sessions", "curves": "curves"}
 
 def pack(folder: Path, target: Path) -> tuple[int, tuple[str, ...]]:
     """Writes the recording; returns its size and what could not be put in."""
-    making = target.with_name(f"{target.name}.new")
-    try:
-        with making.open("wb") as file:
-            missing = pack_into(folder, file)
-        making.replace(target)
-    except OSError as error:
-        found, needed = error.strerror or str(error), "a file that can be written"
-        raise SetupError(f"writing {target}", found, needed, "bellglass pack -o FILE") from error
-    finally:
-        making.unlink(missing_ok=True)
+    with written_anew(target, "bellglass pack -o FILE") as file:
+        missing = pack_into(folder, file)
     return target.stat().st_size, missing
 
 

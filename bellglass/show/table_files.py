@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bellglass.errors import BellglassError, SetupError
-from bellglass.paths import write_anew
+from bellglass.paths import written_anew
 from bellglass.records import Json
 from bellglass.show.notebook import Loop
 from bellglass.store.lineage import visible
@@ -37,9 +37,8 @@ def write(loop: Loop, folder: Path) -> list[Path]:
 
 
 def _write(file: Path, rows: Iterable[Row]) -> Path:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([_cell(value) for value in row] for row in rows)
-    write_anew(file, text.getvalue(), ELSEWHERE)
+    with written_anew(file, ELSEWHERE) as out, io.TextIOWrapper(out, "utf-8", newline="") as text:
+        csv.writer(text).writerows([_cell(value) for value in row] for row in rows)
     return file
 
 

@@ -7,6 +7,7 @@ import json
 import sys
 import types
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 from improver_desk import ToyDesk, parses, session, starter, trainer_texts
@@ -156,21 +157,24 @@ def test_an_edit_that_is_in_place_does_not_apply_again() -> None:
         assert (edit.apply(after) is not None) == (edit.name in again), edit.name
 
 
+def model_of(files: Mapping[str, str]) -> Any:
+    module = types.ModuleType("edited_model")
+    sys.modules["edited_model"] = module  # its dataclasses look their module up there
+    try:
+        exec(files["trainer/model.py"], vars(module))
+        return vars(module)["GPT"](vars(module)["Shape"](vocab=300, context=16)).eval()
+    finally:
+        del sys.modules["edited_model"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("edit", MODEL_EDITS, ids=lambda edit: edit.name)
 def test_no_edited_model_sees_what_it_is_to_predict(edit: Edit) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed (locks/torch-cpu.txt)")
     after = edit.apply(BASE)
     assert after is not None
-    module = types.ModuleType("edited_model")
-    sys.modules["edited_model"] = module  # its dataclasses look their module up there
-    try:
-        vars(module)["__name__"] = "edited_model"
-        exec(after["trainer/model.py"], vars(module))
-        torch.manual_seed(0)
-        model = vars(module)["GPT"](vars(module)["Shape"](vocab=300, context=16)).eval()
-    finally:
-        del sys.modules["edited_model"]
+    torch.manual_seed(0)
+    model = model_of(after)
     tokens = torch.randint(300, (2, 16))
     other = tokens.clone()
     other[:, 9:] = (other[:, 9:] + 1) % 300
@@ -179,6 +183,18 @@ def test_no_edited_model_sees_what_it_is_to_predict(edit: Edit) -> None:
     assert one.shape == (2, 16, 300)
     assert torch.equal(one[:, :9], two[:, :9])
     assert not torch.equal(one[:, 9:], two[:, 9:])
+
+
+@pytest.mark.slow
+def test_a_model_that_is_made_narrower_again_and_again_still_runs_with_rotary_places() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed (locks/torch-cpu.txt)")
+    edits = {edit.name: edit for edit in MENU}
+    files = edits["rotary"].apply(BASE)
+    for name in ("wider", "narrower", "narrower", "narrower"):
+        assert files is not None
+        model = model_of(files)
+        assert torch.isfinite(model(torch.randint(300, (2, 16)))).all()
+        files = edits[name].apply(files)
 
 
 def test_passages_are_unique_in_their_turn() -> None:

@@ -71,6 +71,11 @@ def number(path: str, pattern: str, change: Callable[[float], float], low: float
     return apply
 
 
+def eights(width: float) -> int:
+    """Rounded down so that four heads each have a width that rotary embeddings can halve."""
+    return int(width) // 8 * 8
+
+
 def everywhere(path: str, old: str, new: str) -> Apply:
     def apply(files: Files) -> dict[str, str] | None:
         text = files.get(path, "")
@@ -132,8 +137,15 @@ MENU: tuple[Edit, ...] = (
     Edit("beta-95", 1, "a shorter memory of the gradients' size", passages(TRAIN, fragments.BETAS)),
     Edit("clip", 1, "one bad batch can't undo good ones", passages(TRAIN, fragments.CLIP, unless="clip_gradients")),
     Edit("trim-padding", 1, "padding teaches nothing", passages(DATA, fragments.TRIM_PADDING, unless="self._pad")),
-    Edit("narrower", 1, "more steps of a smaller model", number(MODEL, WIDTH, lambda width: width * 3 // 4, 32, 4096)),
-    Edit("wider", 2, "more learnt from each token", number(MODEL, WIDTH, lambda width: width * 3 // 2, 32, 4096)),
+    Edit(
+        "narrower",
+        1,
+        "more steps of a smaller model",
+        number(MODEL, WIDTH, lambda width: eights(width * 3 / 4), 32, 4096),
+    ),
+    Edit(
+        "wider", 2, "more learnt from each token", number(MODEL, WIDTH, lambda width: eights(width * 3 / 2), 32, 4096)
+    ),
     Edit("large-batch", 2, "smoother gradients", number(DATA, BATCH, lambda size: size * 2, 4, 512)),
     Edit("rate-down", 2, "smaller steps", number(TRAIN, RATE, lambda rate: rate / 2, 1e-5, 1e-2)),
     Edit("more-decay", 2, "smaller weights", number(TRAIN, DECAY, lambda decay: decay * 10, 1e-4, 0.5)),

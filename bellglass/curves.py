@@ -10,10 +10,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from bellglass import strict_json
+from bellglass.records import Json
+
 MOST_NAMES = 16
 MOST_POINTS = 256
 
 Point: TypeAlias = tuple[int, float, float]  # step, seconds of the budget used, value
+Lines: TypeAlias = Mapping[str, Sequence[Point]]  # by metric
 
 
 class Curves:
@@ -40,6 +44,16 @@ class Curves:
         return json.dumps(self._points).encode() if self._points else b""
 
 
-def read(data: bytes) -> Mapping[str, Sequence[Point]]:
-    found = json.loads(data)
-    return {name: [(step, used, value) for step, used, value in points] for name, points in found.items()}
+def read(data: bytes) -> Lines:
+    """ValueError for anything but curves: a loop's files may come from somebody else."""
+    found = strict_json.loads(data)
+    if not isinstance(found, dict) or not all(isinstance(points, list) for points in found.values()):
+        raise ValueError("no curves")
+    return {name: [_point(point) for point in points] for name, points in found.items()}
+
+
+def _point(found: Json) -> Point:
+    if not isinstance(found, list) or [type(part) in (int, float) for part in found] != [True] * 3:
+        raise ValueError("no point of a curve")
+    step, used, value = found
+    return step, used, value

@@ -38,6 +38,7 @@ from bellglass.store.blobs import Blobs
 from bellglass.store.books import Books, Listener
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
+from bellglass.store.live_curves import LiveCurves
 from bellglass.store.state import State
 from bellglass.tasks import Preset, Task
 from bellglass.verify import require_committed
@@ -156,7 +157,9 @@ def _crew(
     preset = config.preset_of(task)
     secret = _read_secret(folder, books.state)
     bench = Workbench(task, preset, secret, config.device, side_by_side(config))
-    lab = Lab(books, lineage, glass, bench, progress=surface.progress, check=check)
+    live = LiveCurves(folder / "live")
+    live.sweep()
+    lab = Lab(books, lineage, glass, bench, live, progress=surface.progress, check=check)
     place = Workplace(
         glass=glass,
         gateway=Gateway(models, books),

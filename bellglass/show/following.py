@@ -31,10 +31,11 @@ class Following:
         self.news()
 
     def news(self) -> Json:
-        """Where the loop is: `{"seq", "head"}`. Raises where the ledger cannot be opened at all."""
+        """Where the loop is, and its trainings under way. Raises where the ledger cannot be opened at all."""
         with self._guard:
             self._catch_up()
-            return {"seq": self._shown.about.seq, "head": self._shown.about.head}
+            shown = self._shown
+            return {"seq": shown.about.seq, "head": shown.about.head, "live": str(shown.live.stamp())}
 
     def document(self) -> Json:
         with self._guard:
@@ -62,6 +63,11 @@ class Following:
     def curves(self, number: int) -> Json:
         with self._guard:
             return self._shown.curves(number)
+
+    def live_curves(self) -> Json:
+        with self._guard:
+            self._catch_up()
+            return self._shown.live_curves()
 
     def close(self) -> None:
         with self._guard:

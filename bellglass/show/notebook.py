@@ -8,7 +8,6 @@ What a guest said (claims, curves, notes, sessions, file contents) is testimony:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bellglass import curves
@@ -57,7 +56,7 @@ class Loop:
         """Champion against starter, on documents that were opened once; None before."""
         return self.document["final"]
 
-    def curves(self, trial_id: str) -> Mapping[str, Sequence[curves.Point]]:
+    def curves(self, trial_id: str) -> curves.Lines:
         """What the trainer reported: of each metric (step, seconds used, value)."""
         sha = self._trial(trial_id).curves
         return {} if sha is None else curves.read(self._shown.blobs.get(sha))

@@ -17,6 +17,7 @@ from bellglass.show import summary, transcript, view
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import GENESIS, Event, Ledger
 from bellglass.store.lineage import Lineage
+from bellglass.store.live_curves import LiveCurves
 from bellglass.store.state import State, apply
 
 
@@ -58,6 +59,14 @@ class Shown:
     def curves(self, number: int) -> Json:
         """What its trainers reported while they trained."""
         return transcript.curves_of(self.state, self.blobs, number)
+
+    @property
+    def live(self) -> LiveCurves:
+        return LiveCurves(self.folder / "live")
+
+    def live_curves(self) -> Json:
+        """What the trainers under way have reported so far."""
+        return transcript.live_curves_of(self.state, self.live)
 
 
 def open_loop(folder: Path) -> Shown:

@@ -68,7 +68,10 @@ def _curves(loop: Loop) -> Iterator[Row]:
     for trial_id in loop.state.trials:
         try:
             found = loop.curves(trial_id)
-        except BellglassError:  # its blob is gone: `verify` says so, and the other curves are still worth having
+        except (
+            BellglassError,
+            ValueError,
+        ):  # its blob is gone: `verify` says so, and the other curves are still worth having
             continue
         for name, points in found.items():
             yield from ([trial_id, name, *point] for point in points)

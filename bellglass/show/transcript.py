@@ -17,6 +17,7 @@ from bellglass.errors import BellglassError
 from bellglass.records import Json, kind_of
 from bellglass.store.blobs import Blobs
 from bellglass.store.lineage import Lineage, patches
+from bellglass.store.live_curves import LiveCurves
 from bellglass.store.state import State
 
 TEXT_CHARS = 20_000  # of one message; the blob has all of it
@@ -78,13 +79,23 @@ def curves_of(state: State, blobs: Blobs, number: int) -> Json:
             continue
         try:
             found = curves.read(blobs.get(trial.curves))
-        except (BellglassError, ValueError, TypeError) as error:
+        except (BellglassError, ValueError) as error:
             missing.append(f"{trial.trial_id}: {error.one_line() if isinstance(error, BellglassError) else error}")
             continue
-        for name, points in found.items():
-            thin = points[:: len(points) // MOST_POINTS + 1]
-            series.append({"trial": trial.trial_id, "name": name, "points": [[step, value] for step, _, value in thin]})
+        series += _series(trial.trial_id, found)
     return {"generation": number, "series": series[:MOST_SERIES], "missing": missing}
+
+
+def live_curves_of(state: State, live: LiveCurves) -> Json:
+    """The same of the trainings under way, as far as they have come."""
+    found = live.read(state.open_trials)
+    return {"series": [line for trial_id, lines in found.items() for line in _series(trial_id, lines)][:MOST_SERIES]}
+
+
+def _series(trial_id: str, found: curves.Lines) -> Iterator[Json]:
+    for name, points in found.items():
+        thin = points[:: len(points) // MOST_POINTS + 1]
+        yield {"trial": trial_id, "name": name, "points": [[step, value] for step, _, value in thin]}
 
 
 def _calls(state: State, number: int) -> Iterator[tuple[str, Json]]:

@@ -161,7 +161,7 @@ class Replay:
         told = {"trial": trial.trial_id, "purpose": trial.purpose, "sha256": trial.weights}
         run.artifact(Artifact(name, WEIGHTS, aliases, {WEIGHTS_FILE: file}, told))
 
-    def _curves(self, shown: Shown, trial: Trial | None) -> Mapping[str, Sequence[curves.Point]]:
+    def _curves(self, shown: Shown, trial: Trial | None) -> curves.Lines:
         if trial is None or trial.curves is None:
             return {}
         try:

@@ -49,6 +49,9 @@ class Training:
     curves: bytes = b""  # what it reported while it trained: claims, for people
 
 
+Watch = Callable[[Curves], None]  # told of the curves each time they grow; for people who look on
+
+
 class Clock:
     """How much of a budget a guest has used, measured by the host. `recorded` answers replace the measured ones."""
 
@@ -126,6 +129,7 @@ def train(
     device: str = "cpu",
     cancelled: Callable[[], bool] = lambda: False,
     recorded: Sequence[float] | None = None,
+    watch: Watch = lambda curves: None,
 ) -> Training:
     """Never raises for what a bundle did: a fault is a result. SetupError (the engine's) passes through.
 
@@ -151,7 +155,7 @@ def train(
         clock = Clock(budget, guest, recorded)
         _send_bundle(guest, bundle)
         guest.send("start", args=_arguments(task, seeds, device))
-        _converse(guest, clock, heard, docs, task, cancelled)
+        _converse(guest, clock, heard, docs, task, cancelled, watch)
     except GuestFault as error:
         fault = error
     finally:
@@ -202,7 +206,7 @@ def _send_data(guest: Guest, docs: Documents, task: Task) -> None:
 
 
 def _converse(
-    guest: Guest, clock: Clock, heard: _Heard, docs: Documents, task: Task, cancelled: Callable[[], bool]
+    guest: Guest, clock: Clock, heard: _Heard, docs: Documents, task: Task, cancelled: Callable[[], bool], watch: Watch
 ) -> None:
     """Answer the guest until it is done."""
     while True:
@@ -219,7 +223,7 @@ def _converse(
         if isinstance(event, Request):
             _answer(guest, event, clock, docs, task)
         elif event is not None:
-            _hear(heard, event, clock)
+            _hear(heard, event, clock, watch)
 
 
 def _answer(guest: Guest, request: Request, clock: Clock, docs: Documents, task: Task) -> None:
@@ -232,10 +236,11 @@ def _answer(guest: Guest, request: Request, clock: Clock, docs: Documents, task:
         guest.send("reply", id=request.id, ok=True, value=None)
 
 
-def _hear(heard: _Heard, event: Event, clock: Clock) -> None:
+def _hear(heard: _Heard, event: Event, clock: Clock, watch: Watch) -> None:
     if isinstance(event, Metric):
         heard.metrics += 1
         heard.curves.take(event.name, event.step, clock.used(), event.value)
+        watch(heard.curves)
         if event.name == "claim_bits":
             heard.bits = event.value
     elif isinstance(event, Log):

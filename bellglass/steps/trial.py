@@ -23,6 +23,7 @@ from bellglass.steps.judge import judge
 from bellglass.steps.train import OVERRUN_FACTOR, OVERRUN_SECONDS, Training, train
 from bellglass.store.books import Books
 from bellglass.store.lineage import Lineage
+from bellglass.store.live_curves import LiveCurves
 from bellglass.store.state import to_json
 from bellglass.tasks import Documents, Preset, Split, Task
 from bellglass.weights import WEIGHTS_FILE
@@ -64,11 +65,12 @@ class Lab:
         lineage: Lineage,
         glass: Glass,
         bench: Workbench,
+        live: LiveCurves,
         *,
         progress: Progress,
         check: Callable[[], None],
     ) -> None:
-        self._books, self._lineage, self._glass, self.bench = books, lineage, glass, bench
+        self._books, self._lineage, self._glass, self.bench, self._live = books, lineage, glass, bench, live
         self._progress, self._check = progress, check
         self._cancel = threading.Event()
         self._docs: dict[tuple[Split, str], Documents] = {}
@@ -124,6 +126,7 @@ class Lab:
                 verdict = self._judge(order, bundle, training)
             except GuestFault as error:
                 fault, training = error.code, replace(training, log=training.log + b"\n" + error.detail.encode())
+        self._live.drop(order.trial_id)
         self._progress(order.trial_id, "failed" if fault else "done")
         return Trial(
             trial_id=order.trial_id,
@@ -158,6 +161,7 @@ class Lab:
             labels=self._labels(order),
             device=self.bench.device,
             cancelled=self._cancel.is_set,
+            watch=lambda curves: self._live.put(order.trial_id, curves),
         )
 
     def _store_weights(self, training: Training) -> str:

@@ -106,6 +106,9 @@ class Site:
     def curves(self, request: Request) -> Json:
         return self.show.curves(request.path_params["number"])
 
+    def live_curves(self, request: Request) -> Json:
+        return self.show.live_curves() if isinstance(self.show, Following) else {"series": []}
+
     def act(self, what: str, body: bytes) -> Json:
         deed = self.deeds.get(what)
         if deed is None:
@@ -266,6 +269,7 @@ def application(site: Site) -> Starlette:
         Route("/api/diff/{number:int}", asks(site.diff)),
         Route("/api/session/{number:int}", asks(site.session)),
         Route("/api/curves/{number:int}", asks(site.curves)),
+        Route("/api/live", asks(site.live_curves)),
         Route("/api/events", events),
         Route("/api/act/{what}", act, methods=["POST"]),
     ]
@@ -275,7 +279,7 @@ def application(site: Site) -> Starlette:
 def page_for(site: Site) -> str:
     """The page with what it can do here, and with the script by which it reaches this server."""
     page = (STATIC / "page.html").read_text("utf-8")
-    can = " ".join(["curves", *site.deeds])
+    can = " ".join(["curves", *(["live"] if isinstance(site.show, Following) else []), *site.deeds])
     page = page.replace("</head>", f'<meta name="bellglass-can" content="{can}">\n</head>')
     last = '<script src="static/app.js" defer></script>'
     assert last in page

@@ -15,6 +15,7 @@ import pytest
 import small_world
 from pages import PATIENCE_MS, ROOT, Seen, driver, watching
 
+from bellglass import wiring
 from bellglass.deciding import state_of
 from bellglass.store.ledger import Ledger
 
@@ -74,6 +75,31 @@ def test_a_loop_is_seen_live_and_a_person_decides_on_its_successors(
         with driver(folder):
             expect(page.locator("#part-hero")).to_contain_text("Finished within its bounds")
         assert [gen.result["trainer"] for gen in state_of(folder).generations.values()] == ["adopted", "rejected"]
+
+
+def test_the_curves_of_a_training_are_seen_while_it_trains(tmp_path: Path, new_page: NewPage) -> None:
+    bundle, loop = dict(small_world.starter()), b"while glass.time_left()[0] > 0:\n"
+    slow = b"    time.sleep(1.2)\n    n += 1\n    glass.metric('loss', 1.0 / n, n)\n"
+    slow = b"import time\nn = 0\n" + loop + slow
+    bundle["trainer/train.py"] = bundle["trainer/train.py"].replace(loop, slow)
+    folder = wiring.create(small_world.config(generations=1), tmp_path, bundle)
+    with watching(folder, "--port", "0") as url:
+        page = new_page()
+        page.goto(url)
+        expect(page.locator("#now")).to_contain_text("no training and no model call")
+        with driver(folder):
+            chart = page.locator("#growing-0-canvas")
+            expect(chart).to_contain_text("cal-")
+            expect(page.locator("#growing-0")).to_contain_text("claims")
+            chart.focus()
+            before = chart.locator("path").first.get_attribute("d")
+            expect(chart.locator("path").first).not_to_have_attribute("d", before)  # it grows
+            assert page.evaluate("document.activeElement.id") == "growing-0-canvas"  # and takes nobody's focus away
+            assert not state_of(folder).trials, "the training has not ended yet"
+            page.click("#stop")
+            page.click("#stop")
+            expect(page.locator("#part-hero")).to_contain_text("Stopped by a person")
+        expect(page.locator("#now")).to_have_count(0)
 
 
 def test_the_page_says_what_is_under_way_at_every_moment(tmp_path: Path, new_page: NewPage) -> None:

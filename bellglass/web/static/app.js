@@ -8,19 +8,25 @@
   let doc = null;
   let connected = true;
 
-  bg.redraw = () => {
+  bg.redraw = () =>
+    keepingFocus(() => {
+      for (const part of bg.parts) draw(part);
+      bar();
+      foot();
+    });
+  bg.redrawOne = (key) => keepingFocus(() => draw(bg.parts.find((part) => part.key === key)));
+
+  function keepingFocus(drawing) {
     if (!doc) return;
     const focused = document.activeElement && document.activeElement.id;
     const caret = document.activeElement && document.activeElement.selectionStart;
-    for (const part of bg.parts) draw(part);
-    bar();
-    foot();
+    drawing();
     const back = focused && document.getElementById(focused);
     if (back && back !== document.activeElement) {
       back.focus({ preventScroll: true });
       if (caret !== undefined && back.setSelectionRange && back.type !== "radio") back.setSelectionRange(caret, caret);
     }
-  };
+  }
 
   function draw(part) {
     if (!holders.has(part.key)) {
@@ -31,7 +37,7 @@
     const from = JSON.stringify([part.of(doc), part.key === "review" || part.key === "tripped" || part.key === "bounds" ? bg.draftOf() : 0]);
     if (drawn.get(part.key) === from) return;
     drawn.set(part.key, from);
-    bg.untip();
+    bg.untip(holders.get(part.key));
     try {
       bg.put(holders.get(part.key), part.only && !part.only() ? null : part.draw(doc));
     } catch (error) {
@@ -100,6 +106,7 @@
       if (!connected) return;
     }
     if (state.news && state.news.loop) return show(state.news);
+    if (state.news) bg.grow(state.news.live);
     if (!state.news || waiting || (doc && state.news.head === doc.loop.head)) return;
     waiting = setTimeout(async () => {
       waiting = null;

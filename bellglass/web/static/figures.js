@@ -256,11 +256,11 @@
   };
 
   // Training curves, where the loop recorded some: one chart for each metric, one line for each trial.
-  bg.curveCharts = (series) => {
+  bg.curveCharts = (series, key = "curves") => {
     const names = [...new Set(series.map((line) => line.name))];
     const draw = (metric, k) => {
       const lines = series.filter((line) => line.name === metric);
-      return lines.every((line) => line.points.length < 2) ? onceTold(metric, lines) : curveChart(metric, k, lines);
+      return lines.every((line) => line.points.length < 2) ? onceTold(metric, lines) : curveChart(metric, key + "-" + k, lines);
     };
     return h("div", { class: "pair" }, names.map(draw));
   };
@@ -271,12 +271,13 @@
     return h("figure", { class: "chart" }, caption, bg.table(["trial", "value"], lines.map((line) => [bg.foreign(line.trial), bg.num(line.points[0] && line.points[0][1])]), { label: metric }));
   }
 
-  function curveChart(metric, k, lines) {
+  function curveChart(metric, key, lines) {
     const points = lines.flatMap((line) => line.points);
     const last = Math.max(...points.map((p) => p[0]), 1);
     const child = (line) => /-(child|panel)\b/.test(line.trial);
+    const named = lines.length <= 4; // more names than that would lie on top of each other
     const draw = (width) => {
-      const f = bg.frame({ width, height: 220, count: 1, values: points.map((p) => p[1]), box: { right: 24, bottom: 34 } });
+      const f = bg.frame({ width, height: 220, count: 1, values: points.map((p) => p[1]), box: { right: named ? 116 : 24, bottom: 34 } });
       const x = (at) => f.box.left + (at / last) * (width - f.box.left - f.box.right);
       bg.yAxis(f, 4);
       const marks = last < 2 ? [0, last] : [0, Math.round(last / 2), last];
@@ -285,15 +286,16 @@
         const d = line.points.map(([at, value], i) => (i ? "L" : "M") + x(at) + " " + f.y(value)).join("");
         f.add(s("path", { class: child(line) ? "thin" : "dash", d }, s("title", {}, line.trial)));
       }
+      if (named) endLabels(f, lines.map((line) => [line.points.at(-1)[1], line.trial.replace(/(-explore-\d+)-\w+$/, "$1").slice(0, 18)]));
       return f;
     };
     return bg.figure({
-      key: "curves-" + k,
+      key,
       title: bg.clean(metric),
-      sub: ["as the trainers reported it, over their steps: ", bg.term("claim", "claims")],
+      sub: ["as the trainers report it, over their steps: ", bg.term("claim", "claims")],
       count: 1,
       draw,
-      legend: bg.legend([bg.swatch("thin"), "child, new champion"], [bg.swatch("dash"), "parent, explorations"]),
+      legend: bg.legend([bg.swatch("thin"), "child, new champion"], [bg.swatch("dash"), "parent, starter, explorations"]),
       head: ["trial", "step", "value"],
       rows: () => lines.flatMap((line) => line.points.map(([at, v]) => [bg.foreign(line.trial), at, bg.num(v, 4)])),
     });

@@ -74,6 +74,7 @@
     diff: (n) => ask("diff/" + Number(n)),
     session: (n) => ask("session/" + Number(n)),
     curves: (n) => ask("curves/" + Number(n)),
+    live: () => ask("live"),
     can: (action) => action === "session" || may.includes(action),
     act: (action, body) => ask("act/" + action, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) }),
     listen,

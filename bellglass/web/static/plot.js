@@ -149,7 +149,7 @@
   // A figure: caption, chart, table twin. `draw(width)` gives a frame; columns answer to pointer and arrow keys.
   const tables = new Set(); // figures that a person has switched to their table; kept when the page is drawn again
   bg.figure = (o) => {
-    const canvas = h("div", { class: "canvas", tabindex: "0", role: "group" });
+    const canvas = h("div", { class: "canvas", tabindex: "0", role: "group", id: o.key + "-canvas" });
     canvas.setAttribute("aria-label", o.title + ". Arrow keys go from column to column" + (o.pick ? ", Enter opens one." : "."));
     const under = o.legend || null;
     let frame = null;
@@ -205,7 +205,7 @@
     canvas.style.minHeight = (o.height || 220) + "px";
     bg.whenSeen(canvas, draw);
     const table = h("div", { hidden: true });
-    const toggle = bg.button("Table", () => flip(!tables.has(o.key)), { "aria-pressed": "false", "aria-label": o.title + " as a table" });
+    const toggle = bg.button("Table", () => flip(!tables.has(o.key)), { id: o.key + "-table", "aria-pressed": "false", "aria-label": o.title + " as a table" });
     const flip = (on) => {
       tables[on ? "add" : "delete"](o.key);
       toggle.setAttribute("aria-pressed", String(on));

@@ -131,9 +131,7 @@
 
   function boundsPart(doc) {
     const burnt = doc.burnt.train_seconds || doc.burnt.calls ? h("p", { class: "small soft" }, "Of it wasted by crashes: " + bg.seconds(doc.burnt.train_seconds) + " of training, " + bg.many(doc.burnt.calls, "call") + ".") : null;
-    const now = doc.under_way.length + doc.calls_under_way > 0 && !doc.ended;
-    const running = now && h("p", { class: "small soft" }, "Under way: ", doc.under_way.map((t) => t.trial_id).concat(doc.calls_under_way ? [bg.many(doc.calls_under_way, "model call")] : []).map((id, k) => [k ? ", " : "", bg.code(bg.foreign(id))]));
-    return h("div", {}, h("div", { class: "gauges" }, doc.bounds.map(gauge)), burnt, running, h("div", { class: "actions" }, bg.stopButton(doc)));
+    return h("div", {}, h("div", { class: "gauges" }, doc.bounds.map(gauge)), burnt, h("div", { class: "actions" }, bg.stopButton(doc)));
   }
 
   function safety(doc) {
@@ -177,11 +175,12 @@
     { key: "headline", of: (d) => [d.final, d.generations.length, d.generations.at(-1), d.calibration, d.calibrates, d.starter], draw: headline },
     { key: "notes", of: (d) => [d.said, d.missing, d.baselines], draw: notes },
     { key: "chart", of: (d) => [d.generations, d.starter, d.calibration, d.calibrates, d.baselines], draw: (d) => part("overview", "What was measured", null, bg.verdictChart(d)) },
+    { key: "now", of: (d) => [d.ended, d.under_way, d.calls_under_way, bg.growing()], draw: (d) => (d.ended ? null : part("now", "Under way", null, bg.now(d))) },
     { key: "lineage", nav: "Lineage", of: (d) => [d.generations, ui()], draw: (d) => part("lineage", "Lineage", ["Every ", bg.term("generation"), " has two decisions. A ", bg.term("scaffold"), " comes along with a better ", bg.term("trainer"), "; it was not selected for itself."], bg.lineageChart(d)) },
     { key: "generations", nav: "Generations", of: (d) => [d.generations, d.trials.rows.length, ui()], draw: (d) => part("generations", "Generations", "Open one to see why it was decided so, what it changed, and what its improver did.", generations(d)) },
     { key: "skills", nav: "Skills", of: (d) => [d.generations, d.starter], draw: (d) => part("skills", "Skills of the champion", [d.loop.unit + " above each skill's own ", bg.term("floor"), ", from the starter to the last generation; one scale, lower is better."], bg.skillCharts(d)) },
     { key: "gaps", nav: "Claims", of: (d) => [d.generations], draw: (d) => part("gaps", "Claims and fit", "Two ways a number can flatter: the inside says so, or its documents were looked at too often.", h("div", { class: "pair" }, bg.claimGap(d), bg.fitGap(d))) },
-    { key: "bounds", nav: "Bounds", of: (d) => [d.bounds, d.burnt, d.under_way, d.ended], draw: (d) => part("bounds", "Bounds", ["What the loop may use, and has used. ", bg.term("bounds", "Bounds"), " lie outside the glass."], boundsPart(d)) },
+    { key: "bounds", nav: "Bounds", of: (d) => [d.bounds, d.burnt, d.ended], draw: (d) => part("bounds", "Bounds", ["What the loop may use, and has used. ", bg.term("bounds", "Bounds"), " lie outside the glass."], boundsPart(d)) },
     { key: "safety", nav: "Safety", of: (d) => [d.oversight, d.tripwires, d.looks, d.loop], draw: (d) => part("safety", "Safety and oversight", null, safety(d)) },
     { key: "conclusions", nav: "Conclusions", of: (d) => [d.conclusions], draw: (d) => part("conclusions", "What this shows, and what not", null, conclusions(d)) },
     { key: "reproduce", nav: "Reproduce", only: () => bg.source.report, of: () => [], draw: (d) => part("reproduce", "How to reproduce it", null, reproduce(d)) },

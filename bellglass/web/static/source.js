@@ -1,6 +1,6 @@
 // Where the page finds its loop. A report carries all of it: nothing is ever fetched. The live page's server puts
 // live.js behind this script, which has the same face:
-//   document(at) diff(n) session(n) curves(n) -> promises;  listen(callback);  can(action);  act(action, body)
+//   document(at) diff(n) session(n) curves(n) live() -> promises;  listen(callback);  can(action);  act(action, body)
 "use strict";
 (function (bg) {
   const holder = document.getElementById("data");

@@ -57,7 +57,9 @@
   };
 
   // The one tool tip of the page: beside a node, or at a place within it.
+  let tipped = null;
   bg.tip = (node, lines, title, at) => {
+    tipped = node;
     const tip = document.getElementById("tip");
     bg.put(tip, title && bg.h("strong", {}, title), lines.map((line) => bg.h("span", {}, line)));
     tip.hidden = false;
@@ -71,7 +73,8 @@
     tip.style.left = left + window.scrollX + "px";
     tip.style.top = (below ? y + 12 : y - 12 - tip.offsetHeight) + window.scrollY + "px";
   };
-  bg.untip = () => {
+  bg.untip = (within) => {
+    if (within instanceof Element && tipped && !within.contains(tipped)) return; // it belongs to another part
     document.getElementById("tip").hidden = true;
   };
   document.addEventListener("keydown", (event) => event.key === "Escape" && bg.untip());

@@ -1,0 +1,85 @@
+"""What trainings under way have reported so far, for people who watch: a small file for each, gone when it has ended.
+
+No part of the record: a training's curves become a blob when it ends, and nothing is decided by either. Anybody may
+delete the folder; what a crash leaves there goes when the loop is next opened for running.
+
+Not covered: a disk that is full or gone. The curves are then not seen, and the loop's own writing says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from bellglass import curves
+from bellglass.curves import Curves, Lines
+
+EVERY_SECONDS = 1.0
+MOST_BYTES = 1 << 20  # MOST_NAMES curves of MOST_POINTS take a third of it
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,80}")
+
+
+class LiveCurves:
+    """`put` may be called for each report: it writes at most every second."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._written: dict[str, float] = {}
+
+    def put(self, trial_id: str, found: Curves) -> None:
+        now = time.monotonic()
+        if now - self._written.get(trial_id, 0.0) < EVERY_SECONDS or self._elsewhere():
+            return
+        self._written[trial_id] = now
+        making = self._folder / f".{trial_id}.{threading.get_native_id()}"
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(exist_ok=True)
+            making.write_bytes(bytes(found))
+            making.replace(self._file(trial_id))
+
+    def drop(self, trial_id: str) -> None:
+        self._written.pop(trial_id, None)
+        if not self._elsewhere():
+            with contextlib.suppress(OSError):
+                self._file(trial_id).unlink()
+
+    def sweep(self) -> None:
+        """Remove what a crash has left; for the loop's owner."""
+        if not self._elsewhere():
+            for path in self._folder.glob("*"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    def stamp(self) -> int:
+        """Another number whenever something was written or has ended."""
+        try:
+            return max(self._folder.stat().st_mtime_ns, 0)
+        except OSError:
+            return 0
+
+    def read(self, trial_ids: Iterable[str]) -> dict[str, Lines]:
+        """By trial, of those that have reported something. What cannot be read has not been reported yet."""
+        found = {}
+        for trial_id in trial_ids:
+            with contextlib.suppress(OSError, ValueError):
+                found[trial_id] = curves.read(self._bytes(trial_id))
+        return found
+
+    def _bytes(self, trial_id: str) -> bytes:
+        with open(os.open(self._file(trial_id), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            return file.read(MOST_BYTES)
+
+    def _file(self, trial_id: str) -> Path:
+        """Ids of a ledger that somebody else wrote may be anything."""
+        if NAME.fullmatch(trial_id) is None:
+            raise ValueError(f"{trial_id!a:.40} is no trial's id")
+        return self._folder / f"{trial_id}.json"
+
+    def _elsewhere(self) -> bool:
+        """The loop's folder may come from somebody else: nothing is written or removed through a link."""
+        return self._folder.is_symlink()

@@ -7,7 +7,8 @@ offline improver behind the gateway, its trials answered by real trainings of th
 submits, the starter and the reference (reference.py; found on other data) are then trained on the same fresh seeds and
 scored on the same fresh documents. Share: (starter - submitted) / (starter - reference).
 
-Resumable: trainings lie in build/improver/trainings.jsonl and are not repeated; sessions are told again from them.
+Resumable, over machines too: trainings lie in benchmarks/measured/improver.jsonl and are not repeated; sessions are
+told again from them.
 Writes the section `improver` of docs/benchmarks.md, with however many seeds are complete.
 
 Not covered: the gate. What a loop would adopt is for baselines.py; weights above the size cap fail here, too.
@@ -29,7 +30,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import page  # noqa: E402
 import reference  # noqa: E402
-from trainings import WORKERS, Files, Job, OutOfTime, Train, Trainings, World, run_job, starter, workers  # noqa: E402
+from trainings import MEASURED, WORKERS, Files, Job, OutOfTime, Train, Trainings, World, run_job, starter, workers  # noqa: E402
 
 from bellglass import tasks  # noqa: E402
 from bellglass.commands.console import interval_text  # noqa: E402
@@ -45,7 +46,7 @@ from bellglass.stats import CONFIDENCE, mean, mean_interval  # noqa: E402
 from bellglass.steps.session import serve  # noqa: E402
 from bellglass.store import bundles  # noqa: E402
 
-FILE = page.ROOT / "build" / "improver" / "trainings.jsonl"
+FILE = MEASURED / "improver.jsonl"
 PANEL = 2  # fresh seeds
 GOAL = 0.6
 CALLS = 60  # a loop's own bound on one session

@@ -11,8 +11,8 @@ has its own order of the stream, data and seeds; its three ways share them:
   what won together against the best alone, at full length); after as many races as one generation's trials pay for,
   what they left goes through the gate.
 
-Every champion is then scored on seeds and documents that no way has seen. Resumable: trainings lie in
-build/search/trainings.jsonl and are not repeated. Writes the section `search` of docs/benchmarks.md.
+Every champion is then scored on seeds and documents that no way has seen. Resumable, over machines too: trainings lie
+in benchmarks/measured/search.jsonl and are not repeated. Writes the section `search` of docs/benchmarks.md.
 
 Not covered: proposals that depend on what was seen before, as a model's would; a stream longer than the menu.
 """
@@ -35,7 +35,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import page  # noqa: E402
 import search_page  # noqa: E402
-from trainings import Files, Job, OutOfTime, Train, Trainings, World, run_job, starter, workers  # noqa: E402
+from trainings import MEASURED, Files, Job, OutOfTime, Train, Trainings, World, run_job, starter, workers  # noqa: E402
 
 from bellglass.config import LoopConfig  # noqa: E402
 from bellglass.doors.offline_model import gifts  # noqa: E402
@@ -45,7 +45,6 @@ from bellglass.records import GateDecision, Noise  # noqa: E402
 from bellglass.stats import sample_sd  # noqa: E402
 from bellglass.steps import gate  # noqa: E402
 
-WORK = page.ROOT / "build" / "search"
 SHORT, LONG = 0.25, 1.0
 PANEL = 4  # fresh seeds that every champion is scored on
 DEFAULTS = LoopConfig()
@@ -252,7 +251,7 @@ def main() -> None:
     with workers() as pool:
         for replicate in range(asked.replicates):
             world = World(asked.task, replicate, asked.seconds)
-            trainings = Trainings(WORK / "trainings.jsonl", world, pool, deadline, run_job)
+            trainings = Trainings(MEASURED / "search.jsonl", world, pool, deadline, run_job)
             ways: dict[str, search_page.Walk] = {}
             for wanted in (("greedy", "raced"), ("gated",)):  # what the goal compares comes first
                 ways |= measured(replicate, trainings.train, races, wanted)

@@ -31,6 +31,7 @@ from bellglass.store import bundles
 
 Files: TypeAlias = dict[str, str]  # "trainer/model.py" -> its text
 WORKERS, NICE = 2, 15
+MEASURED = Path(__file__).resolve().parent / "measured"  # to be committed: what is there need not be trained again
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,14 @@
 """One fixed stream of proposals through three ways to search, in real trainings: what each pays for its champion.
 
-    python benchmarks/search.py [--seconds 3] [--batch 14] [--trials 12] [--replicates 6] [--minutes 40]
+    python benchmarks/search.py [--seconds 3] [--trials 12] [--replicates 6] [--minutes 40]
 
 A proposal is an edit of the offline improver's menu, made to the champion of the moment where it fits. Each replicate
 has its own order of the stream, data and seeds; its three ways share them:
 
 - greedy: each proposal trained once, kept if its score is lower than the champion's own;
 - gated: each proposal through the gate, one by one;
-- raced: proposals in batches through the `race` tool that the offline improver builds (a heat of quarter budgets, then
-  what won together against the best alone, at full length); after as many races as one generation's trials pay for,
-  what they left goes through the gate.
+- raced: proposals through the `race` tool that the offline improver builds, two side by side at a quarter of the
+  budget, on top of what won before; when it has used one generation's trials, what it left goes through the gate.
 
 Every champion is then scored on seeds and documents that no way has seen. Resumable, over machines too: trainings lie
 in benchmarks/measured/search.jsonl and are not repeated. Writes the section `search` of docs/benchmarks.md.
@@ -40,21 +39,16 @@ from trainings import MEASURED, Files, Job, OutOfTime, Train, Trainings, World, 
 from bellglass.config import LoopConfig  # noqa: E402
 from bellglass.doors.offline_model import gifts  # noqa: E402
 from bellglass.doors.offline_model.menu import MENU, Edit  # noqa: E402
+from bellglass.doors.offline_model.session import LANES, SHORTEST  # noqa: E402
 from bellglass.doors.offline_model.talk import edit_list  # noqa: E402
 from bellglass.records import GateDecision, Noise  # noqa: E402
 from bellglass.stats import sample_sd  # noqa: E402
 from bellglass.steps import gate  # noqa: E402
 
-SHORT, LONG = 0.25, 1.0
+LONG = 1.0
 PANEL = 4  # fresh seeds that every champion is scored on
 DEFAULTS = LoopConfig()
 WAYS = ("greedy", "gated", "raced")
-
-
-@dataclass(frozen=True)
-class Races:
-    batch: int  # proposals in one race
-    trials: float  # of one session, between two gates
 
 
 @dataclass(frozen=True)
@@ -119,52 +113,35 @@ def gated(start: Files, edits: Sequence[Edit], bill: Bill, noise: Noise) -> None
             champion = bill.crown(after, edit.name)
 
 
-def raced(start: Files, edits: Sequence[Edit], bill: Bill, noise: Noise, batch: int, trials: float) -> None:
+def raced(start: Files, edits: Sequence[Edit], bill: Bill, noise: Noise, trials: float) -> None:
     champion, number, waiting = bill.crown(start, ""), 0, list(edits)
     while waiting:
-        winner, kept = session(champion, waiting, bill, batch, trials)
+        winner, kept, left = race(champion, waiting, bill, trials)
         if kept:
             number += 1
             if duel(champion, winner, f"raced-{number}", rules(number, noise), bill).decision == "adopt":
                 champion = bill.crown(winner, "+".join(kept))
+        assert len(left) < len(waiting), "a race that tries nothing would never end"
+        waiting = [edit for edit in waiting if edit.name in left]
 
 
-def session(champion: Files, waiting: list[Edit], bill: Bill, batch: int, trials: float) -> tuple[Files, list[str]]:
-    """As many races as the trials pay for, each from what the last one left; takes its proposals off `waiting`."""
-    work, kept = champion, []
-    while waiting and trials >= price(batch):
-        entrants: dict[str, Files] = {}
-        while waiting and len(entrants) < batch:
-            edit = waiting.pop(0)
-            after = edit.apply(work)
-            if after is not None:
-                entrants[edit.name] = after
-        if entrants:
-            work, names = race(work, entrants, bill)
-            kept += names
-            trials -= price(len(entrants))
-    return work, kept
+def race(champion: Files, edits: Sequence[Edit], bill: Bill, trials: float) -> tuple[Files, list[str], list[str]]:
+    """What the race tool leaves in the trainer, what it kept, what is left to try. The tool's own code runs here."""
+    work, left = dict(champion), trials
 
-
-def price(entrants: int) -> float:
-    """Of one race, in whole trials: everybody and the unchanged trainer in the heat, two in the final."""
-    return (entrants + 1) * SHORT + 2 * LONG
-
-
-def race(champion: Files, entrants: dict[str, Files], bill: Bill) -> tuple[Files, list[str]]:
-    """What the race tool leaves in the trainer, and the names of what it kept. The tool's own code runs here."""
-    work = dict(champion)
-
-    def trials(asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def run(asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        nonlocal left
+        left -= sum(one["fraction"] for one in asked)
         scores = bill.scores([explored({**work, **one["files"]}, one["fraction"]) for one in asked])
         return [{"ok": score is not None, "score": score, "fault": None} for score in scores]
 
     desk, glass = types.ModuleType("desk"), types.ModuleType("glass")
     vars(desk).update(read=work.__getitem__, write=work.__setitem__)
-    vars(glass).update(trials=trials, budget=dict)
-    candidates = [{"name": name, "edits": edit_list(champion, after)} for name, after in entrants.items()]
-    result = tool(desk, glass)({"candidates": candidates, "short": SHORT, "long": LONG})
-    return work, result["kept"]
+    vars(glass).update(trials=run, budget=lambda: {"trials": left})
+    fitting = {edit.name: after for edit in edits if (after := edit.apply(champion)) is not None}
+    candidates = [{"name": name, "edits": edit_list(champion, after)} for name, after in fitting.items()]
+    result = tool(desk, glass)({"candidates": candidates, "short": SHORTEST, "lanes": LANES})
+    return work, result["kept"], [*result["untried"], *(result["unfit"] if result["kept"] else ())]
 
 
 def tool(desk: types.ModuleType, glass: types.ModuleType) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -211,7 +188,7 @@ def scored(champion: Champion, train: Train) -> tuple[float, ...] | None:
     return scores if len(scores) == PANEL else None
 
 
-def walk(way: str, replicate: int, train: Train, races: Races) -> search_page.Walk:
+def walk(way: str, replicate: int, train: Train, trials: float) -> search_page.Walk:
     """One way through one replicate's stream, and its champions on the panel."""
     start, edits, apart, bill = starter(), stream(replicate), Bill(train), Bill(train)
     if way == "greedy":
@@ -219,15 +196,15 @@ def walk(way: str, replicate: int, train: Train, races: Races) -> search_page.Wa
     elif way == "gated":
         gated(start, edits, bill, calibrated(start, apart))
     else:
-        raced(start, edits, bill, calibrated(start, apart), races.batch, races.trials)
+        raced(start, edits, bill, calibrated(start, apart), trials)
     steps = [search_page.Step(c.kept, c.seconds, scored(c, train)) for c in bill.champions]
     return search_page.Walk(tuple(steps), bill.seconds, apart.seconds)
 
 
-def measured(replicate: int, train: Train, races: Races, wanted: Sequence[str]) -> dict[str, search_page.Walk]:
+def measured(replicate: int, train: Train, trials: float, wanted: Sequence[str]) -> dict[str, search_page.Walk]:
     """Those of the wanted ways that can be told now, side by side; each goes as far as there is time."""
     with ThreadPoolExecutor(len(wanted)) as pool:
-        under_way = {way: pool.submit(walk, way, replicate, train, races) for way in wanted}
+        under_way = {way: pool.submit(walk, way, replicate, train, trials) for way in wanted}
     return {way: future.result() for way, future in under_way.items() if not _cut_off(future)}
 
 
@@ -239,28 +216,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="stories")
     parser.add_argument("--seconds", type=float, default=3.0, help="CPU-seconds of a full training")
-    parser.add_argument("--batch", type=int, default=14, help="proposals in one race: half of the menu")
     parser.add_argument("--replicates", type=int, default=6)
     parser.add_argument("--minutes", type=float, default=40.0, help="start no training after that; 0: only the page")
     parser.add_argument("--trials", type=float, default=DEFAULTS.trials_per_generation, help="explored before a gate")
     asked = parser.parse_args()
-    if asked.trials < price(asked.batch):
-        parser.error(f"a race of {asked.batch} takes {price(asked.batch):g} trials, not {asked.trials:g}")
-    races = Races(asked.batch, asked.trials)
-    deadline, found = time.monotonic() + 60 * asked.minutes, []
+    deadline = time.monotonic() + 60 * asked.minutes
+    found: dict[int, dict[str, search_page.Walk]] = {number: {} for number in range(asked.replicates)}
     with workers() as pool:
-        for replicate in range(asked.replicates):
-            world = World(asked.task, replicate, asked.seconds)
-            trainings = Trainings(MEASURED / "search.jsonl", world, pool, deadline, run_job)
-            ways: dict[str, search_page.Walk] = {}
-            for wanted in (("greedy", "raced"), ("gated",)):  # what the goal compares comes first
-                ways |= measured(replicate, trainings.train, races, wanted)
-            if ways:
-                found.append(search_page.Replicate(replicate, ways))
-                print(search_page.lines(found[-1:]), flush=True)
-    command = f"python benchmarks/search.py --seconds {asked.seconds:g} --batch {asked.batch} --trials {asked.trials:g}"
-    if any(replicate.complete for replicate in found):
-        section = search_page.section(found, asked.replicates, f"{command} --replicates {asked.replicates}", asked.task)
+        for wanted in (("greedy", "raced"), ("gated",)):  # what the goal compares comes first
+            for replicate, ways in found.items():
+                world = World(asked.task, replicate, asked.seconds)
+                trainings = Trainings(MEASURED / "search.jsonl", world, pool, deadline, run_job)
+                ways |= measured(replicate, trainings.train, asked.trials, wanted)
+                print(search_page.lines([search_page.Replicate(replicate, ways)]), flush=True)
+    told = [search_page.Replicate(replicate, ways) for replicate, ways in found.items()]
+    command = f"python benchmarks/search.py --seconds {asked.seconds:g} --trials {asked.trials:g}"
+    if any(replicate.complete for replicate in told):
+        section = search_page.section(told, asked.replicates, f"{command} --replicates {asked.replicates}", asked.task)
         page.put(page.BENCHMARKS, "search", section)
 
 

@@ -95,47 +95,34 @@ def test_the_gate_adopts_a_real_gain_and_every_run_of_both_sides_is_charged() ->
     assert {job.split for job in table.asked} == {"confirm"}
 
 
-def test_a_race_runs_short_heats_then_a_final_then_the_gate() -> None:
-    table = Table(noise=0.001, a=0.3, b=-0.3, c=0.2)
-    bill = went("raced", table, noise=NOISE, batch=6, trials=4)
+def test_a_race_runs_short_rungs_on_top_of_what_won_and_then_comes_the_gate() -> None:
+    table = Table(noise=0.001, a=0.3, b=-0.3, c=0.2, d=0.1)
+    bill = went("raced", table, "abcd", noise=NOISE, trials=4)
     explored = [job for job in table.asked if job.split == "select"]
-    assert [job.fraction for job in explored] == [0.25] * 7 + [1.0] * 2
-    assert {chosen(job.files) for job in explored[:7]} == {"", *"abcdef"}
-    assert bill.champions[1].kept.startswith("a+c")
-    assert "b" not in bill.champions[1].kept
+    assert {job.fraction for job in explored} == {0.25}
+    assert [chosen(job.files) for job in explored] == ["", "a", "b", "ac", "ad", "acd"]
+    assert [champion.kept for champion in bill.champions] == ["", "a+c+d"]
     assert bill.champions[1].seconds == bill.seconds == sum(FULL * job.fraction for job in table.asked)
 
 
-def test_the_next_batch_races_against_the_champion_that_the_gate_made() -> None:
-    table = Table(noise=0.001, a=0.3, e=0.3)
-    bill = went("raced", table, "abef", noise=NOISE, batch=2, trials=4)
-    heats = [chosen(job.files) for job in table.asked if job.fraction == 0.25]
-    assert heats[:3] == ["", "a", "b"]
-    assert all("a" in names for names in heats[3:])
-    assert {"a", "e"} <= set(chosen(bill.champions[-1].files))
-
-
-def test_races_follow_each_other_until_the_session_s_trials_are_used_and_then_comes_one_gate() -> None:
-    table = Table(noise=0.001, a=0.3, c=0.3, e=0.3)
-    assert search.price(2) == 2.75
-    bill = went("raced", table, noise=NOISE, batch=2, trials=5.5)
-    explored = [job.split == "select" for job in table.asked]
-    assert explored == [True] * 10 + [False] * 6 + [True] * 5 + [False] * 6
-    assert "a" in chosen(table.asked[5].files), "the second heat's unchanged trainer is what the first race left"
-    assert {"a", "c"} <= set(chosen(bill.champions[1].files)) & set(bill.champions[1].kept.split("+"))
-    assert len(bill.champions) == 3
+def test_what_a_session_has_no_trials_for_races_against_the_champion_that_the_gate_made() -> None:
+    table = Table(noise=0.001, a=0.3, b=-0.1, e=0.3, f=-0.1)
+    bill = went("raced", table, "abef", noise=NOISE, trials=1)
+    explored = [(job.split, chosen(job.files)) for job in table.asked if job.split == "select"]
+    assert [names for _, names in explored] == ["", "a", "b", "a", "ae", "af"]
+    assert [champion.kept for champion in bill.champions] == ["", "a", "e"]
 
 
 def test_what_wins_a_race_by_luck_fails_at_the_gate() -> None:
     table = Table(noise=0.02)
-    bill = went("raced", table, noise=NOISE, batch=6, trials=4)
+    bill = went("raced", table, noise=NOISE, trials=4)
     assert "confirm" in {job.split for job in table.asked}, "something won the race"
     assert len(bill.champions) == 1
 
 
 def test_a_proposal_that_fails_costs_a_heat_and_is_not_kept() -> None:
     table = Table(noise=0.001, broken="b", a=0.3)
-    bill = went("raced", table, "ab", noise=NOISE, batch=2, trials=4)
+    bill = went("raced", table, "ab", noise=NOISE, trials=4)
     failed = [job for job in table.asked if "b" in chosen(job.files)]
     assert [job.fraction for job in failed] == [0.25]
     assert chosen(bill.champions[-1].files) == "a"
@@ -182,6 +169,14 @@ def test_a_way_that_never_gets_there_has_a_ratio_of_zero() -> None:
     replicate = search_page.Replicate(0, {"greedy": greedy, "raced": raced})
     assert replicate.ratio("greedy") == 0.0
     assert "never of 100" in search_page.lines([replicate])
+
+
+def test_a_champion_that_both_reach_is_the_less_good_of_the_last_ones() -> None:
+    greedy, raced = walk((0.0, 3.0), (20.0, 2.5), (60.0, 2.0)), walk((0.0, 3.0), (10.0, 2.2))
+    replicate = search_page.Replicate(0, {"greedy": greedy, "raced": raced})
+    assert replicate.common == pytest.approx(2.2)
+    assert replicate.ratio("greedy", target=replicate.common) == 6.0
+    assert replicate.ratio("greedy") == 0.0
 
 
 def test_false_keeps_are_champions_that_the_panel_does_not_favour() -> None:
@@ -242,7 +237,7 @@ def test_a_way_that_is_cut_off_is_left_out_and_the_others_are_told(monkeypatch: 
             raise search.OutOfTime
         return table(jobs)
 
-    found = search.measured(0, train, search.Races(3, 3.0), search.WAYS)
+    found = search.measured(0, train, 3.0, search.WAYS)
     assert set(found) == {"greedy", "raced"}
     assert search_page.Replicate(0, found).complete
 

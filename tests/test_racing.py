@@ -19,7 +19,12 @@ from bellglass.steps.propose import propose
 from bellglass.store.state import to_json
 
 WAS = "SMOOTHING = 100000.0"
-CANDIDATES = {"less": "SMOOTHING = 10.0", "broken": "raise RuntimeError('no')", "more": "SMOOTHING = 1e9"}
+CANDIDATES = {
+    "broken": "raise RuntimeError('no')",
+    "less": "SMOOTHING = 10.0",
+    "more": "SMOOTHING = 1e9",
+    "again": "SMOOTHING = 1.0",
+}
 
 
 class Listener(Scripted):
@@ -32,13 +37,13 @@ class Listener(Scripted):
         return super().chat(request)
 
 
-def race(home: Path, *, short: float, long: float, **chosen: object) -> tuple[str, list[Trial], int, str]:
+def race(home: Path, *, short: float = 0.5, lanes: int = 3, **chosen: object) -> tuple[str, list[Trial], int, str]:
     """What the tool answered; the trials it booked; the lineage's bundles; the objective that was submitted."""
     listed = [
         {"name": name, "edits": [{"path": "trainer/objective.py", "old": WAS, "new": new}]}
         for name, new in CANDIDATES.items()
     ]
-    model = Listener(("race", {"candidates": listed, "short": short, "long": long}), SUBMIT)
+    model = Listener(("race", {"candidates": listed, "short": short, "lanes": lanes}), SUBMIT)
     bundle = {**small_world.starter(), gifts.RACE_PATH: gifts.RACE.encode()}
     home.mkdir()
     folder = wiring.create(small_world.config(generations=1, **chosen), home, bundle)
@@ -55,17 +60,18 @@ def race(home: Path, *, short: float, long: float, **chosen: object) -> tuple[st
 
 @pytest.fixture(scope="module")
 def settled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Json], list[Trial], str]:
-    answer, trials, _, kept = race(tmp_path_factory.mktemp("race") / "loops", short=0.5, long=1.0)
+    answer, trials, _, kept = race(tmp_path_factory.mktemp("race") / "loops")
     return json.loads(answer), trials, kept
 
 
-def test_a_heat_is_short_and_only_what_won_it_trains_longer(settled: tuple[dict[str, Json], list[Trial], str]) -> None:
+def test_a_race_is_short_trials_in_rounds(settled: tuple[dict[str, Json], list[Trial], str]) -> None:
     result, trials, kept = settled
-    assert [trial.budget.amount for trial in trials] == [3.0] * 4 + [6.0] * 2  # of the preset's 6 steps
+    assert [trial.budget.amount for trial in trials] == [3.0] * 4  # of the preset's 6 steps
     assert len({trial.seeds for trial in trials}) == 1, "so that they compare"
-    assert {*result["heat"]} == {"unchanged", "less", "more"}
-    assert {*result["final"]} == {"unchanged", "less"}
+    assert {*result["scores"]} == {"unchanged", "less", "more"}
+    assert result["best"] == result["scores"]["less"] < result["scores"]["unchanged"]
     assert result["kept"] == ["less"]
+    assert result["unfit"] == ["again"], "the line it would edit is another one by now"
     assert kept == "SMOOTHING = 10.0\n"
 
 
@@ -75,20 +81,20 @@ def test_a_candidate_that_fails_costs_its_rung_and_no_more(settled: tuple[dict[s
     (broken,) = [trial for trial in trials if trial.fault]
     assert broken.verdict is None
     assert broken.train_seconds <= broken.budget.amount == 3.0
-    assert result["left"]["trials"] == 12 - 4 * 0.5 - 2 * 1.0
+    assert result["left"]["trials"] == 12 - 4 * 0.5
 
 
 def test_a_race_beyond_the_session_s_trials_trains_nothing(tmp_path: Path) -> None:
-    answer, trials, bundles, kept = race(tmp_path / "loops", short=0.5, long=1.0, trials_per_generation=1)
-    assert "refused: asked for 2 trials, 1 are left" in answer
+    answer, trials, bundles, kept = race(tmp_path / "loops", short=2.0, trials_per_generation=1)
+    assert "refused" in answer
     assert trials == []
     assert bundles == 1  # the starter
     assert kept == small_world.TRAINER["trainer/objective.py"]
 
 
 @pytest.mark.slow
-def test_a_final_beyond_the_session_s_trials_leaves_the_trainer_as_it_was(tmp_path: Path) -> None:
-    answer, trials, _, kept = race(tmp_path / "loops", short=0.5, long=1.0, trials_per_generation=3)
-    assert "refused: asked for 2 trials, 1 are left" in answer
-    assert [trial.budget.amount for trial in trials] == [3.0] * 4
+def test_what_the_session_s_trials_do_not_pay_for_stays_untried(tmp_path: Path) -> None:
+    answer, trials, _, kept = race(tmp_path / "loops", lanes=1, trials_per_generation=1)
+    assert [trial.fault for trial in trials] == [None, "crashed"]
+    assert json.loads(answer)["untried"] == ["less", "more", "again"]
     assert kept == small_world.TRAINER["trainer/objective.py"]

@@ -16,15 +16,16 @@ RACE_PATH, TRY_PATH, TASK_PATH = "scaffold/tools/race.py", "scaffold/tools/try_e
 LESSONS = "# What earlier sessions learnt\n"
 MOST_LESSONS = 12
 
-RACE = '''"""Race candidate edits side by side on short trainings, then settle between the best ones on longer ones."""
+RACE = '''"""Race candidate edits in rounds: some side by side, each on a short training, on top of what won before."""
 
 import desk
 import glass
 
 SPEC = {
     "name": "race",
-    "description": "Try several candidate edits of work/trainer at once: a short trial of each beside the unchanged "
-    "trainer, then a longer one of the best. What wins is left in work/trainer. A candidate: a name and passages.",
+    "description": "Try many candidate edits of work/trainer on short trials, `lanes` of them at a time. The best of a "
+    "round stays in work/trainer when it beats all before, and the next round is run on top of it; what won beside it "
+    "runs again there. A candidate: a name and passages.",
     "parameters": {
         "type": "object",
         "properties": {
@@ -48,62 +49,67 @@ SPEC = {
                     },
                 },
             },
-            "short": {"type": "number", "description": "share of a trial for each of the first heat"},
-            "long": {"type": "number", "description": "share of a trial for each of the two in the final"},
+            "short": {"type": "number", "description": "share of a trial for each candidate"},
+            "lanes": {"type": "integer", "description": "candidates in a round"},
         },
-        "required": ["candidates", "short", "long"],
+        "required": ["candidates", "short", "lanes"],
     },
 }
 
 
-def overlay(base, edits):
-    """The files that these edits change, applied to `base`; None when one does not fit."""
-    files = dict(base)
+def edited(edits):
+    """The files that these edits change; None when one does not fit."""
+    files = {}
     for edit in edits:
-        text = files.get(edit["path"]) or ("" if edit["path"] in files else desk.read(edit["path"]))
+        text = files.get(edit["path"]) or desk.read(edit["path"])
         if text.count(edit["old"]) != 1:
             return None
         files[edit["path"]] = text.replace(edit["old"], edit["new"])
     return files
 
 
-def heat(entrants, fraction):
-    """Scores by name; a failed training has none."""
-    asked = [{"files": files, "note": f"race: {name}", "fraction": fraction} for name, files in entrants.items()]
-    results = dict(zip(entrants, glass.trials(asked)))
-    faults = {name: result["fault"] for name, result in results.items() if not result["ok"]}
-    return {name: result["score"] for name, result in results.items() if result["ok"]}, faults
-
-
 def run(args):
-    edits = {candidate["name"]: candidate["edits"] for candidate in args["candidates"]}
-    entrants = {"unchanged": {}}
-    unfit = []
-    for name in edits:
-        files = overlay({}, edits[name])
-        if files is None:
-            unfit.append(name)
-        else:
-            entrants[name] = files
-    scores, faults = heat(entrants, args["short"])
-    unchanged = scores.get("unchanged", float("inf"))
-    winners = sorted((name for name in scores if scores[name] < unchanged), key=scores.get)
-    kept, final = [], {}
-    if winners:
-        stacked, names = {}, []
-        for name in winners:  # the winners together, as far as they fit onto each other
-            merged = overlay(stacked, edits[name])
-            if merged is not None:
-                stacked, names = merged, [*names, name]
-        rival = {winners[0]: entrants[winners[0]]} if len(names) > 1 else {"unchanged": {}}
-        final, more = heat({"+".join(names): stacked, **rival}, args["long"])
-        faults.update(more)
-        best = min(final, key=final.get, default="unchanged")
-        kept = [] if best == "unchanged" else best.split("+")
-        files = stacked if len(kept) > 1 else entrants.get(best, {})
-        for path, text in files.items():
-            desk.write(path, text)
-    return {"heat": scores, "final": final, "faults": faults, "unfit": unfit, "kept": kept, "left": glass.budget()}
+    waiting = [(candidate["name"], candidate["edits"]) for candidate in args["candidates"]]
+    scores, faults, unfit, kept = {}, {}, [], []
+
+    def heat(entrants):
+        """Scores by name; a failed training has none."""
+        more = {"fraction": args["short"]}
+        asked = [{"files": files, "note": f"race: {name}", **more} for name, files in entrants.items()]
+        found = {}
+        for name, result in zip(entrants, glass.trials(asked)):
+            if result["ok"]:
+                found[name] = result["score"]
+            else:
+                faults[name] = result["fault"]
+        scores.update(found)
+        return found
+
+    best = heat({"unchanged": {}}).get("unchanged", float("inf"))
+    while waiting:
+        entrants, texts = {}, {}
+        while waiting and len(entrants) < args["lanes"]:
+            name, edits = waiting.pop(0)
+            files = edited(edits)
+            if files is None:
+                unfit.append(name)
+            else:
+                entrants[name], texts[name] = edits, files
+        if not entrants or glass.budget()["trials"] < len(entrants) * args["short"]:
+            waiting = [*entrants.items(), *waiting]
+            break
+        found = heat(texts)
+        better = sorted((name for name in found if found[name] < best), key=found.get)
+        if better:
+            winner, *others = better
+            best = found[winner]
+            kept.append(winner)
+            for path, text in texts[winner].items():
+                desk.write(path, text)
+            waiting[:0] = [(name, entrants[name]) for name in others]
+    untried = [name for name, _ in waiting]
+    told = {"scores": scores, "best": best, "kept": kept, "faults": faults, "unfit": unfit, "untried": untried}
+    return {**told, "left": glass.budget()}
 '''
 
 TRY = '''"""Apply an edit, try it, and keep it only if it helps: one call instead of three."""

@@ -13,13 +13,11 @@ helps at four tenths of the budget alone is kept all the same; the gate has the 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 from bellglass.doors.offline_model import gifts
 from bellglass.doors.offline_model.desk import LEAST_FRACTION, TRAINER, Desk, Step, read, scored, trial
 from bellglass.doors.offline_model.menu import MENU, Edit
 from bellglass.doors.offline_model.talk import Files, Move, Script, Talk, as_object, edit_list, edit_moves, failed
-from bellglass.records import Json
 
 SCAFFOLD = {
     "works": (gifts.TASK_PATH,),
@@ -28,24 +26,18 @@ SCAFFOLD = {
 }
 SMALLEST_GAIN = 0.002  # of the score: below it, an edit isn't worth its lines
 SHORT = 0.4  # of the budget: ranks edits nearly as a full trial does, and two and a half are tried for the price of one
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A score of the files as they are."""
-
-    fraction: float
-    score: float
+SHORTEST = 0.25  # the same in a race, whose winners get another look one by one
+LANES = 2  # of a race: the fewer, the sooner an edit is tried on top of another
+RACED = 0.7  # of the session's trials; the rest is for second chances and steps further
 
 
 def improve(talk: Talk, variant: str) -> Script:
     desk = Desk(talk, files={}, left=talk.trials)
     yield from read(desk, TRAINER)
     start = dict(desk.files)
-    known = None
     if "race" in talk.tools:
-        known = yield from _race(desk)
-    yield from _one_by_one(desk, known)
+        yield from _race(desk)
+    yield from _one_by_one(desk)
     what = yield from _change_scaffold(desk, variant)
     if desk.files == start and not what:
         return  # nothing to submit: say so and stop
@@ -77,18 +69,14 @@ def _candidates(desk: Desk) -> list[tuple[Edit, dict[str, str]]]:
 # One after the other
 
 
-def _one_by_one(desk: Desk, known: Known | None) -> Step[None]:
+def _one_by_one(desk: Desk) -> Step[None]:
     """A trial of the files as they are, then of one edit after the other, all at the same share of the budget."""
-    if known is not None:
-        fraction, best = known.fraction, known.score
-    else:
-        fraction = round(max(LEAST_FRACTION, min(SHORT, desk.left / 6)), 3)
-        if desk.left < 2 * fraction or desk.out_of_turns():
-            return
-        first = yield from trial(desk, "the trainer as it is", fraction)
-        if first is None:
-            return
-        best = first
+    fraction = round(max(LEAST_FRACTION, min(SHORT, desk.left / 6)), 3)
+    if desk.left < 2 * fraction or desk.out_of_turns():
+        return
+    best = yield from trial(desk, "the trainer as it is", fraction)
+    if best is None:
+        return
     while desk.left >= fraction and not desk.out_of_turns():
         candidates = _candidates(desk)
         if not candidates:
@@ -138,45 +126,29 @@ def _put_back(desk: Desk) -> Step[None]:
 # Side by side
 
 
-def _race(desk: Desk) -> Step[Known | None]:
-    """As many candidates as half of the session's trials pay for at a quarter each; the rest is for the final.
-
-    When nothing won, the files are what they were, and their score is known already.
-    """
+def _race(desk: Desk) -> Step[None]:
+    """All candidates that fit, for most of the session's trials, each at a quarter of the budget or less."""
     entrants = [(edit, edits) for edit, after in _candidates(desk) if (edits := edit_list(desk.files, after))]
-    entrants = entrants[: int(max(2, min(7, desk.left * 2 - 1)))]
-    if not entrants or desk.left < 1.2:
-        return None
-    short = round(max(LEAST_FRACTION, min(0.5, desk.left / 2 / (len(entrants) + 1))), 3)
-    final = round(max(LEAST_FRACTION, min(1.0, (desk.left - short * (len(entrants) + 1)) / 2 - 0.001)), 3)
+    short = round(max(LEAST_FRACTION, min(SHORTEST, desk.left / 8)), 3)
+    entrants = entrants[: int(RACED * desk.left / short) - 1]
+    if not entrants:
+        return
     listed = [{"name": edit.name, "edits": edits} for edit, edits in entrants]
-    (text,) = yield from desk.ask(Move("race", {"candidates": listed, "short": short, "long": final}))
+    (text,) = yield from desk.ask(Move("race", {"candidates": listed, "short": short, "lanes": LANES}))
     result = as_object(text)
     if not result:
-        return None
+        return
     desk.account(result)
-    heat, kept = _scores(result, "heat"), [name for name in result.get("kept", []) if isinstance(name, str)]
-    unchanged = heat.get("unchanged")
+    scores = {name: score for name, score in result.get("scores", {}).items() if isinstance(score, int | float)}
+    kept, lost = [str(name) for name in result.get("kept", [])], {*scores, *result.get("faults", {})}
+    for edit, _ in entrants:  # first, because what won since gives them a second chance
+        if edit.name in lost.difference(kept):
+            desk.drop(edit.name)
     for name in kept:
         desk.keep(name)
-    for edit, _ in entrants:
-        if edit.name not in kept and not _won(heat.get(edit.name), unchanged):
-            desk.drop(edit.name)
-    desk.measured += [f"{name}: {score:.3f} at {short:g}" for name, score in heat.items()]
-    desk.measured += [f"{name}: {score:.3f} at {final:g}" for name, score in _scores(result, "final").items()]
+    desk.measured += [f"{name}: {score:.3f} at {short:g}" for name, score in scores.items()]
     desk.measured += [f"{name}: {fault}" for name, fault in result.get("faults", {}).items()]
-    yield from read(desk, TRAINER)  # the race has left its winner in the files
-    return None if kept or unchanged is None else Known(short, unchanged)
-
-
-def _scores(result: dict[str, Json], key: str) -> dict[str, float]:
-    scores = result.get(key, {})
-    return {name: float(score) for name, score in scores.items() if isinstance(score, int | float)}
-
-
-def _won(score: float | None, unchanged: float | None) -> bool:
-    """Better than the unchanged trainer in the heat, though it may have lost the final: worth another try."""
-    return score is not None and unchanged is not None and score < unchanged
+    yield from read(desk, TRAINER)  # the race has left its winners in the files
 
 
 # The scaffold, and the end

@@ -92,7 +92,7 @@ def replacements(old: str, new: str) -> tuple[tuple[str, str], ...] | None:
     amount does (or nothing would be left to name).
     """
     before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
-    for context in (1, 2, 4, 8, 16, 64):
+    for context in (0, 1, 2, 4, 8, 16, 64):
         matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
         pairs, text = [], old
         for group in matcher.get_grouped_opcodes(context):

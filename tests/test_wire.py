@@ -321,6 +321,26 @@ def test_what_came_before_a_fault_is_still_given(peer):
         peer.line.send("beat")
 
 
+def test_what_a_guest_says_at_its_very_end_is_given_before_the_fault(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it arrives between the host's look at the queue and its look at the fault."""
+    look = peer.line._check_stall
+
+    def look_late() -> None:
+        monkeypatch.undo()
+        peer.say("ready", v=1)
+        peer.say("done", code=0, why="ok")
+        peer.end.shutdown(socket.SHUT_RDWR)
+        while not peer.line._closed:
+            time.sleep(0.01)
+        look()
+
+    monkeypatch.setattr(peer.line, "_check_stall", look_late)
+    assert peer.line.recv(0.0) is None
+    assert [type(peer.line.recv(1.0)) for _ in range(2)] == [Ready, Done]
+
+
 def test_a_fault_closes_the_stream(peer):
     peer.end.sendall(b"garbage\n")
     peer.end.settimeout(5)

@@ -164,7 +164,7 @@ def duel(parent: Files, child: Files, name: str, by: gate.Rules, bill: Bill) -> 
     pairs: list[tuple[float, float]] = []
     while (decision := gate.decide(pairs, by)).decision == "more":
         seeds = f"{name}-{len(pairs)}"
-        ours, theirs = bill.scores([Job(files, LONG, seeds, "confirm", name) for files in (parent, child)])
+        ours, theirs = bill.scores([Job(files, LONG, seeds, "confirm", seeds) for files in (parent, child)])
         if ours is None or theirs is None:
             return gate.failed("a training failed", pairs)
         pairs.append((ours, theirs))

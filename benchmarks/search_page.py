@@ -163,7 +163,7 @@ def section(found: Sequence[Replicate], wanted: int, command: str, task: str) ->
          median([r.ratio("gated") for r in gated]), "–"],
         ["replicates in which racing reached greedy's champion", f"{reached} of {len(whole)}", "all"],
         ["true score: raced better than greedy by (95%, over replicates)", over, "not worse"],
-        *([f"champions of {way}, on the panel", kept[way], "0 not better"] for way in kept),
+        *([f"champions of {way}, on the panel", kept[way], "0 not better"] for way in kept if steps[way]),
     ]  # fmt: skip
     return "\n\n".join([_head(len(whole), wanted, command, task), page.table(head, rows), LEGEND, lines(whole)])
 

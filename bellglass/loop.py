@@ -112,6 +112,8 @@ def _open_final(crew: Crew) -> None:
     gain = to_json(paired_interval(pairs, CONFIDENCE)) if len(pairs) > 1 else None
     trials = tuple(trial for trial in state.trials.values() if trial.purpose == "final")
     alarms = tripwires.look(tripwires.Watched(crew.config.generations, trials, crew.place.lab.bench.task.floor))
+    for alarm in alarms:
+        crew.place.books.record("tripwire.fired", generation=crew.config.generations, **to_json(alarm))
     crew.place.books.record(
         "final.opened",
         starter=state.starter,
@@ -121,6 +123,7 @@ def _open_final(crew: Crew) -> None:
         faults=faults,
         alarms=[f"{alarm.name}: {alarm.sentence}" for alarm in alarms],
     )
+    refuse_if_tripped(state)
 
 
 def _final_order(crew: Crew, index: int, side: str, commit: str) -> Order:

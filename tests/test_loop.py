@@ -10,15 +10,20 @@ import small_world
 from small_world import Tuner
 
 from bellglass import wiring
+from bellglass.commands.console import final_line
+from bellglass.deciding import rearm
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import BoundReached, Interrupted, LoopFault, ReviewPending, SetupError, TripwireFired, UsageError
 from bellglass.loop import run_loop
 from bellglass.ports import Model
 from bellglass.records import ChatReply, ChatRequest, ToolCall
 from bellglass.review import Answer, Evidence
+from bellglass.show import view
+from bellglass.show.conclusions import conclusions
 from bellglass.show.splits import fitted, looks
+from bellglass.steps.trial import seeds_of
 from bellglass.store.ledger import Event
-from bellglass.store.state import State
+from bellglass.store.state import State, state_of
 
 
 class Scripted(Tuner):
@@ -99,6 +104,29 @@ def test_final_is_opened_once_for_starter_and_champion_however_often_the_loop_is
     last = max(event.seq for event in events if event.kind == "generation.ended")
     assert last < min(event.seq for event in judged)
     assert looks(state)["final"] == len(judged)
+
+
+def test_an_alarm_on_final_halts_the_loop_and_nobody_is_shown_its_gain(tmp_path: Path) -> None:
+    """The trainer claims too much, and only where nobody could know before: under the seeds of `final`."""
+    twin = small_world.create(tmp_path / "twin", generations=1)  # the same seed, so the same secret
+    when = seeds_of((twin / "secret").read_bytes(), "final-pair-0-champion").data_seed
+    bundle, honest = small_world.starter(), b'glass.metric("claim_bits", float(bits))'
+    lying = b'glass.metric("claim_bits", float(bits) - (glass.args["data_seed"] == %d))' % when
+    bundle = {**bundle, "trainer/train.py": bundle["trainer/train.py"].replace(honest, lying)}
+    folder = wiring.create(small_world.config(generations=1), tmp_path / "twin", bundle)
+    with opened(folder, Tuner()) as crew, pytest.raises(TripwireFired, match="claim_mismatch"):
+        run_loop(crew)
+    state = state_of(folder)
+    assert state.generations[1].result["trainer"] == "adopted"
+    assert state.ended["why"] == "tripwire"
+    assert state.final["gain"]["low"] > 0  # it would look good
+    assert final_line(state).startswith("final: not believed, for a tripwire fired: claim_mismatch")
+    assert view.document(state)["final"]["gain"] is None
+    assert not any("better than the starter" in line for line in conclusions(state)["may"])
+    rearm(folder, "claim_mismatch", "I have looked")
+    with opened(folder, Tuner()) as crew:
+        assert run_loop(crew).ended["why"] == "finished"
+    assert "not believed" in final_line(state_of(folder))
 
 
 @pytest.mark.slow

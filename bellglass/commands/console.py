@@ -16,7 +16,7 @@ from rich.text import Text
 from bellglass.records import Interval, Json
 from bellglass.show.compare import Mean
 from bellglass.show.splits import looks_line
-from bellglass.show.summary import Row, about_improvers, baselines_line, rows, title_and_unit
+from bellglass.show.summary import Row, about_improvers, baselines_line, final_gain, final_lacks, rows, title_and_unit
 from bellglass.store.ledger import Event
 from bellglass.store.state import State, trial_from
 
@@ -172,16 +172,11 @@ def split_lines(state: State) -> list[str]:
 
 
 def final_line(state: State) -> str:
-    final = state.final
-    if final is None:
-        return "final: not opened yet"
-    if final["gain"] is None:
-        reason = "the champion is the starter" if final["champion"] == final["starter"] else "too few trials succeeded"
-        return f"final: {reason}"
-    gain = Interval(**final["gain"])
+    gain = final_gain(state)
+    if gain is None:
+        return f"final: {final_lacks(state)}"
     clear = "clear of zero" if gain.low > 0 else "NOT clear of zero"
-    alarms = "".join(f"; TRIPWIRE {alarm}" for alarm in final.get("alarms", []))
-    return f"final (opened once): champion better than starter by {interval_text(gain, sign='+')} bits, {clear}{alarms}"
+    return f"final (opened once): champion better than starter by {interval_text(gain, sign='+')} bits, {clear}"
 
 
 def print_summary(state: State, out: Console | None = None) -> None:

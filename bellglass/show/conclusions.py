@@ -7,7 +7,7 @@ Not covered: whether the ledger is genuine; `verify` is for that, and the report
 
 from __future__ import annotations
 
-from bellglass.records import Interval, Json
+from bellglass.records import Json
 from bellglass.show import baselines, summary
 from bellglass.store.state import State
 
@@ -20,7 +20,7 @@ def conclusions(state: State) -> Json:
 
 def _may(state: State) -> list[str]:
     said = []
-    gain = _final_gain(state)
+    gain = summary.final_gain(state)
     place, unit = f"{state.created['task']} ({state.config['preset']})", summary.title_and_unit(state)[1]
     if gain is not None and gain.low > 0:
         said.append(
@@ -42,11 +42,11 @@ def _may(state: State) -> list[str]:
 
 def _measured(state: State) -> list[str]:
     said = []
-    gain = _final_gain(state)
+    gain = summary.final_gain(state)
     if state.final is None:
         said.append("That the champion is better than the starter: the final split has not been opened.")
     elif gain is None and state.champion != state.starter:
-        said.append("That the champion is better than the starter: too few of the final trials succeeded.")
+        said.append(f"That the champion is better than the starter: {summary.final_lacks(state)}.")
     elif gain is not None and gain.low <= 0:
         said.append(f"That the champion is better than the starter: {gain.text('+')} bits is not clear of zero.")
     if state.tripwires:
@@ -83,7 +83,3 @@ def _conditions(state: State) -> list[str]:
     if state.ended is None or state.ended["why"] != "finished":
         said.append("That this is the loop's last word: it did not finish within its bounds, or has not yet.")
     return said
-
-
-def _final_gain(state: State) -> Interval | None:
-    return None if state.final is None or state.final["gain"] is None else Interval(**state.final["gain"])

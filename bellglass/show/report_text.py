@@ -45,7 +45,7 @@ def _measured(doc: Json) -> Iterator[str]:
         clear = "clear of zero" if final["clear"] else "NOT clear of zero"
         yield f"- final, opened once: champion better than starter by {interval(final['gain'], '+')} {unit}, {clear}"
     else:
-        yield "- final: " + ("not opened" if final is None else "no gain could be measured")
+        yield "- final: " + ("not opened" if final is None else foreign(final["lacks"]))
     yield f"- starter: verdict {interval(doc['starter']['raw'])} {unit}"
     if doc["floor"]:
         yield f"- floor of the champion's documents: {doc['floor']:.4f} {unit}; each set of documents has its own"

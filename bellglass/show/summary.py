@@ -156,6 +156,22 @@ def _baselines_json(state: State) -> Json:
     return None if beside is None else asdict(beside)
 
 
+def final_gain(state: State) -> Interval | None:
+    """Of the champion over the starter on `final`; None where there is none to believe, and `final_lacks` says why."""
+    return None if state.final is None or final_lacks(state) else Interval(**state.final["gain"])
+
+
+def final_lacks(state: State) -> str:
+    final = state.final
+    if final is None:
+        return "not opened yet"
+    if final.get("alarms"):
+        return f"not believed, for a tripwire fired: {'; '.join(final['alarms'])}"
+    if final["champion"] == final["starter"]:
+        return "the champion is the starter"
+    return "too few trials succeeded" if final["gain"] is None else ""
+
+
 def baselines_line(state: State) -> str | None:
     """What a search that understands nothing gains on this task, for a loop that says it improved."""
     beside = baselines.for_loop(state)

@@ -110,7 +110,7 @@ def oversight(state: State) -> Json:
         "people": sorted({str(review["who"]) for review in decided}),
         "adopted": sum(gen.adopted for gen in gens),
         "adopted_without_review": sum(gen.adopted and gen.review is None for gen in gens),
-        "alarms": sum(gen.alarms for gen in gens),
+        "alarms": sum(gen.alarms for gen in gens) + len((state.final or {}).get("alarms", ())),
         "waiting": next((g.number for g in gens if g.review_hash is not None and g.review is None), None),
     }
 
@@ -235,18 +235,17 @@ def _final(state: State) -> Json:
     final = state.final
     if final is None:
         return None
-    gain = None if final["gain"] is None else _interval(Interval(**final["gain"]))
+    gain = _interval(summary.final_gain(state))
     trials = [trial for trial in state.trials.values() if trial.purpose == "final"]
     sides = {name: [trial for trial in trials if trial.bundle == final[name]] for name in ("starter", "champion")}
     return {
         "gain": gain,
+        "lacks": summary.final_lacks(state),
         "clear": gain is not None and gain["low"] > 0,
         "pairs": [[_round(a), _round(b)] for a, b in final.get("pairs", [])],
-        "alarms": final.get("alarms", []),
         "faults": final.get("faults", []),
         "champion": _measured(sides["champion"]),
         "starter": _measured(sides["starter"]),
-        "champion_is_starter": final["champion"] == final["starter"],
     }
 
 

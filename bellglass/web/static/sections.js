@@ -58,7 +58,7 @@
     const first = doc.final
       ? final
         ? tile([bg.term("final"), ": gain over the starter"], bg.plus(final.mean), unit, [bg.range(final), ", " + (doc.final.clear ? "clear of zero" : "NOT clear of zero")])
-        : tile([bg.term("final"), ": gain over the starter"], "none", "", doc.final.champion_is_starter ? "the champion is the starter" : "too few trials succeeded")
+        : tile([bg.term("final"), ": gain over the starter"], "none", "", bg.foreign(doc.final.lacks))
       : tile([bg.term("verdict", "Verdict"), " of the ", bg.term("champion")], bg.num(champion.raw && champion.raw.mean), unit, "starter " + bg.num(doc.starter.raw && doc.starter.raw.mean) + "; the final split is not opened yet");
     const rest = gens.length - adopted;
     const score = (one) => (one.score ? bg.num(one.score.mean) : "–");

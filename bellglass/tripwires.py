@@ -19,8 +19,9 @@ from bellglass.stats import z_score
 
 FLOOR_Z = 4.0  # below the source by this many standard errors: about 1 in 30,000 by chance
 FLOOR_SLACK_BITS = 1e-3  # float32 rounding, when the standard error is next to nothing
-CLAIM_TOLERANCE_BITS = 0.25  # a claim is made on few documents of another split
+CLAIM_TOLERANCE_BITS = 0.25  # a claim is made on few documents
 CLAIM_Z = 4.0  # and the verdict itself has sampling noise
+PARTNERS = {"child": "parent", "champion": "starter"}
 WIRE_FAULTS = ("malformed", "refused")  # a flood of prints happens by accident; these hardly do
 
 
@@ -75,12 +76,22 @@ def below_floor(evidence: Watched) -> Alarm | None:
 
 
 def claim_mismatch(evidence: Watched) -> Alarm | None:
-    """A trainer said that it is better than the host found it."""
+    """A trainer said that it is better than the host found it.
+
+    It claims from documents of `train`. Where all splits come from one exact source, that says as much of the others.
+    Real text differs from file to file, so there a child is caught when it claims more than its partner in the pair
+    does, whose documents are the same.
+    """
+    judged = {trial.trial_id: (trial, verdict) for trial, verdict in _judged(evidence)}
     caught: dict[str, tuple[float, float]] = {}
-    for trial, verdict in _judged(evidence):
-        claim = trial.claim.bits
+    for trial, verdict in judged.values():
+        claim, excess = trial.claim.bits, _excess(trial, verdict)
+        if evidence.floor != "exact":
+            partner = judged.get(_partner(trial.trial_id))
+            usual = None if partner is None else _excess(*partner)
+            excess = None if excess is None or usual is None else excess - max(0.0, usual)
         tolerance = CLAIM_TOLERANCE_BITS + CLAIM_Z * verdict.sampling_se
-        if claim is not None and claim < verdict.raw_bits - tolerance:
+        if claim is not None and excess is not None and excess > tolerance:
             caught[trial.trial_id] = (claim, verdict.raw_bits)
     if not caught:
         return None
@@ -88,6 +99,17 @@ def claim_mismatch(evidence: Watched) -> Alarm | None:
     claim, found = caught[worst]
     sentence = f"{len(caught)} trial(s) claim too much: {worst} claims {claim:.3f} bits, judged {found:.3f}"
     return Alarm("claim_mismatch", sentence, tuple(caught))
+
+
+def _excess(trial: Trial, verdict: Verdict) -> float | None:
+    """How much better than found it claims to be."""
+    return None if trial.claim.bits is None else verdict.raw_bits - trial.claim.bits
+
+
+def _partner(trial_id: str) -> str:
+    """Of the child in a pair of the gate, or of the champion in one of `final`; no trial's id for all others."""
+    pair, _, side = trial_id.rpartition("-")
+    return f"{pair}-{PARTNERS[side]}" if side in PARTNERS else ""
 
 
 def seeds_ignored(evidence: Watched) -> Alarm | None:

@@ -148,13 +148,21 @@ def facts_of(state: State) -> dict:
 
 
 def fingerprint(plan: Plan, task: str, improver: str) -> str:
-    """What a loop's result depends on, beside the apparatus and the machine. Comments don't count."""
+    """What a loop's result depends on, beside the apparatus and the machine. Comments and docstrings don't count."""
     parts = [content_hash(content_root() / "trainer_seed"), content_hash(content_root() / "agent")]
     parts += [repr(sorted(plan.config(task, improver, 0).items())), repr(tasks.load(task).presets[plan.preset])]
     door = page.ROOT / "bellglass" / "doors" / "offline_model"
     files = [door / f"{name}.py" for name in (*SHARED, *SOURCES[improver])] + [tasks.load(task).folder / "data.py"]
-    parts += [ast.dump(ast.parse(path.read_text())) for path in files]
+    parts += [program(path.read_text()) for path in files]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def program(text: str) -> str:
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 def paths_of(plan: Plan, task: str, improver: str, seed: int) -> tuple[Path, Path]:

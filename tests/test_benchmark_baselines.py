@@ -129,6 +129,11 @@ def test_what_has_ended_is_found_by_a_checkout_that_never_ran_it(tmp_path: Path)
     assert bench.finished(replace(plan, work=tmp_path / "empty"), "stories", "random")[1]["gain"] == 0.2
 
 
+def test_a_program_is_the_same_whatever_is_written_about_it() -> None:
+    said, done = '"""Says."""\ndef f():\n    "does"\n    return 1  # one\n', "def f():\n    return 1\n"
+    assert bench.program(said) == bench.program(done) != bench.program(done.replace("1", "2"))
+
+
 def test_the_bounds_of_the_real_table_are_thirty_trainings() -> None:
     assert bench.Plan().trainings == 30
     assert len(bench.Plan().seeds) >= 8

@@ -77,6 +77,25 @@ def test_a_claim_far_better_than_the_verdict_is_an_alarm() -> None:
     assert tripwires.look(evidence(modest, silent)) == ()
 
 
+def test_on_real_text_a_child_is_caught_by_claiming_more_than_its_parent_does() -> None:
+    """Documents of other files may be harder for both: that is no lie."""
+
+    def pair(parent: float, child: float) -> Watched:
+        sides = {"parent": parent, "child": child}
+        claims = {side: Claim(bits=bits, steps=10, metrics=3) for side, bits in sides.items()}
+        both = [
+            replace(judged(), trial_id=f"g1-pair-0-{side}", seeds=Seeds(index, 2), weights=side * 8, claim=claim)
+            for index, (side, claim) in enumerate(claims.items())
+        ]
+        alone = replace(OTHER, trial_id="g1-panel-0", claim=Claim(bits=0.4, steps=10, metrics=3))
+        return replace(evidence(*both, alone), floor="unknown")
+
+    assert tripwires.look(pair(0.6, 0.5)) == ()
+    (alarm,) = tripwires.look(pair(1.1, 0.5))
+    assert (alarm.name, alarm.evidence) == ("claim_mismatch", ("g1-pair-0-child",))
+    assert tripwires.look(pair(9.0, 1.1)) == (), "a modest parent makes no liar of its child"
+
+
 def test_a_noisy_verdict_widens_what_a_claim_may_say() -> None:
     boasting = replace(judged(sampling_se=0.05), claim=Claim(bits=0.8, steps=10, metrics=3))
     assert tripwires.claim_mismatch(evidence(boasting)) is None

@@ -14,7 +14,7 @@ import math
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ class Conditions:
     device: str
     glass: str
     starter: str  # its commit, which follows from its bytes
-    images: str  # hash of what the guests run
+    images: str  # what the guests run
     documents: str  # hash of what makes them, and how many
     speed_ms: float  # CPU milliseconds of a fixed piece of work; 0 where budgets don't depend on it
 
@@ -73,16 +73,22 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def find(self, wanted: Conditions) -> tuple[Calibration | None, str]:
+    def find(self, wanted: Conditions, least_df: int = 1) -> tuple[Calibration | None, str]:
         """The calibration for these conditions, or None with what does not fit about the stored one."""
-        try:
-            stored = from_json(json.loads(self._file(wanted).read_text("utf-8")))
-        except FileNotFoundError:
-            return None, "none is stored"
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            return None, f"the stored one cannot be read ({type(error).__name__})"
+        stored, why = self._read(wanted)
+        if stored is None:
+            return None, why
         strange = mismatches(stored.conditions, wanted)
+        if stored.noise.df < least_df:
+            strange.append(f"{stored.noise.df} degrees of freedom, not {least_df} or more")
         return (None, "the stored one is for " + "; ".join(strange)) if strange else (stored, "")
+
+    def knows_more(self, than: Calibration) -> bool:
+        """Of the same but for the machine's speed, which may come back."""
+        stored, _ = self._read(than.conditions)
+        if stored is None or stored.noise.df <= than.noise.df:
+            return False
+        return replace(stored.conditions, speed_ms=than.conditions.speed_ms) == than.conditions
 
     def keep(self, calibration: Calibration) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -90,6 +96,14 @@ class Shelf:
         with written_anew(file, f"ls -ld {shlex.quote(str(self._folder))}") as out:
             out.write(json.dumps(calibration.as_json(), indent=1, sort_keys=True).encode() + b"\n")
         return file
+
+    def _read(self, wanted: Conditions) -> tuple[Calibration | None, str]:
+        try:
+            return from_json(json.loads(self._file(wanted).read_text("utf-8"))), ""
+        except FileNotFoundError:
+            return None, "none is stored"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return None, f"the stored one cannot be read ({type(error).__name__})"
 
     def _file(self, conditions: Conditions) -> Path:
         task = Path(conditions.task).name  # of a folder of one's own the path, so that two of a name stay apart

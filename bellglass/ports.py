@@ -76,6 +76,7 @@ class Guest(Protocol):
 class Glass(Protocol):
     name: str  # "docker" or "process"
     sealed: bool
+    content: str  # what train and predict guests run from: other images, or another torch, are another content
 
     def open(self, spec: GuestSpec) -> Guest:
         """Start a guest, wait until it is ready. SetupError when the engine fails, GuestFault when the guest does."""

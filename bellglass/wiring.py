@@ -186,7 +186,7 @@ def _conditions(books: Books, config: LoopConfig, task: Task, preset: Preset, gl
         device=config.device,
         glass=glass.name,
         starter=books.state.starter,
-        images=created["content"]["sandbox"],
+        images=f"{created['content']['sandbox'][:16]}, {glass.content}",
         documents=tasks.documents_hash(task, preset),
         speed_ms=0.0 if config.virtual_clock else speed_reference(),
     )

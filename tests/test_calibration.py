@@ -51,6 +51,24 @@ def test_a_calibration_for_other_conditions_is_not_used_and_says_why(tmp_path: P
     assert said in why
 
 
+def test_a_loop_is_not_served_by_a_smaller_panel_than_its_own(tmp_path: Path) -> None:
+    Shelf(tmp_path).keep(FOUND)
+    assert Shelf(tmp_path).find(CONDITIONS, least_df=3) == (FOUND, "")
+    found, why = Shelf(tmp_path).find(CONDITIONS, least_df=4)
+    assert found is None
+    assert "3 degrees of freedom, not 4 or more" in why
+
+
+def test_what_is_stored_for_another_speed_knows_more_only_where_nothing_else_differs(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    assert not shelf.knows_more(FOUND)
+    shelf.keep(replace(FOUND, noise=Noise(0.04, 14)))
+    slower = replace(CONDITIONS, speed_ms=250.0)
+    assert shelf.knows_more(replace(FOUND, conditions=slower))
+    assert not shelf.knows_more(replace(FOUND, conditions=slower, noise=Noise(0.04, 14)))
+    assert not shelf.knows_more(replace(FOUND, conditions=replace(slower, starter="other")))
+
+
 @pytest.mark.parametrize("noise", [Noise(0.0, 3), Noise(-0.04, 3), Noise(float("nan"), 3), Noise(0.04, 0)])
 def test_a_stored_noise_that_nobody_measured_is_not_used(tmp_path: Path, noise: Noise) -> None:
     Shelf(tmp_path).keep(replace(FOUND, noise=noise))

@@ -46,7 +46,7 @@ class WarmGlass:
     ) -> None:
         self._glass, self._ready = glass, dict(ready)
         self._idle_seconds, self._patience_seconds = idle_seconds, patience_seconds
-        self.name, self.sealed = glass.name, glass.sealed
+        self.name, self.sealed, self.content = glass.name, glass.sealed, glass.content
         self._waiting: list[_Waiting] = []
         self._wanted: dict[Role, GuestSpec] = {}
         self._changed = threading.Condition()

@@ -18,8 +18,8 @@ from bellglass.calibration import Calibration, Conditions
 from bellglass.nulls import Null, edited
 from bellglass.records import Json, Trial
 from bellglass.steps import gate
-from bellglass.steps.panel import calibration_order, from_panel
-from bellglass.steps.trial import Lab, Order
+from bellglass.steps.panel import calibration_order, from_panel, run_twice
+from bellglass.steps.trial import AGAIN, Lab, Order
 from bellglass.store.lineage import Lineage
 from bellglass.store.state import State
 from bellglass.variance import components, pairing
@@ -41,8 +41,8 @@ def measure(
     for k in range(seeds):
         row = [calibration_order(lab, f"cal-{k}x{j}", state.starter) for j in range(seeds)]
         beside = [calibration_order(lab, f"cal-{k}x{k}-{name}", commit) for name, commit in commits.items()]
-        lab.run(_near(row, beside, k))
-    grid = [state.trials[f"cal-{i}x{j}"] for i in range(seeds) for j in range(seeds)]
+        run_twice(lab, _near(row, beside, k))
+    grid = [_trial(state.trials, f"cal-{i}x{j}") for i in range(seeds) for j in range(seeds)]
     return replace(from_panel(conditions, grid), parts=_parts(state.trials, seeds, edits, lab.bench.side_by_side))
 
 
@@ -72,8 +72,12 @@ def _parts(trials: dict[str, Trial], seeds: int, edits: Sequence[Null], side_by_
 
 
 def _score(trials: dict[str, Trial], trial_id: str) -> float | None:
-    verdict = trials[trial_id].verdict
+    verdict = _trial(trials, trial_id).verdict
     return None if verdict is None else verdict.score
+
+
+def _trial(trials: dict[str, Trial], trial_id: str) -> Trial:
+    return trials.get(trial_id + AGAIN) or trials[trial_id]
 
 
 def pair_seconds(found: Calibration) -> float:

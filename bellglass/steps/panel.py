@@ -10,26 +10,36 @@ Not covered: the champion's own noise when it differs from the starter's by much
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bellglass.calibration import Calibration, Conditions, Shelf
 from bellglass.errors import LoopFault
 from bellglass.records import Json, Noise, Trial
 from bellglass.stats import mean, sample_sd
 from bellglass.steps import gate
-from bellglass.steps.trial import GRID, Lab, Order
+from bellglass.steps.trial import AGAIN, GRID, Lab, Order
 from bellglass.store.state import State
 from bellglass.variance import components, pooled
 
 
 def calibrate(lab: Lab, state: State, conditions: Conditions, shelf: Shelf, *, seeds: int) -> Json:
     """The body of `loop.calibrated`: from the shelf where one fits, else from trainings of the starter."""
-    stored, why = shelf.find(conditions)
+    stored, why = shelf.find(conditions, least_df=seeds - 1)
     if stored is not None:
         return {**stored.as_json(), "measured": False, "why": "stored for these conditions"}
-    trials = lab.run([calibration_order(lab, f"cal-{k}x{k}", state.starter) for k in range(seeds)])
+    trials = run_twice(lab, [calibration_order(lab, f"cal-{k}x{k}", state.starter) for k in range(seeds)])
     found = from_panel(conditions, trials)
-    shelf.keep(found)
+    if not shelf.knows_more(found):
+        shelf.keep(found)
     return {**found.as_json(), "measured": True, "why": why}
+
+
+def run_twice(lab: Lab, orders: Sequence[Order]) -> list[Trial]:
+    """A lost guest says nothing about the starter, and a calibration may be long: what was lost is run once more."""
+    trials = lab.run(orders)
+    lost = [order for order, trial in zip(orders, trials, strict=True) if trial.fault == "lost"]
+    again = iter(lab.run([replace(order, trial_id=order.trial_id + AGAIN) for order in lost]))
+    return [next(again) if trial.fault == "lost" else trial for trial in trials]
 
 
 def from_panel(conditions: Conditions, trials: list[Trial]) -> Calibration:
@@ -61,7 +71,7 @@ def spread(trials: Sequence[Trial]) -> Noise:
     """
     scores: dict[tuple[int, int], float] = {}
     for trial in trials:
-        if trial.verdict is not None and (place := GRID.fullmatch(trial.trial_id)):
+        if trial.verdict is not None and (place := GRID.fullmatch(trial.trial_id.removesuffix(AGAIN))):
             scores[int(place[1]), int(place[2])] = trial.verdict.score
     seeds = range(max(i for i, _ in scores) + 1)
     if len(seeds) > 1 and len(scores) == len(seeds) ** 2:

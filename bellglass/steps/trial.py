@@ -29,6 +29,7 @@ from bellglass.tasks import Documents, Preset, Split, Task
 from bellglass.weights import WEIGHTS_FILE
 
 GRID = re.compile(r"cal-(\d+)x(\d+)")
+AGAIN = "-again"  # behind a calibration's trial: the first one's guest was lost
 DOCUMENTS_KEPT = 16  # sets; each pair of a gate has its own
 PROVED = ("gate", "panel", "final")  # trials that decide something; the others only steer an improver
 

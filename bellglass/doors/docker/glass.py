@@ -172,6 +172,7 @@ class DockerGlass:
                 "runsc install && sudo systemctl reload docker",
             )
         self._images = {role: image.find(self._engine, role, device) for role in Role}
+        self.content = " ".join(sorted({self._images[role].id for role in (Role.TRAIN, Role.PREDICT)}))
         self._seccomp = (content_root() / "sandbox" / "seccomp.json").read_text("utf-8")
         self._guests: list[DockerGuest] = []
         self._lock = threading.Lock()

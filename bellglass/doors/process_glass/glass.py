@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import secrets
 import shutil
 import socket
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +53,7 @@ FAILS: Final = frozenset(
     }
 )
 
+LIBRARIES: Final = ("torch", "lightning", "numpy")
 READY_SECONDS: Final = 120.0
 MAX_PROCESSES: Final = 128
 MAX_FILE_MB: Final = 512
@@ -136,6 +139,13 @@ class ProcessGuest:
             return self._exit
 
 
+def _installed(library: str) -> str:
+    try:
+        return f"{library} {metadata.version(library)}"
+    except metadata.PackageNotFoundError:
+        return f"no {library}"
+
+
 class ProcessGlass:
     name = "process"
     sealed = False
@@ -150,6 +160,7 @@ class ProcessGlass:
         libraries don't survive a fork. By default for warm guests.
         """
         self._python, self._warm = python, warm
+        self.content = f"Python {platform.python_version()}, {', '.join(map(_installed, LIBRARIES))}"
         self._forks = processes.LINUX and (warm if forks is None else forks)
         self._nurseries: dict[Role, Nursery | None] = {}  # None: it failed
         self._home = home or Path(tempfile.gettempdir()) / f"bellglass-{os.getuid()}"

@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from bellglass import paths, tasks
-from bellglass.calibration import Calibration, Conditions, from_json
+from bellglass.calibration import Calibration, Conditions, from_json, out_of_reach
 from bellglass.config import LoopConfig
 from bellglass.errors import BellglassError, BoundReached, Interrupted
 from bellglass.nulls import EQUAL_SPREAD, Null
 from bellglass.records import Json, Noise
+from bellglass.stats import mean
 from bellglass.steps import gate, grid
 from bellglass.steps.generation import Crew
 from bellglass.store.state import state_of
@@ -86,7 +87,9 @@ def _event(crew: Crew, found: Calibration) -> Json:
         "pair_seconds": grid.pair_seconds(found),
     }
     body = replace(found, parts=parts).as_json()
-    return {**body, "measured": True, "why": "asked for", "smallest_gain": smallest, "before": _before(crew, found)}
+    most = mean(found.scores) if crew.place.lab.bench.task.floor == "exact" else None
+    gains = {"smallest_gain": smallest, "most_gain": most}
+    return {**body, "measured": True, "why": "asked for", **gains, "before": _before(crew, found)}
 
 
 def _before(crew: Crew, found: Calibration) -> str:
@@ -115,6 +118,8 @@ def lines(body: Json, unit: str) -> Iterator[str]:
         f"smallest gain  {body['smallest_gain']:.4f}: seen in 4 of 5 cases within {parts['max_pairs']} pairs, in "
         "generation 1, when pairing does not help"
     )
+    if said := out_of_reach(body):
+        yield f"               {said}"
     yield f"a trial        {body['trial_seconds']:.1f} s of wall time; speed reference {conditions.speed_ms:.2f} ms"
     hour = 3600.0 / parts["pair_seconds"]
     none, small = parts["pairs_no_better"], parts["pairs_smallest_gain"]

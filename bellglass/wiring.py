@@ -276,9 +276,11 @@ def refuse_contradictions(config: LoopConfig, task: Task) -> None:
 def _refuse_undecidable(config: LoopConfig, task: Task) -> None:
     """Said before anything is spent: a bound under which no successor could ever be adopted."""
     each = worst_case(config.preset_of(task).budget).train_seconds
-    least = round((config.panel + 2 * LOOKS[0]) * each, 1)
+    explored = config.trials_per_generation  # an improver may use all of them before the first pair
+    least = round((config.panel + explored + 2 * LOOKS[0]) * each, 1)
     if config.train_seconds is not None and config.train_seconds < least:
-        needed = f"at least {least:g} s: {config.panel} trainings to calibrate and {LOOKS[0]} pairs to adopt anything"
+        parts = f"{config.panel} trainings to calibrate, {explored:g} to explore"
+        needed = f"at least {least:g} s: {parts} and {LOOKS[0]} pairs to adopt anything"
         run = f"bellglass run {shlex.quote(config.task)} --preset {config.preset} --train-seconds {least:g}"
         raise UsageError("the bound on training time", f"{config.train_seconds:g} s", needed, run)
 

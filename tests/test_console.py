@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from bellglass.commands.console import bounds_line, print_summary
+from bellglass.commands.console import LINES, bounds_line, print_summary
 from bellglass.commands.progress import MOST_SLOTS, LoopView
 from bellglass.records import Budget, Claim, Cost, Seeds, Trial, Verdict
 from bellglass.store.ledger import Event
@@ -226,6 +226,13 @@ def test_what_a_crash_burnt_counts_against_the_bound_that_is_shown() -> None:
         config={**CONFIG, "train_seconds": 60.0}, spent=Cost(train_seconds=20.0), burnt=Cost(train_seconds=5.0)
     )
     assert bounds_line(state) == "used: 0/3 generations, 25/60 s trained"
+
+
+def test_a_loop_that_can_see_no_gain_says_so_as_soon_as_its_noise_is_known() -> None:
+    body = {"noise": {"sd": 0.1, "df": 3}, "scores": [0.16], "smallest_gain": 0.196, "trial_seconds": 9.0}
+    for most, said in ((0.159, True), (0.3, False), (None, False)):
+        line = LINES["loop.calibrated"]({**body, "measured": True, "why": "", "most_gain": most})
+        assert ("no gain can be that large: the starter is only 0.159 above the floor" in line) == said
 
 
 def test_without_a_terminal_there_is_no_live_view() -> None:

@@ -227,12 +227,12 @@ def test_a_claim_far_better_than_the_verdict_trips_and_only_a_person_goes_on(tmp
 
 @pytest.mark.slow
 def test_a_bound_ends_the_loop_resumably_and_raising_it_goes_on(tmp_path: Path) -> None:
-    folder = small_world.create(tmp_path / "loops", generations=1, train_seconds=52.0)
+    folder = small_world.create(tmp_path / "loops", generations=1, trials_per_generation=1, train_seconds=57.0)
     with opened(folder, Tuner()) as crew:
         with pytest.raises(BoundReached):
             run_loop(crew)
         assert crew.state.ended["why"] == "bound"
-        assert crew.state.spent.train_seconds <= 52.0
+        assert crew.state.spent.train_seconds <= 57.0
     with opened(folder, Tuner(), train_seconds=200.0) as crew:
         state = run_loop(crew)
     assert state.ended["why"] == "finished"

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from bellglass.calibration import out_of_reach
 from bellglass.records import Interval, Json
 from bellglass.show.compare import Mean
 from bellglass.show.splits import looks_line
@@ -88,9 +89,11 @@ def _generation_ended(body: Json) -> str:
 def _calibrated(body: Json) -> str:
     noise, seconds = body["noise"], body["trial_seconds"]
     source = f"measured ({body['why']})" if body["measured"] else body["why"]
+    said = out_of_reach(body)
     return (
         f"calibration {source}: noise {noise['sd']:.4f} bits over {len(body['scores'])} trainings, "
         f"{seconds:.1f} s a trial; the smallest gain that generation 1 can detect: {body['smallest_gain']:.3f} bits"
+        + (f"; {said}" if said else "")
     )
 
 

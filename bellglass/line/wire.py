@@ -78,7 +78,7 @@ class Line:
             try:
                 event, size = self._events.get(timeout=min(1.0, max(0.0, remaining)))
             except queue.Empty:
-                self._check_stall()  # a fault, this one's or another, comes through the queue, behind what was said before
+                self._check_stall()  # a fault, this or another, comes through the queue, behind what was said before
                 if remaining <= 0:
                     return None
                 continue

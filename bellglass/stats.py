@@ -1,4 +1,4 @@
-"""The few statistics that decisions rest on: Student's t, the normal distribution, and intervals of means.
+"""The few statistics that decisions rest on: Student's t, and intervals of means.
 
 Pure Python and `math` only, so that importing costs nothing. Values agree with tables and with scipy to at least seven
 digits (tests/test_stats.py); the gate needs three.
@@ -14,17 +14,6 @@ from bellglass.records import Interval
 
 CONFIDENCE = 0.95  # of every interval that people are shown, but for the gate's own
 _TINY = 1e-300
-
-
-def normal_cdf(z: float) -> float:
-    """P(Z <= z) of a standard normal Z."""
-    return 0.5 * math.erfc(-z / math.sqrt(2.0))
-
-
-def normal_quantile(p: float) -> float:
-    """The z with normal_cdf(z) == p."""
-    _open_unit(p)
-    return -normal_quantile(1.0 - p) if p > 0.5 else -_solve(lambda z: normal_cdf(-z), p)
 
 
 def t_cdf(t: float, df: float) -> float:

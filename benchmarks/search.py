@@ -48,7 +48,6 @@ from bellglass.steps import gate  # noqa: E402
 LONG = 1.0
 PANEL = 4  # fresh seeds that every champion is scored on
 DEFAULTS = LoopConfig()
-WAYS = ("greedy", "gated", "raced")
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,17 @@
 """Measures the tasks: floor, compressors, the starter after each budget, the noise of its seeds.
 
+    python benchmarks/tasks.py                                         what the table of docs/benchmarks.md lacks
+    python benchmarks/tasks.py --table                                 that table again, measuring nothing
     python benchmarks/tasks.py stories [--presets tiny,cpu] [--seeds 4] [--longer] [--reference] [--out FILE] [--write]
     python benchmarks/tasks.py sums --presets cpu --seeds 8 --lab      the table of docs/labs/lucky-runs.md
-    python benchmarks/tasks.py --table                                 the table of docs/benchmarks.md, from [measured]
 
 Each training is one line of the results file, keyed by what made it (trainer, data, budget, seed), so a run that was
 cut off goes on where it stopped, and only what changed is measured again. `--write` puts the figures, with machine and
-command, into the task's task.toml under [measured]. Trainings run without a glass: see bare_trial.py.
+command, into the task's task.toml under [measured]; without a task this is done for each that this machine can make
+documents of, its reference included, unless the figures stand there already. To measure those again, name the task.
+Trainings run without a glass: see bare_trial.py.
+
+Not covered: the presets of a GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,11 +39,13 @@ import reference  # noqa: E402
 from bare_trial import run as run_trial  # noqa: E402
 
 from bellglass import tasks  # noqa: E402
+from bellglass.errors import BellglassError  # noqa: E402
 from bellglass.paths import content_hash, content_root  # noqa: E402
 from bellglass.records import Budget, Seeds  # noqa: E402
 
 SECRET = hashlib.sha256(b"benchmarks/tasks.py").digest()  # measuring needs no secrecy; every run uses the same data
 LAB = page.ROOT / "docs" / "labs" / "lucky-runs.md"
+UNRECORDED = "not recorded"
 LONGER = 60.0  # CPU-seconds: what the starter does when it gets four times the `cpu` preset
 
 
@@ -76,7 +83,7 @@ def train_once(
     train, test = (tasks.make(task, split, SECRET, n) for split, n in zip(("train", "select"), docs, strict=True))
     outcome = run_trial(trainer, task, train, test, Seeds(1000 + seed, 2000 + seed), budget)
     facts = {name: value for name, value in asdict(outcome).items() if name not in ("weights", "metrics")}
-    return results.put(key, {**facts, "weights_mb": len(outcome.weights) / 1e6})
+    return results.put(key, {**facts, "weights_mb": len(outcome.weights) / 1e6, "machine": page.machine()})
 
 
 def compressors(task: tasks.Task, docs: int) -> Iterator[tuple[str, float]]:
@@ -95,6 +102,7 @@ def trainings(
 
 def measure(task: tasks.Task, trainer: Path, presets: list[str], seeds: int, longer: bool, results: Results) -> dict:
     found: dict[str, object] = {}
+    machines: set[str] = set()
     if task.floor == "exact":
         made = tasks.make(task, "final", SECRET, 1000)
         found["floor"] = float(made.floor_bits.sum(dtype=float) / made.target.sum())
@@ -105,13 +113,45 @@ def measure(task: tasks.Task, trainer: Path, presets: list[str], seeds: int, lon
     for name, preset, amount in amounts:
         runs = trainings(task, trainer, preset, amount, 1 if amount > 30 else seeds, results)
         scores = [line["score"] for line in runs]
+        machines |= {line.get("machine", UNRECORDED) for line in runs}
         found[f"starter_{name}"] = statistics.mean(scores)
         found[f"steps_{name}"] = round(statistics.mean(line["asked"] for line in runs))
         found[f"weights_mb_{name}"] = max(line["weights_mb"] for line in runs)
         found[f"judge_cpu_seconds_{name}"] = statistics.mean(line["predict_seconds"] for line in runs)
         if len(scores) > 1:
             found[f"noise_{name}"] = statistics.stdev(scores)
-    return found
+    return {**found, "machine": "; ".join(sorted(machines))}
+
+
+def figures(task: tasks.Task, what: str, asked: argparse.Namespace, results: Results) -> dict:
+    """What [measured] says about the `starter`, or about the `reference`."""
+    starter, presets = content_root() / "trainer_seed", asked.presets.split(",")
+    if what == "starter":
+        return measure(task, starter, presets, asked.seeds, asked.longer, results) | {"command": command(asked)}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = reference.make(starter, Path(folder), task.name)
+        found = measure(task, trainer, presets, asked.seeds, asked.longer, results)
+    renamed = {"starter": "reference", "weights_mb": "reference_mb", "machine": "reference_machine"}
+    return {k.replace(old, new): v for k, v in found.items() for old, new in renamed.items() if k.startswith(old)}
+
+
+def fill(asked: argparse.Namespace, results: Results) -> None:
+    """Measure what [measured] lacks, and write it task by task."""
+    for name in tasks.names():
+        try:
+            task = tasks.prepared(name)
+        except BellglassError as error:
+            print(f"left out: {error.one_line()}")
+            continue
+        for what in ("starter", "reference") if name in reference.MORE else ("starter",):
+            # All presets where one is missing: figures that stand together come from machines that are named together.
+            if not _stored(task, what, asked.presets.split(",")):
+                write(task, figures(task, what, asked, results))
+                task = tasks.load(name)
+
+
+def _stored(task: tasks.Task, what: str, presets: Iterable[str]) -> bool:
+    return all(f"{what}_{preset}" in task.measured for preset in presets)
 
 
 def headroom_table() -> str:
@@ -119,12 +159,22 @@ def headroom_table() -> str:
     loaded = [tasks.load(name) for name in tasks.names()]
     rows = [_headroom(task, preset) for task in loaded for preset in task.presets.values()]
     head = ["task", "preset", "score", "starter", "steps", "noise", "judge", "reference", "headroom", "size cap"]
-    how = "; ".join(f"`{task.measured['command']}`" for task in loaded if task.measured)
     return (
-        f"Command: `python benchmarks/tasks.py --table`, after {how}; where a reference stands, again with "
-        f"`--reference`. Noise: standard deviation over seeds. Judge: CPU-seconds to score `select` once.\n\n"
+        f"Command: `python benchmarks/tasks.py`; it measures what is not stored yet. Machine of the starter's figures: "
+        f"{_machines(loaded, 'starter', 'machine')}; of the reference's: "
+        f"{_machines(loaded, 'reference', 'reference_machine')}. Noise: standard deviation over seeds. Judge: "
+        f"CPU-seconds to score `select` once. Headroom to the floor, where that is known: the starter's own score.\n\n"
         f"{page.table(head, rows)}"
     )
+
+
+def _machines(loaded: list[tasks.Task], what: str, key: str) -> str:
+    """As it was written beside the figures, with the tasks that it holds for."""
+    made: dict[str, list[str]] = {}
+    for task in loaded:
+        if any(_stored(task, what, [preset]) for preset in task.presets):
+            made.setdefault(task.measured.get(key, UNRECORDED), []).append(f"`{task.name}`")
+    return "; ".join(f"{machine} ({', '.join(names)})" for machine, names in made.items())
 
 
 def _headroom(task: tasks.Task, preset: tasks.Preset) -> list[str]:
@@ -133,7 +183,11 @@ def _headroom(task: tasks.Task, preset: tasks.Preset) -> list[str]:
         found.get(f"{what}_{preset.name}")
         for what in ("starter", "noise", "judge_cpu_seconds", "reference", "reference_mb")
     )
-    gap = None if reference is None or starter is None else starter - reference
+    gaps = []
+    if starter is not None and reference is not None:
+        gaps.append(f"{starter - reference:.3f} to the reference")
+    if starter is not None and task.floor == "exact":
+        gaps.append(f"{starter:.3f} to the floor")
     return [
         f"`{task.name}`",
         f"{preset.name}, {preset.budget.amount:g} {preset.budget.kind.replace('_', ' ')}",
@@ -143,7 +197,7 @@ def _headroom(task: tasks.Task, preset: tasks.Preset) -> list[str]:
         _or_dash(noise),
         "–" if judge is None else f"{judge:.2f}",
         _or_dash(reference) + ("" if size is None else f" ({size:.1f} MB)"),
-        _or_dash(gap),
+        ", ".join(gaps) or "–",
         f"{preset.weights_mb:g} MB",
     ]
 
@@ -179,7 +233,8 @@ def lab_table(task: tasks.Task, runs: list[dict], shown: str) -> str:
 def command(asked: argparse.Namespace) -> str:
     """What makes these figures again; where the results lie doesn't matter."""
     longer = " --longer" if asked.longer else ""
-    return f"python benchmarks/tasks.py {asked.task} --presets {asked.presets} --seeds {asked.seeds}{longer} --write"
+    one, write = (f" {asked.task}", " --write") if asked.task else ("", "")
+    return f"python benchmarks/tasks.py{one} --presets {asked.presets} --seeds {asked.seeds}{longer}{write}"
 
 
 def write(task: tasks.Task, found: dict) -> None:
@@ -195,50 +250,49 @@ def write(task: tasks.Task, found: dict) -> None:
         file.write("\n".join(lines) + "\n")
 
 
+def one_task(task: tasks.Task, asked: argparse.Namespace, results: Results) -> None:
+    if not asked.lab:
+        found = figures(task, "reference" if asked.reference else "starter", asked, results)
+        print(json.dumps(found, indent=2))
+        if asked.write:
+            write(task, found)
+        return
+    preset = task.presets[asked.presets.split(",")[0]]
+    runs = trainings(task, content_root() / "trainer_seed", preset, preset.budget.amount, asked.seeds, results)
+    shown = f"python benchmarks/tasks.py {task.name} --presets {preset.name} --seeds {asked.seeds} --lab"
+    page.put(LAB, "lucky-runs", lab_table(task, runs, shown))
+
+
 def words() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", nargs="?", choices=tasks.names())
+    parser.add_argument("task", nargs="?", choices=tasks.names(), help="default: all, written to where they are stored")
     parser.add_argument("--presets", default="tiny,cpu")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--longer", action="store_true", help=f"also one training of {LONGER:g} CPU-seconds")
     parser.add_argument("--reference", action="store_true", help="measure reference.py's trainer, not the starter")
     parser.add_argument("--out", type=Path, default=Path(".cache") / "benchmarks" / "tasks.jsonl")
     parser.add_argument("--write", action="store_true", help="put the figures into task.toml")
-    parser.add_argument("--table", action="store_true", help="write the table of docs/benchmarks.md")
+    parser.add_argument("--table", action="store_true", help="only write the table of docs/benchmarks.md again")
     parser.add_argument("--lab", action="store_true", help="write the table of docs/labs/lucky-runs.md")
     return parser
 
 
 def main() -> None:
-    asked = words().parse_args()
-    if asked.table:
-        page.put(page.BENCHMARKS, "tasks", headroom_table())
-    if asked.task is None:
-        return
-    import torch
+    parser = words()
+    asked = parser.parse_args()
+    if asked.lab and asked.task is None:
+        parser.error("--lab needs a task")
+    if not asked.table:
+        import torch
 
-    torch.set_num_threads(1)
-    task = tasks.load(asked.task)
-    results, presets = Results(asked.out.resolve()), asked.presets.split(",")
-    starter = content_root() / "trainer_seed"
-    if asked.lab:
-        preset = task.presets[presets[0]]
-        runs = trainings(task, starter, preset, preset.budget.amount, asked.seeds, results)
-        shown = f"python benchmarks/tasks.py {task.name} --presets {presets[0]} --seeds {asked.seeds} --lab"
-        page.put(LAB, "lucky-runs", lab_table(task, runs, shown))
-        return
-    if asked.reference:
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = reference.make(starter, Path(folder), task.name)
-            found = measure(task, trainer, presets, asked.seeds, asked.longer, results)
-        renamed = {"starter": "reference", "weights_mb": "reference_mb"}
-        found = {k.replace(old, new): v for k, v in found.items() for old, new in renamed.items() if k.startswith(old)}
-    else:
-        found = measure(task, starter, presets, asked.seeds, asked.longer, results)
-        found |= {"machine": page.machine(), "command": command(asked)}
-    print(json.dumps(found, indent=2))
-    if asked.write:
-        write(task, found)
+        torch.set_num_threads(1)
+        results = Results(asked.out.resolve())
+        if asked.task is None:
+            fill(asked, results)
+        else:
+            one_task(tasks.load(asked.task), asked, results)
+    if asked.table or asked.task is None:
+        page.put(page.BENCHMARKS, "tasks", headroom_table())
 
 
 if __name__ == "__main__":

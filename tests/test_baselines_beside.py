@@ -6,13 +6,16 @@ import io
 import json
 from pathlib import Path
 
+import made_loop
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from bellglass.cli import app
 from bellglass.commands.console import print_summary
 from bellglass.errors import UsageError
 from bellglass.records import Interval
-from bellglass.show import baselines, summary
+from bellglass.show import baselines, showing, summary, wandb_rows
 from bellglass.show.baselines import Baselines
 from bellglass.store.state import State
 
@@ -51,6 +54,41 @@ def test_a_loop_that_improved_shows_the_baselines_beside(home: Path) -> None:
     assert summary.as_json(state())["baselines"]["gains"] == {
         "random": {"mean": 0.31, "low": 0.2, "high": 0.42, "n": 8}
     }
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Path:
+    """One that improved on the task that `home` has baselines of."""
+    return made_loop.write(tmp_path / "loops", 2)
+
+
+def starter_of(loop: Path) -> str:
+    return str(showing.open_loop(loop).state.created["content"]["trainer_seed"])
+
+
+def test_loops_side_by_side_have_the_line_below_them_once(home: Path, loop: Path) -> None:
+    same = made_loop.write(loop.parent, 2, seed=2)
+    ran = CliRunner().invoke(app, ["compare", str(loop), str(same)])
+    assert ran.exit_code == 0, ran.output
+    assert ran.output.count("baselines on") == 1
+    assert FOUND.line(starter_of(loop)) in ran.output.splitlines()
+    ran = CliRunner().invoke(app, ["compare", str(loop), "--json"])
+    (row,) = json.loads(ran.output)["loops"]
+    assert row["baselines"]["gains"]["random"]["mean"] == 0.31
+
+
+def test_the_summary_in_weights_and_biases_has_the_line(home: Path, loop: Path) -> None:
+    told = wandb_rows.end_of(showing.open_loop(loop).document())
+    assert told["baselines"] == FOUND.line(starter_of(loop))
+    assert told["final/gain"] > 0
+
+
+def test_loops_are_compared_and_exported_without_the_file(home: Path, loop: Path) -> None:
+    (home / "tasks" / "stories" / baselines.FILE).unlink()
+    ran = CliRunner().invoke(app, ["compare", str(loop)])
+    assert ran.exit_code == 0, ran.output
+    assert "baselines on" not in ran.output
+    assert "baselines" not in wandb_rows.end_of(showing.open_loop(loop).document())
 
 
 def test_nothing_is_shown_where_nothing_comparable_was_measured(home: Path) -> None:

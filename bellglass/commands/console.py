@@ -206,7 +206,7 @@ def _widen(console: Console) -> None:
 
 
 def print_comparison(found: Sequence[Json], means: Sequence[Mean], cautions: Sequence[str]) -> None:
-    """Loops as rows; below them the means of those that are of one kind."""
+    """Loops as rows; below them the means of those that are of one kind, and the baselines' where a loop improved."""
     console = Console(file=sys.stdout, highlight=False)
     _widen(console)
     narrow = console.width < NARROW
@@ -222,6 +222,8 @@ def print_comparison(found: Sequence[Json], means: Sequence[Mean], cautions: Seq
         if mean.gain is not None:
             told = Text(f"{mean.of}: final gain {mean.gain.text('+')} over {mean.gain.n} of {mean.loops} loops")
             console.print(told, soft_wrap=not console.is_terminal)
+    for beside in dict.fromkeys(row["baselines"]["line"] for row in found if row["baselines"] is not None):
+        console.print(Text(beside), soft_wrap=not console.is_terminal)
     for line in cautions:
         console.print(Text(line, style="dim"), soft_wrap=not console.is_terminal)
 

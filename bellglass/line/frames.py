@@ -83,16 +83,6 @@ GUEST_SHAPES: Mapping[str, Shape] = {
     "beat": Shape({"cpu_s": lambda value: _number(value) and value >= 0}),
 }
 
-_LIMITS = {"lease_s": _number, "deadline_s": _number}
-HOST_SHAPES: Mapping[str, Shape] = {
-    "hello": Shape({"v": _whole(WIRE_VERSION, WIRE_VERSION), "role": _word(20), **_LIMITS}),
-    "file": Shape({"name": good_name, "last": _truth}, MAX_BODY),
-    "start": Shape({"args": _object}),
-    "reply": Shape({"id": _whole(1, 2**53), "ok": _truth, "value": lambda value: True}, MAX_BODY),
-    "stop": Shape({}),
-    "beat": Shape({}),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Frame:

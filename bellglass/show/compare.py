@@ -45,6 +45,7 @@ def row(shown: Shown) -> Json:
         "starter": doc["starter"]["raw"],
         "champion": improved[-1] if improved else doc["starter"]["raw"],
         "final_gain": final["gain"],
+        "baselines": doc["baselines"],
         "noise": None if doc["calibration"] is None else doc["calibration"]["sd"],
         "train_seconds": doc["spent"]["train_seconds"],
         "calls": doc["spent"]["calls"],

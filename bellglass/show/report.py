@@ -126,7 +126,7 @@ def reproduce(shown: Shown) -> Json:
 
 def _words(created: Json, config: Json) -> str:
     """The options of `bellglass run` that say most of a config; the whole of it stands among the facts."""
-    words = [str(created.get("task", ""))]
+    words = [str(config.get("task", created.get("task", "")))]  # a folder of one's own by its path
     for option, key in (
         ("--model", "main"),
         ("--preset", "preset"),

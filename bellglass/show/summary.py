@@ -111,7 +111,7 @@ def short(state: State, commit: str) -> str:
 def title_and_unit(state: State) -> tuple[str, str]:
     """What the task calls itself and its unit; a task that is no longer there has neither."""
     try:
-        task = tasks.load(state.created["task"])
+        task = tasks.load(state.config["task"])  # a folder of one's own by its path
     except (BellglassError, LookupError, TypeError, AttributeError, ValueError):  # no first event, or a strange one
         return "", UNIT
     return task.title, task.unit

@@ -153,6 +153,7 @@ def end_of(doc: Json) -> Row:
         "spent/wall_seconds": doc["wall_seconds"],
         **_ends("final/gain", final.get("gain")),
         "final/clear": final.get("clear"),
+        "baselines": (doc["baselines"] or {}).get("line"),
         "tripwires/latched": len(doc["tripwires"]),
         "tripwires/names": ", ".join(sorted({str(wire.get("name", "?")) for wire in doc["tripwires"]})) or None,
         "ended/why": ended.get("why", "still open"),

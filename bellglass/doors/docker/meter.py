@@ -23,10 +23,6 @@ class Meter:
         self._killed = False
         self._lock = threading.Lock()
 
-    @property
-    def direct(self) -> bool:
-        return self._cpu is not None
-
     def cpu_seconds(self) -> float:
         """Never falls. A slow question to the engine only where there is no file."""
         now = read_cpu_seconds(self._cpu) if self._cpu is not None else self._ask_engine()

@@ -1,6 +1,6 @@
 """One fixed stream of proposals through three ways to search, in real trainings: what each pays for its champion.
 
-    python benchmarks/search.py [--seconds 3] [--trials 12] [--replicates 6] [--minutes 40]
+    python benchmarks/search.py [--seconds 15] [--trials 12] [--replicates 4] [--minutes 40]
 
 A proposal is an edit of the offline improver's menu, made to the champion of the moment where it fits. Each replicate
 has its own order of the stream, data and seeds; its three ways share them:
@@ -46,7 +46,7 @@ from bellglass.stats import sample_sd  # noqa: E402
 from bellglass.steps import gate  # noqa: E402
 
 LONG = 1.0
-PANEL = 4  # fresh seeds that every champion is scored on
+PANEL = 3  # fresh seeds that every champion is scored on
 DEFAULTS = LoopConfig()
 
 
@@ -214,8 +214,13 @@ def _cut_off(future: Future[search_page.Walk]) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="stories")
-    parser.add_argument("--seconds", type=float, default=3.0, help="CPU-seconds of a full training")
-    parser.add_argument("--replicates", type=int, default=6)
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=15.0,
+        help="CPU-seconds of a full training: a quarter of fewer is too few steps",
+    )
+    parser.add_argument("--replicates", type=int, default=4)
     parser.add_argument("--minutes", type=float, default=40.0, help="start no training after that; 0: only the page")
     parser.add_argument("--trials", type=float, default=DEFAULTS.trials_per_generation, help="explored before a gate")
     asked = parser.parse_args()

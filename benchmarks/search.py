@@ -214,12 +214,7 @@ def _cut_off(future: Future[search_page.Walk]) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="stories")
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        default=15.0,
-        help="CPU-seconds of a full training: a quarter of fewer is too few steps",
-    )
+    parser.add_argument("--seconds", type=float, default=15.0, help="CPU-seconds of a full training")
     parser.add_argument("--replicates", type=int, default=4)
     parser.add_argument("--minutes", type=float, default=40.0, help="start no training after that; 0: only the page")
     parser.add_argument("--trials", type=float, default=DEFAULTS.trials_per_generation, help="explored before a gate")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bellglass.tasks import Task
 
 FOLLOW_SECONDS = 0.5
+UNDO_AN_END = ("loop.resumed", "tripwire.rearmed")
 
 
 def status(loop: LoopName = None, loops: Loops = None, json: Json = False) -> None:
@@ -51,7 +52,7 @@ def log(
     from bellglass.store.ledger import Ledger
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
-    seen = 0
+    seen, ended = 0, False
     with Ledger.open(folder, write=False) as ledger:
         while True:
             for event in ledger.events(after=seen):
@@ -61,9 +62,8 @@ def log(
                     typer.echo(json_.dumps({**record, "hash": event.hash}, sort_keys=True))
                 else:
                     typer.echo(f"{event.seq:>5}  {event.kind:<20} {line_for(event) or ''}".rstrip())
-                if event.kind == "loop.ended":
-                    follow = False
-            if not follow:
+                ended = event.kind == "loop.ended" or (ended and event.kind not in UNDO_AN_END)
+            if ended or not follow:
                 return
             time.sleep(FOLLOW_SECONDS)
 

@@ -180,6 +180,19 @@ def test_at_every_event_the_page_says_what_is_under_way() -> None:
     assert all("final" in text for text in said["trial.settled final"])
 
 
+def test_at_no_event_does_a_loop_that_was_stopped_there_seem_to_go_on() -> None:
+    state, said = State(), set()
+    for k, (kind, body) in enumerate(made_loop.Maker(3, seed=3, waits=True).events(), start=1):
+        apply(state, Event(k, 0.0, kind, body, "", ""))
+        state.ended = {"why": "stopped", "detail": "asked to"}
+        said |= {row.trainer for row in summary.rows(state) if not row.why}
+        state.ended = None
+    (reviewed,) = [gen for gen in state.generations.values() if gen.review_hash]
+    assert said == {*phase.CUT_OFF.values(), "waits for a person's decision"}
+    reviewed.review, state.ended = {"decision": "approve"}, {"why": "waiting", "detail": ""}
+    assert phase.stage(reviewed, state) == "decided; resume carries it out"
+
+
 def test_a_calibration_under_way_is_not_missing() -> None:
     state = State("1f868b63", created={}, config={**made_loop.SETTINGS, "generations": 3})
     assert view.missing(state) == []

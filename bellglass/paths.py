@@ -162,6 +162,10 @@ def find_loop(wanted: str | None, home: Path | None = None) -> Path:
         raise UsageError("no loop yet", f"no loop in {home}", "a loop, or --loops / BELLGLASS_HOME", "bellglass demo")
     if _is_loop(_expanded(wanted)):
         return _expanded(wanted)
+    if wanted.endswith(".bellglass") and not os.path.exists(_expanded(wanted)):  # raises for no name
+        raise UsageError(
+            f"recording {wanted!r}", "no such file", "a file that bellglass pack made", "bellglass pack LOOP"
+        )
     if wanted.endswith(".bellglass"):
         again = f"bellglass watch {shlex.quote(wanted)} --play 60x"
         raise UsageError(

@@ -81,7 +81,8 @@ def test_curves_are_what_the_trainer_reported(folder: Path) -> None:
 
 def test_csv_files_hold_the_numbers_of_the_page(folder: Path, tmp_path: Path) -> None:
     loop = Loop(folder)
-    generations, trials, _ = table_files.write(loop, tmp_path / "new")
+    (generations, trials, _), missing = table_files.write(loop, tmp_path / "new")
+    assert missing == []
     starter, *rows = read(generations)
     assert (starter["n"], starter["trainer"]) == ("0", "")
     assert starter["raw_mean"] == str(loop.document["starter"]["raw"]["mean"])

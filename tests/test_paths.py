@@ -112,6 +112,16 @@ def test_a_name_that_no_folder_can_have_is_a_usage_error(home: Path, wanted: str
         find_loop(None, loops_home("~nobody-of-this-name"))
 
 
+@pytest.mark.parametrize("name", ["nosuch", "x" * 300])
+def test_a_recording_that_is_not_there_is_said_to_be_missing(home: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="no such file") as missing:
+        paths.find_loop(f"{name}.bellglass", home)
+    assert "watch" not in missing.value.next_command
+    (home / "there.bellglass").touch()
+    with pytest.raises(UsageError, match="a recording only plays"):
+        paths.find_loop(str(home / "there.bellglass"), home)
+
+
 def test_no_loops_at_all_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no loop yet"):
         find_loop(None, tmp_path / "missing")

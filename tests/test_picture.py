@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
+from typing import get_args
 from xml.etree import ElementTree
 
 import pytest
@@ -12,11 +14,12 @@ from hypothesis import strategies as st
 
 from bellglass.show import picture
 from bellglass.show.picture import Node, lineage_svg
+from bellglass.steps.adopt import Scaffold
 
 STARTER = Node(0, None, 2.31, 2.35, 2.30, 2.40, "starter")
-ADOPTED = Node(1, 0, 2.10, 2.12, 2.07, 2.17, "adopt", ("optimiser", "scaffold"))
-REJECTED = Node(2, 1, 1.70, 2.16, 2.10, 2.22, "reject", ("data",))
-FAILED = Node(3, 1, None, None, None, None, "failed", ("architecture",))
+ADOPTED = Node(1, 0, 2.10, 2.12, 2.07, 2.17, "adopt", ("optimiser", "scaffold"), "inherited")
+REJECTED = Node(2, 1, 1.70, 2.16, 2.10, 2.22, "reject", ("data", "scaffold"), "not inherited")
+FAILED = Node(3, 1, None, None, None, None, "failed", ("architecture",), "unchanged")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -37,8 +40,11 @@ def test_every_generation_shows_claim_beside_verdict_and_its_fate() -> None:
     assert tips(root) == [
         "generation 0, starter: verdict 2.350 [2.300, 2.400], claim 2.310 bits per byte",
         "generation 1, adopt: verdict 2.120 [2.070, 2.170], claim 2.100 bits per byte; changed optimiser, scaffold",
-        "generation 2, reject: verdict 2.160 [2.100, 2.220], claim 1.700 bits per byte; changed data",
+        "generation 2, reject: verdict 2.160 [2.100, 2.220], claim 1.700 bits per byte; changed data, scaffold",
         "generation 3, failed: no verdict, no claim bits per byte; changed architecture",
+        "generation 1, scaffold inherited",
+        "generation 2, scaffold not inherited",
+        "generation 3, scaffold unchanged",
     ]
     assert {"starter", "1 adopted", "2 rejected", "3 failed", "optimiser", "scaffold", "architecture"} <= set(
         words(root)
@@ -52,12 +58,23 @@ def test_better_stands_lower() -> None:
 
 def test_fates_differ_in_shape_and_not_only_in_colour() -> None:
     def shapes(node: Node) -> set[str]:
-        marked = next(g for g in drawn(STARTER, node).findall(f"{SVG}g")[-1:])
+        marked = drawn(STARTER, replace(node, scaffold="")).findall(f"{SVG}g")[-1]
         return {child.tag.removeprefix(SVG) for child in marked} - {"title", "path"}
 
     assert shapes(ADOPTED) == {"circle"}
     assert shapes(REJECTED) == {"rect"}
     assert shapes(FAILED) == set()  # a cross is a path
+
+
+def test_each_decision_on_a_scaffold_has_a_mark_of_its_own_below_all_trainers() -> None:
+    decided = [Node(n, 0, 2.0, 2.1, 2.0, 2.2, "adopt", (), word) for n, word in enumerate(get_args(Scaffold), start=1)]
+    root = drawn(STARTER, *decided, Node(9, 0, 2.0, 2.1, 2.0, 2.2, "adopt", (), "a word of nobody"))
+    rows = [g for g in root.findall(f"{SVG}g") if any("scaffold" in str(t.text) for t in g.findall(f"{SVG}title"))]
+    marks = {tuple((path.attrib["d"], path.attrib.get("fill")) for path in g.findall(f"{SVG}path")) for g in rows}
+    assert len(rows) == len(marks) == len(decided)
+    below = {float(re.findall(r"[\d.]+", g.attrib["transform"])[1]) for g in rows}
+    assert min(below) > max(float(circle.attrib["cy"]) for circle in root.iter(f"{SVG}circle"))
+    assert set(get_args(Scaffold)) <= set(words(root)), "the legend"
 
 
 def test_an_adopted_branch_is_solid_and_a_rejected_one_dashed() -> None:
@@ -88,7 +105,7 @@ def luminance(colour: str) -> float:
 
 
 @pytest.mark.parametrize("page", ["#ffffff", "#0d1117"])
-@pytest.mark.parametrize("ink", [picture.TEXT, picture.VERDICT, picture.CLAIM])
+@pytest.mark.parametrize("ink", [picture.TEXT, picture.VERDICT, picture.CLAIM, picture.SCAFFOLD])
 def test_every_ink_is_seen_on_light_and_dark_pages(ink: str, page: str) -> None:
     light, dark = sorted((luminance(ink), luminance(page)), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 3.0

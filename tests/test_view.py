@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
-import sqlite3
 import time
-from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import made_loop
 import pytest
+import recount
 import small_world
 
 from bellglass import wiring
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.loop import run_loop
-from bellglass.show import phase, summary, view
-from bellglass.stats import t_quantile
+from bellglass.show import phase, showing, summary, view
 from bellglass.store.ledger import Event, Ledger
 from bellglass.store.state import State, apply, fold, state_of
 
@@ -38,101 +35,90 @@ def document(folder: Path) -> dict[str, Any]:
 
 
 def bodies(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """Of the events of a kind, read with nothing of bellglass."""
-    with closing(sqlite3.connect(folder / "loop.db")) as db:
-        rows = db.execute("SELECT body FROM events WHERE kind = ? ORDER BY seq", (kind,)).fetchall()
-    return [json.loads(row[0]) for row in rows]
+    return recount.Events.of(folder).all(kind)
 
 
-def same_interval(shown: dict[str, float] | None, values: list[float]) -> None:
-    if not values:
-        assert shown is None
-        return
-    assert shown is not None
-    assert shown["mean"] == pytest.approx(mean(values), **NEAR)
-    assert shown["n"] == len(values)
-    if len(values) > 1:
-        reach = t_quantile(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
-        assert (shown["low"], shown["high"]) == pytest.approx((mean(values) - reach, mean(values) + reach), **NEAR)
+def eventful() -> Iterator[tuple[str, dict[str, Any]]]:
+    """A made loop in which each number differs from its neighbours: bounds, crashes, alarms, reviews, failed trials."""
+    for k, (kind, body) in enumerate(made_loop.Maker(9).events()):
+        yield kind, _differing(kind, body, k)
+        number = body.get("generation")
+        if kind == "trial.intended" and k % 7 == 0:
+            yield "trial.burnt", {"trial_id": body["trial_id"]}
+            yield kind, body
+        elif kind == "call.reserved" and k % 3 == 0:
+            lost = {"key": body["key"], "cost": body["ask"], "reply_sha": None, "facts": {"outcome": "unknown"}}
+            yield from (("call.settled", lost), (kind, body), ("loop.clock", {"wall_seconds": 1.5 + k}))
+        elif kind == "generation.watched" and number % 2:
+            yield "tripwire.fired", {"generation": number, "name": f"wire {k}", "sentence": "why", "measured": 0.5 + k}
+            yield "review.requested", {"generation": number, "evidence_hash": "ab" * 32}
+            decision = "reject" if number % 4 == 1 else "approve"
+            yield "review.decided", {"generation": number, "decision": decision, "reason": "because", "who": "someone"}
 
 
-def check_generation(folder: Path, shown: dict[str, Any]) -> None:
-    n = shown["n"]
-    own = [t for t in bodies(folder, "trial.settled") if t["trial_id"].startswith(f"g{n}-")]
-    panel = [t for t in own if t["purpose"] == "panel"]
-    child = panel or [t for t in own if t["purpose"] == "gate" and t["trial_id"].endswith("-child")]
-    verdicts = [t["verdict"] for t in child if t["verdict"]]
-    same_interval(shown["raw"], [v["raw_bits"] for v in verdicts])
-    same_interval(shown["score"], [v["score"] for v in verdicts])
-    claims = [t["claim"]["bits"] for t in child if t["claim"]["bits"] is not None]
-    if claims:
-        assert shown["claim"] == pytest.approx(mean(claims), **NEAR)
-        assert shown["claim_gap"] == pytest.approx(mean(claims) - mean(v["raw_bits"] for v in verdicts), **NEAR)
-    for skill, bits in shown["skills"].items():
-        assert bits == pytest.approx(mean(v["by_skill"][skill] for v in verdicts), **NEAR)
-    calls = [c for c in bodies(folder, "call.settled") if c["key"].startswith(f"g{n}-")]
-    assert shown["cost"]["train_seconds"] == pytest.approx(sum(t["train_seconds"] for t in own), abs=0.006)
-    assert shown["cost"]["calls"] == len(calls)
-    assert shown["cost"]["usd"] == pytest.approx(sum(c["cost"]["usd"] for c in calls))
-    explored = [t["verdict"]["score"] for t in own if t["purpose"] == "explore" and t["verdict"]]
-    assert shown["explored"] == len(explored)
-    assert shown["best_explored"] == (pytest.approx(min(explored), **NEAR) if explored else None)
-    assert shown["trials"] == len(own)
-    gates = [g["gate"] for g in bodies(folder, "gate.decided") if g["generation"] == n]
-    if gates:
-        assert (shown["gate"], shown["gate_why"]) == (gates[0]["decision"], gates[0]["why"])
-        assert shown["pairs"] == [
-            pytest.approx(pair, **NEAR)
-            for pair in zip(gates[0]["parent_scores"], gates[0]["child_scores"], strict=True)
-        ]
+def _differing(kind: str, body: dict[str, Any], k: int) -> dict[str, Any]:
+    if kind == "loop.created":
+        limits = {"wall_seconds": 9000.0, "calls": 101, "tokens": 7_000_000, "budget_usd": 5.25}
+        return {**body, "confirm_slices": 3, "config": {**body["config"], **limits}}
+    if kind in ("generation.watched", "champion.retrained"):
+        return {**body, "alarms": k % 4}
+    if kind != "trial.settled":
+        return body
+    if body["purpose"] == "explore" and k % 2:
+        return {**body, "verdict": None, "fault": "timeout", "claim": {**body["claim"], "bits": None}}
+    old = body["verdict"]
+    skills = dict(list(old["by_skill"].items())[k % 2 :])
+    proof = old["proof"] and {**old["proof"], "mean_gap_bits": 0.003 * (k % 5 - 2)}
+    floors = {"floor_bits": old["floor_bits"] + 0.001 * k, "raw_bits": old["raw_bits"] + 0.001 * k}
+    verdict = {**old, **floors, "by_skill": skills, "proof": proof}
+    claim = {**body["claim"], "bits": body["claim"]["bits"] - 0.0007 * k}
+    return {**body, "verdict": verdict, "claim": claim, "train_seconds": body["train_seconds"] + 0.13 * k}
 
 
-def check_whole(folder: Path, shown: dict[str, Any]) -> None:
-    settled = bodies(folder, "trial.settled")
-    calls = bodies(folder, "call.settled")
-    used = {bound["name"]: bound["used"] for bound in shown["bounds"]}
-    assert used["train_seconds"] == pytest.approx(sum(t["train_seconds"] for t in settled), abs=0.01)
-    assert used["calls"] == len(calls)
-    assert used["tokens"] == sum(c["cost"]["tokens_in"] + c["cost"]["tokens_out"] for c in calls)
-    assert used["usd"] == pytest.approx(sum(c["cost"]["usd"] for c in calls))
-    assert used["wall_seconds"] == pytest.approx(sum(c["wall_seconds"] for c in bodies(folder, "loop.clock")), abs=0.1)
-    assert used["generations"] == len(bodies(folder, "generation.ended"))
-    created = bodies(folder, "loop.created")[0]
-    starter = [t for t in settled if t["bundle"] == created["starter"] and t["purpose"] == "gate"]
-    same_interval(shown["starter"]["raw"], [t["verdict"]["raw_bits"] for t in starter])
-    rows = shown["trials"]["rows"]
-    assert [row[0] for row in rows] == [t["trial_id"] for t in settled]
-    for row, trial in zip(rows, settled, strict=True):
-        cells = dict(zip(shown["trials"]["columns"], row, strict=True))
-        verdict = trial["verdict"]
-        assert cells["score"] == (None if verdict is None else pytest.approx(verdict["score"], **NEAR))
-        assert cells["raw"] == (None if verdict is None else pytest.approx(verdict["raw_bits"], **NEAR))
-        assert cells["seconds"] == pytest.approx(trial["train_seconds"], abs=0.006)
-        assert (cells["fault"], cells["purpose"]) == (trial["fault"], trial["purpose"])
-    for calibrated in bodies(folder, "loop.calibrated")[-1:]:
-        assert shown["calibration"]["sd"] == calibrated["noise"]["sd"]
-        spread = calibrated["noise"]
-        assert shown["calibration"]["band"] == pytest.approx(t_quantile(0.975, spread["df"]) * spread["sd"], **NEAR)
-        assert shown["calibration"]["smallest_gain"] == calibrated["smallest_gain"]
-    for final in bodies(folder, "final.opened"):
-        for end in ("mean", "low", "high"):
-            assert shown["final"]["gain"][end] == pytest.approx(final["gain"][end], **NEAR)
-        sides = {side: [t for t in settled if t["bundle"] == final[side]] for side in ("starter", "champion")}
-        for side, trials in sides.items():
-            same_interval(
-                shown["final"][side]["score"], [t["verdict"]["score"] for t in trials if t["purpose"] == "final"]
-            )
-    ended = Counter(body["trainer"] for body in bodies(folder, "generation.ended"))
-    assert shown["oversight"]["adopted"] == ended["adopted"]
+def write(home: Path, events: Iterable[tuple[str, dict[str, Any]]]) -> Path:
+    with closing(Ledger.create(home / "stories-1")) as ledger:
+        for kind, body in events:
+            ledger.append(kind, body)
+    return home / "stories-1"
+
+
+def check(folder: Path) -> dict[str, Any]:
+    shown = json.loads(json.dumps(showing.open_loop(folder).document()))
+    recount.check(recount.Events.of(folder), shown)
+    return shown
 
 
 def test_every_number_is_that_of_the_ledger(nine: Path) -> None:
-    folder, shown = nine, document(nine)
+    shown = check(nine)
     assert len(shown["generations"]) == 9
     assert {gen["trainer"] for gen in shown["generations"]} >= {"adopted", "rejected", "failed"}
-    check_whole(folder, shown)
-    for generation in shown["generations"]:
-        check_generation(folder, generation)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("eventful"), eventful())
+
+
+def test_every_number_of_an_eventful_loop_is_that_of_its_ledger(full: Path) -> None:
+    shown = check(full)
+    assert shown["burnt"]["calls"]
+    assert shown["oversight"]["alarms"]
+    assert 0 < shown["oversight"]["adopted_without_review"] < shown["oversight"]["adopted"]
+
+
+def test_every_number_of_a_loop_under_way_is_that_of_its_ledger(full: Path) -> None:
+    with closing(Ledger.open(full)) as ledger:
+        events = ledger.events()
+    for end in range(1, len(events), 7):
+        shown = json.loads(json.dumps(showing.shown_at(full, events[:end]).document()))
+        recount.check(recount.Events.of(full, end), shown)
+
+
+def test_a_loop_that_waits_and_one_with_an_alarm_on_final_are_counted_too(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    assert check(write(tmp_path / "a", made_loop.Maker(4, seed=3, waits=True).events()))["oversight"]["waiting"] == 4
+    alarmed = ((kind, body | ({"alarms": ["x"]} if "final" in kind else {})) for kind, body in eventful())
+    assert check(write(tmp_path, alarmed))["final"]["gain"] is None
 
 
 @pytest.mark.slow
@@ -141,10 +127,7 @@ def test_every_number_of_a_real_loop_is_that_of_its_ledger(tmp_path: Path) -> No
     glass = ProcessGlass(warm=False, home=tmp_path / "guests")
     with wiring.open_loop(folder, small_world.quiet(), {}, models={"main": small_world.Tuner()}, glass=glass) as crew:
         run_loop(crew)
-    shown = document(folder)
-    check_whole(folder, shown)
-    for generation in shown["generations"]:
-        check_generation(folder, generation)
+    check(folder)
 
 
 def test_floor_and_score_add_up_to_the_verdict_of_each_bundle() -> None:
@@ -195,6 +178,19 @@ def test_at_every_event_the_page_says_what_is_under_way() -> None:
     assert "final" in said["generation.ended"][-1]
     assert "final" not in said["generation.ended"][0]
     assert all("final" in text for text in said["trial.settled final"])
+
+
+def test_at_no_event_does_a_loop_that_was_stopped_there_seem_to_go_on() -> None:
+    state, said = State(), set()
+    for k, (kind, body) in enumerate(made_loop.Maker(3, seed=3, waits=True).events(), start=1):
+        apply(state, Event(k, 0.0, kind, body, "", ""))
+        state.ended = {"why": "stopped", "detail": "asked to"}
+        said |= {row.trainer for row in summary.rows(state) if not row.why}
+        state.ended = None
+    (reviewed,) = [gen for gen in state.generations.values() if gen.review_hash]
+    assert said == {*phase.CUT_OFF.values(), "waits for a person's decision"}
+    reviewed.review, state.ended = {"decision": "approve"}, {"why": "waiting", "detail": ""}
+    assert phase.stage(reviewed, state) == "decided; resume carries it out"
 
 
 def test_a_calibration_under_way_is_not_missing() -> None:

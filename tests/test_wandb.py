@@ -10,6 +10,7 @@ import pty
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -293,6 +294,14 @@ def test_what_is_gone_from_the_folder_is_said_and_the_rest_exported(small: Path,
     assert "missing: weights" in ran.stderr
     assert "missing: curves" in ran.stderr
     assert set(inspect(small / "wandb", tmp_path / "home")) == SMALL
+
+
+def test_what_a_damaged_ledger_loses_is_said(small: Path, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(small / "loop.db")) as db, db:
+        db.execute("UPDATE events SET body = body || ' ' WHERE seq = 30")
+    ran = export(small, tmp_path / "home")
+    assert ran.returncode == 0, ran.stderr
+    assert "missing: the ledger is damaged behind event 29" in ran.stderr
 
 
 def test_two_exports_into_one_folder_do_not_mix(small: Path, tmp_path: Path) -> None:

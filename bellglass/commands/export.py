@@ -22,9 +22,13 @@ def csv(
     """Generations, trials and curves as CSV files."""
     import bellglass
     from bellglass.show import table_files
+    from bellglass.store.lineage import visible
 
     found = bellglass.open(loop, loops=loops)
-    for file in table_files.write(found, output or found.folder / "csv"):
+    files, missing = table_files.write(found, output or found.folder / "csv")
+    for line in missing:
+        typer.echo(f"missing: {visible(line)}", err=True)
+    for file in files:
         typer.echo(file)
 
 

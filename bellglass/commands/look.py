@@ -10,33 +10,53 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bellglass.commands.options import Json, LoopName, Loops
+from bellglass.errors import LoopFault
 from bellglass.paths import typed
 
 if TYPE_CHECKING:
+    from bellglass.show.showing import Shown
     from bellglass.tasks import Task
 
 FOLLOW_SECONDS = 0.5
+UNDO_AN_END = ("loop.resumed", "tripwire.rearmed")
 
 
 def status(loop: LoopName = None, loops: Loops = None, json: Json = False) -> None:
     """Where a loop stands: generations, claims beside verdicts, decisions, bounds."""
     from bellglass import paths
-    from bellglass.show import summary
-    from bellglass.store.ledger import Ledger
-    from bellglass.store.state import fold
+    from bellglass.show import showing
+    from bellglass.store.lineage import visible
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
-    with Ledger.open(folder, write=False) as ledger:
-        state = fold(ledger.events())
-        head = ledger.head
+    shown = showing.open_loop(folder)
+    missing = [visible(line) for line in shown.about.missing]
+    if shown.state.created is None:
+        found = "; ".join(missing) or "no event that says how the loop began"
+        raise LoopFault(f"ledger {folder}", found, "a ledger with a beginning", f"bellglass verify {typed(folder)}")
+    with showing.of_this_version(folder):
+        _print_status(shown, json)
+    if missing:
+        for line in missing:
+            typer.echo(f"missing: {line}", err=True)
+        typer.echo(f"this is only what could be read: bellglass verify {typed(folder)}", err=True)
+        raise typer.Exit(1)
+
+
+def _print_status(shown: Shown, json: bool) -> None:
+    from bellglass.show import summary
+
+    state, about = shown.state, shown.about
     if json:
-        typer.echo(json_.dumps({**summary.as_json(state), "head": head}, indent=2, sort_keys=True))
+        more = {"head": about.head, "missing": list(about.missing)}
+        typer.echo(json_.dumps({**summary.as_json(state), **more}, indent=2, sort_keys=True))
         return
     from bellglass.commands.console import print_summary
 
     print_summary(state)
-    ended = "still open" if state.ended is None else f"{state.ended['why']}: {state.ended['detail']}"
-    typer.echo(f"{ended}\nledger head {head}\nfolder {folder}")
+    ended = "still open" if not about.missing else "its end cannot be read"
+    if state.ended is not None:
+        ended = f"{state.ended['why']}: {state.ended['detail']}"
+    typer.echo(f"{ended}\nledger head {about.head}\nfolder {shown.folder}")
 
 
 def log(
@@ -51,7 +71,7 @@ def log(
     from bellglass.store.ledger import Ledger
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
-    seen = 0
+    seen, ended = 0, False
     with Ledger.open(folder, write=False) as ledger:
         while True:
             for event in ledger.events(after=seen):
@@ -61,9 +81,8 @@ def log(
                     typer.echo(json_.dumps({**record, "hash": event.hash}, sort_keys=True))
                 else:
                     typer.echo(f"{event.seq:>5}  {event.kind:<20} {line_for(event) or ''}".rstrip())
-                if event.kind == "loop.ended":
-                    follow = False
-            if not follow:
+                ended = event.kind == "loop.ended" or (ended and event.kind not in UNDO_AN_END)
+            if ended or not follow:
                 return
             time.sleep(FOLLOW_SECONDS)
 

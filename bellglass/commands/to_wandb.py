@@ -66,7 +66,8 @@ def wandb(
             if driver is not None:
                 _follow(replay, board, followed, driver)
             replay.tell(board, *followed.shown(), followed.document(), last=True)
-    for line in dict.fromkeys([*replay.missing, *board.missing]):
+        unread = followed.document()["missing"]
+    for line in dict.fromkeys([*unread, *replay.missing, *board.missing]):
         typer.echo(f"missing: {line}", err=True)
     typer.echo(f"{replay.runs} runs in {root / 'wandb'}; {board.address or f'upload: wandb sync {root}/wandb'}")
 

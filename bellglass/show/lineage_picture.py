@@ -41,7 +41,7 @@ def _starter(state: State) -> Node:
 def _node(row: Row, parent: int) -> Node:
     mean, low, high = _bits(row.verdict_bits)
     decision: Decision = "failed" if row.verdict_bits is None else DECISION[row.trainer]
-    return Node(row.generation, parent, row.claim_bits, mean, low, high, decision, row.kinds)
+    return Node(row.generation, parent, row.claim_bits, mean, low, high, decision, row.kinds, row.scaffold)
 
 
 def _bits(verdict: Interval | None) -> tuple[float | None, float | None, float | None]:

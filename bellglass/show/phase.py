@@ -8,6 +8,16 @@ from __future__ import annotations
 from bellglass.records import Json
 from bellglass.store.state import Generation, State
 
+IMPROVES, RETRAINS, DECIDING = "the improver works", "the new champion is trained again", "deciding"
+BOOTS, GATE = "boot check of the new scaffold", "the gate, successor against parent"
+CUT_OFF = {  # what a generation was at when its loop ended
+    IMPROVES: "stopped while the improver worked",
+    BOOTS: "stopped at the boot check",
+    GATE: "stopped at the gate",
+    RETRAINS: "stopped while its champion was trained again",
+    DECIDING: "stopped before the decision",
+}
+
 
 def phase(state: State) -> str:
     if state.created is None:
@@ -54,18 +64,28 @@ def calibrates(state: State) -> bool:
 
 
 def stage(gen: Generation, state: State) -> str:
-    """Where a generation stands that has not ended, in the order of steps/generation.py."""
+    """Where a generation stands that has not ended, or stood when its loop did."""
+    now = _stage(gen, state)
+    if state.ended is None or _waits(gen):
+        return now
+    if gen.review is not None and now == DECIDING:
+        return "decided; resume carries it out"
+    return CUT_OFF[now]
+
+
+def _stage(gen: Generation, state: State) -> str:
+    """In the order of steps/generation.py."""
     if not gen.proposed:
-        return "the improver works"
+        return IMPROVES
     purposes = {intent["purpose"] for intent in _under_way(state)}
     if "panel" in purposes:
-        return "the new champion is trained again"
+        return RETRAINS
     if gen.successor is not None and not gen.watched:
         if "scaffold" in gen.kinds and gen.boot is None:
-            return "boot check of the new scaffold"
+            return BOOTS
         if gen.gate is None and set(gen.kinds) - {"scaffold"}:
-            return "the gate, successor against parent"
-    return "waits for a person's decision" if _waits(gen) else "deciding"
+            return GATE
+    return "waits for a person's decision" if _waits(gen) else DECIDING
 
 
 def _waits(gen: Generation) -> bool:

@@ -1,4 +1,5 @@
-"""The lineage as an SVG picture: for every generation the claim beside the verdict, and its fate. Pure strings.
+"""The lineage as an SVG picture: for every generation the claim beside the verdict, its trainer's fate, and below, in
+a row of its own, its scaffold's. Pure strings.
 
 Readable without colour (every meaning has its own shape or dash) and on light and dark pages alike (no background, only
 middle tones). All text from outside is escaped; there are no scripts, links or fonts to load.
@@ -14,7 +15,9 @@ from typing import Literal
 
 TEXT, GRID = "#6e7781", "#8b949e55"
 VERDICT, CLAIM = "#2f86c8", "#d9730d"  # blue and orange: apart for every common colour vision
-TOP, LEFT, RIGHT, PLOT_HEIGHT, LINE = 74, 70, 24, 220, 14
+SCAFFOLD = "#9467bd"
+TOP, LEFT, RIGHT, PLOT_HEIGHT, LINE = 96, 70, 24, 220, 14
+SCAFFOLD_ROW, WORDS_ROW = 18, 46  # below the plot
 FONT = "font-family='system-ui,-apple-system,Segoe UI,Helvetica,Arial,sans-serif'"
 MIN_WIDTH, WIDE_COLUMN, NARROW_COLUMN = 640, 136, 22
 MAX_COLUMNS_WIDTH = 1100
@@ -34,6 +37,7 @@ class Node:
     high: float | None
     decision: Literal["starter", "adopt", "reject", "failed"]
     kinds: tuple[str, ...] = ()
+    scaffold: str = ""  # what was decided on it, in the ledger's words; nobody decided on the starter's
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +65,22 @@ def lineage_svg(nodes: Sequence[Node], *, title: str, unit: str = "bits") -> str
     columns = max((node.generation for node in nodes), default=0) - scale.first + 1
     width = max(MIN_WIDTH, math.ceil(LEFT + scale.column * columns + RIGHT))
     words = max((min(MAX_WORDS, len(node.kinds)) for node in nodes), default=0) if scale.column >= WORDS_FROM else 0
-    height = TOP + PLOT_HEIGHT + 44 + LINE * (words + 1 if scale.column >= WORDS_FROM else 0)
+    height = TOP + PLOT_HEIGHT + WORDS_ROW + 22 + LINE * (words + 1 if scale.column >= WORDS_FROM else 0)
     by_generation = {node.generation: node for node in nodes}
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' width='{width}' height='{height}'",
         f" role='img' {FONT} font-size='12' fill='{TEXT}'>",
         f"<title>{_text(title)}</title>",
         _label(LEFT - 50, 22, title, size=15, weight=600),
-        _legend(LEFT - 50, 46),
+        _legend(LEFT - 50, 46, TRAINER_MARKS),
+        _label(LEFT - 50, 72, "scaffold"),
+        _legend(LEFT + 12, 68, [(mark, word) for word, mark in SCAFFOLD_MARKS.items()]),
         *_grid(scale, width, unit),
         *(_branch(scale, by_generation[node.parent], node) for node in nodes if node.parent in by_generation),
         *(_mark(scale, node, unit) for node in nodes),
+        _label(LEFT - 8, TOP + PLOT_HEIGHT + SCAFFOLD_ROW + 4, "scaffold", anchor="end", size=11),
+        _label(LEFT - 8, TOP + PLOT_HEIGHT + WORDS_ROW, "trainer", anchor="end", size=11) if words else "",
+        *(_scaffold(scale, node) for node in nodes),
         *(_under(scale, node) for node in nodes),
         "</svg>",
     ]
@@ -175,9 +184,37 @@ def _cross(x: float, y: float) -> str:
     return f"<path d='M{x - 5:.1f} {y - 5:.1f}l10 10m0-10l-10 10' stroke='{VERDICT}' stroke-width='2.5' fill='none'/>"
 
 
+def _triangle(fill: str) -> str:
+    return f"<path d='M0-5.5l6 10.5h-12z' fill='{fill}' stroke='{SCAFFOLD}' stroke-width='1.5'/>"
+
+
+TRAINER_MARKS = (
+    (_shape("adopt", 0, 0), "verdict, trainer adopted"),
+    (_shape("reject", 0, 0), "rejected"),
+    (_cross(0, 0), "failed"),
+    (_diamond(0, 0), "claim (never decides)"),
+    (f"<path d='M0-7V7M-5-7h10M-5 7h10' stroke='{VERDICT}' stroke-width='1.5' fill='none'/>", "interval"),
+)
+SCAFFOLD_MARKS = {  # by the ledger's words
+    "inherited": _triangle(SCAFFOLD),
+    "not inherited": _triangle("none"),
+    "unchanged": f"<path d='M-5 0h10' stroke='{SCAFFOLD}' stroke-width='1.5'/>",
+    "failed boot check": _triangle("none") + f"<path d='M-7 6L7-6' stroke='{SCAFFOLD}' stroke-width='1.5'/>",
+}
+
+
+def _scaffold(scale: _Scale, node: Node) -> str:
+    mark = SCAFFOLD_MARKS.get(node.scaffold)
+    if mark is None:
+        return ""
+    x, y = scale.x(node.generation), TOP + PLOT_HEIGHT + SCAFFOLD_ROW
+    tip = f"generation {node.generation}, scaffold {node.scaffold}"
+    return f"<g transform='translate({x:.1f} {y})'><title>{tip}</title>{mark}</g>"
+
+
 def _under(scale: _Scale, node: Node) -> str:
-    """The words below a generation: its number, the decision and what it changed."""
-    x, y = scale.x(node.generation), TOP + PLOT_HEIGHT + 22
+    """The words below a generation: its number, the trainer's fate and what it changed."""
+    x, y = scale.x(node.generation), TOP + PLOT_HEIGHT + WORDS_ROW
     name = "starter" if node.decision == "starter" else str(node.generation)
     if scale.column < WORDS_FROM:
         every = max(1, math.ceil(46 / scale.column))
@@ -190,19 +227,12 @@ def _under(scale: _Scale, node: Node) -> str:
     return "".join(lines)
 
 
-def _legend(x: float, y: float) -> str:
+def _legend(x: float, y: float, entries: Sequence[tuple[str, str]]) -> str:
     """Shapes with their words, in one row."""
-    entries = (
-        (_shape("adopt", 0, 0), "verdict, adopted"),
-        (_shape("reject", 0, 0), "rejected"),
-        (_cross(0, 0), "failed"),
-        (_diamond(0, 0), "claim (never decides)"),
-        (f"<path d='M0-7V7M-5-7h10M-5 7h10' stroke='{VERDICT}' stroke-width='1.5' fill='none'/>", "interval"),
-    )
     parts, at = [], x + 6
     for shape, words in entries:
         parts.append(f"<g transform='translate({at:.0f} {y})'>{shape}{_label(13, 4, words)}</g>")
-        at += 34 + 6.2 * len(words)
+        at += 37 + 6.6 * len(words)  # fits the widest of the usual fonts
     return "".join(parts)
 
 

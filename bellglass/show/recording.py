@@ -74,10 +74,20 @@ def pack_into(folder: Path, file: IO[bytes]) -> tuple[str, ...]:
         for number in shown.state.generations:
             for what, text in (("diff", shown.diff), ("session", shown.session), ("curves", shown.curves)):
                 try:
-                    _write(archive, f"{FOLDERS[what]}/{number}.json", text(number))
+                    found = text(number)
+                    _write(archive, f"{FOLDERS[what]}/{number}.json", found)
+                    if what != "diff" or shown.state.generation(number).successor is not None:
+                        missing += _lost(f"the {what} of generation {number}", found["missing"])
                 except (LookupError, TypeError, AttributeError, ValueError) as error:  # a record that is not ours
                     missing.append(f"the {what} of generation {number} cannot be read ({type(error).__name__})")
     return tuple(missing)
+
+
+def _lost(what: str, missing: str | list[str]) -> Iterator[str]:
+    """One line for what a text says it lacks."""
+    said = [missing] if isinstance(missing, str) else missing
+    if any(said):
+        yield f"{what}: {said[0]}" + (f"; and {len(said) - 1} more" if len(said) > 1 else "")
 
 
 def _write(archive: zipfile.ZipFile, name: str, value: Json) -> None:

@@ -7,7 +7,8 @@ Not covered: whether the ledger is genuine. A broken chain is said, a forged who
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,11 +40,8 @@ class Shown:
 
     def document(self) -> Json:
         """What page and report show; LoopFault where another version's events make a state that this one cannot."""
-        try:
+        with of_this_version(self.folder):
             return view.document(self.state, self.about)
-        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
-            found, name = f"{type(error).__name__} ({error})", self.folder.name
-            raise LoopFault(f"showing {name}", found, "a loop of this version", f"bellglass log {name}") from error
 
     def diff(self, number: int) -> Json:
         """What a generation's successor changed, by file."""
@@ -67,6 +65,16 @@ class Shown:
     def live_curves(self) -> Json:
         """What the trainers under way have reported so far."""
         return transcript.live_curves_of(self.state, self.live)
+
+
+@contextmanager
+def of_this_version(folder: Path) -> Iterator[None]:
+    """What is made of a state that this version cannot have written ends in one clear error."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        found, name = f"{type(error).__name__} ({error})", folder.name
+        raise LoopFault(f"showing {name}", found, "a loop of this version", f"bellglass log {name}") from error
 
 
 def open_loop(folder: Path) -> Shown:

@@ -27,13 +27,16 @@ PLAIN = (
 )  # fmt: skip
 
 
-def write(loop: Loop, folder: Path) -> list[Path]:
+def write(loop: Loop, folder: Path) -> tuple[list[Path], list[str]]:
+    """The files, and what could not be put into them."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SetupError(f"the folder {folder}", str(error.strerror), "a place to write to", ELSEWHERE) from None
-    tables = {"generations": _generations(loop), "trials": _trials(loop), "curves": _curves(loop)}
-    return [_write(folder / f"{name}.csv", rows) for name, rows in tables.items()]
+    lost: dict[str, str] = {}  # trial -> why its curves cannot be read
+    tables = {"generations": _generations(loop), "trials": _trials(loop), "curves": _curves(loop, lost)}
+    files = [_write(folder / f"{name}.csv", rows) for name, rows in tables.items()]
+    return files, [*loop.document["missing"], *_lines(lost)]
 
 
 def _write(file: Path, rows: Iterable[Row]) -> Path:
@@ -63,18 +66,23 @@ def _trials(loop: Loop) -> Iterator[Row]:
     yield from found["rows"]
 
 
-def _curves(loop: Loop) -> Iterator[Row]:
+def _curves(loop: Loop, lost: dict[str, str]) -> Iterator[Row]:
     yield ["trial", "metric", "step", "seconds", "value"]
     for trial_id in loop.state.trials:
         try:
             found = loop.curves(trial_id)
-        except (
-            BellglassError,
-            ValueError,
-        ):  # its blob is gone: `verify` says so, and the other curves are still worth having
+        except (BellglassError, ValueError) as error:  # its blob is gone: the others are still worth having
+            lost[trial_id] = error.one_line() if isinstance(error, BellglassError) else str(error)
             continue
         for name, points in found.items():
             yield from ([trial_id, name, *point] for point in points)
+
+
+def _lines(lost: dict[str, str]) -> Iterator[str]:
+    """One for all of them: blobs go by the folder."""
+    for trial_id, why in list(lost.items())[:1]:
+        others = f" and {len(lost) - 1} other trial(s)" if len(lost) > 1 else ""
+        yield f"the curves of {trial_id}{others}: {why}"
 
 
 def _cell(value: Json) -> Json:

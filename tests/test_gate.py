@@ -96,6 +96,19 @@ def test_bit_equal_pairs_are_reported_and_not_pooled() -> None:
     assert "1 of 3 pairs are bit-equal" in decision.why
 
 
+def test_where_equality_is_sought_three_bit_equal_pairs_are_equal() -> None:
+    seeking, same = replace(RULES, seeks_equality=True), [(2.0, 2.0), (2.1, 2.1), (1.9, 1.9)]
+    assert [gate.decide(same[:n], seeking).decision for n in (1, 2, 3)] == ["more", "more", "equal"]
+    assert gate.decide(same, seeking).why.startswith("all 3 pairs are bit-equal")
+    assert gate.decide(same, replace(seeking, noise=Noise(0.05, 1))).decision == "equal"  # no noise has a say in it
+    assert gate.decide(same[:1], RULES).decision == "reject"
+
+
+@pytest.mark.parametrize("pairs", [[(2.0, 2.0), (2.1, 1.6)], [(2.0, 2.0), (2.0, 2.0)]])
+def test_bit_equal_pairs_among_others_or_under_unused_seeds_are_no_equality(pairs: list[tuple[float, float]]) -> None:
+    assert gate.decide(pairs, replace(RULES, seeks_equality=True)).decision == "reject"
+
+
 def test_identical_scores_under_different_seeds_are_reported_and_not_pooled() -> None:
     decision = gate.decide([(2.0, 1.5), (2.1, 1.5), (1.9, 1.5)], RULES)
     assert (decision.decision, decision.gain) == ("reject", None)

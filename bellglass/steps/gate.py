@@ -6,9 +6,11 @@ what two unpaired trainings of the parent would show (`Noise`, from trainings th
 derives each line below; benchmarks/gate_simulation.py measures how often it is wrong.
 
 Repeated scores are not evidence. When a pair is bit-equal, or one side has the same score under two different seeds,
-then something was not run, not seeded or not changed; the decision says so and nothing is pooled.
+then something was not run, not seeded or not changed; the decision says so and nothing is pooled. Only where equality
+is sought do bit-equal pairs answer the question, when all are.
 
-Not covered: a child whose spread over seeds is many times its parent's and shows in none of its pairs.
+Not covered: a child whose spread over seeds is many times its parent's and shows in none of its pairs; nor one that is
+bit-equal to its parent, but for seeds that no pair had.
 """
 
 from __future__ import annotations
@@ -84,6 +86,9 @@ def decide(pairs: Pairs, rules: Rules) -> GateDecision:
         raise ValueError(f"a failure is never a number: {bad[0]} among the scores")
     if not pairs:
         return _decision("more", "no pair yet", pairs, None)
+    if rules.seeks_equality and _unchanged(pairs):
+        unchanged = f"all {len(pairs)} pairs are bit-equal: the edit changed nothing that is judged"
+        return _decision("equal" if len(pairs) >= LOOKS[0] else "more", unchanged, pairs, None)
     repeated = _repeated(pairs)
     if repeated:
         return _decision("reject", repeated, pairs, None)
@@ -154,6 +159,11 @@ def _hopeless(seen: _Seen, share: float, rules: Rules) -> bool:
     best = (seen.n * seen.gain + (last - seen.n) * (seen.gain + seen.reach(1.0 - HOPE))) / last
     end = _Seen(last, best, seen.variance, _prior_weight(rules.noise) + last - 1)
     return best <= end.reach(share)
+
+
+def _unchanged(pairs: Pairs) -> bool:
+    """Every pair is bit-equal, and no two are alike: the seeds were used."""
+    return all(parent == child for parent, child in pairs) and len({parent for parent, _ in pairs}) == len(pairs)
 
 
 def _repeated(pairs: Pairs) -> str:

@@ -269,6 +269,12 @@ def test_a_child_and_its_mirror_are_never_both_adopted(gains: list[float], look:
     assert words.count("adopt") <= 1
 
 
+@given(gains=ALIKE)
+def test_a_noise_that_two_trainings_showed_never_tells_equal_and_spends_no_pairs_on_it(gains: list[float]) -> None:
+    rules = replace(RULES, noise=Noise(0.05, 1))
+    assert play(pairs_of(gains), replace(rules, seeks_equality=True)) == play(pairs_of(gains), rules)
+
+
 @given(gains=ALIKE, max_pairs=st.integers(3, 8))
 def test_equal_means_that_neither_side_may_be_better_by_the_noise(gains: list[float], max_pairs: int) -> None:
     rules = replace(RULES, seeks_equality=True, max_pairs=max_pairs)

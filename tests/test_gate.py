@@ -87,6 +87,8 @@ def test_equality_is_concluded_only_when_it_is_sought() -> None:
     assert decision.decision == "equal"
     assert "no difference over 0.0500" in decision.why
     assert play(pairs_of(gains)).decision == "reject"
+    assert gate.decide(pairs_of(gains), replace(seeking, max_pairs=13)).decision == "equal"
+    assert gate.decide(pairs_of(gains), replace(RULES, max_pairs=13)).decision != "equal"
     assert play(pairs_of([0.06, 0.04, 0.05, 0.06, 0.05, 0.04, 0.05, 0.06]), seeking).decision != "equal"
 
 

@@ -111,6 +111,14 @@ def t_needs(stream: Sequence[Pair], power: float) -> int | None:
     return next((n for n in range(2, MOST_FIXED + 1) if t_power(stream, n) >= power), None)
 
 
+def power_of(adopted: int, of: int) -> float:
+    """What to ask of another rule: the share that was seen, and for "every time" the power with an even chance of that.
+
+    A share of 1 would ask it never to miss, which is more than was seen of the gate.
+    """
+    return adopted / of if adopted < of else 0.5 ** (1.0 / of)
+
+
 # Tables
 
 
@@ -178,7 +186,7 @@ def gain_row(found: Found, gain: float, planted: Planted) -> list[str]:
     ]
     if gain < 0.0:
         return [*row, "", "", ""]
-    needs = t_needs(stream, adopted / len(decisions)) if adopted else None
+    needs = t_needs(stream, power_of(adopted, len(decisions))) if adopted else None
     times = "" if needs is None else f"{2 * needs / trainings:.1f}"
     return [*row, f"{t_power(stream, FIXED):.0%}", "–" if needs is None else str(2 * needs), times]
 
@@ -186,7 +194,7 @@ def gain_row(found: Found, gain: float, planted: Planted) -> list[str]:
 def gains_table(found: Found, planted: Planted) -> str:
     head = ["planted, noise units", "child's budget", "gain that came of it", "the gate adopts (95%)",
             "trainings a decision", "keep-if-lower adopts", f"unpaired t, {2 * FIXED} trainings, adopts",
-            "trainings it needs for the gate's share", "times the gate's"]  # fmt: skip
+            "trainings it needs for the gate's power", "times the gate's"]  # fmt: skip
     known = [gain for gain in sorted(GAINS) if len(found.decided(gain_name(gain))) >= LEAST]
     return page.table(head, [gain_row(found, gain, planted) for gain in known])
 
@@ -215,7 +223,8 @@ def section(found: Found, seconds: float, command: str) -> str:
         f"**Gains and losses**, planted by the child's budget: near its own, a tenth more changes the score by "
         f"{planted.worse(math.log(1.1)):+.3f} bits. Trainings are those of parent and child; a loop adds the 4 of its "
         "calibration, once. The unpaired test has the gate's error and a number of trainings fixed beforehand; its "
-        "figures are drawn again from the same trainings."
+        "figures are drawn again from the same trainings. The gate's power is taken to be its share, but where it "
+        f"adopted every time, the power with an even chance of that: {power_of(24, 24):.1%} for 24 of 24."
     )
     limits = "Not covered: other documents (all trainings share theirs), the glass and the proof, longer budgets."
     tables = nulls_table(found, planted.noise), gains_table(found, planted)

@@ -1,7 +1,8 @@
 """Simulated scores for the gate: what could be wrong with two bundles' scores, and a loop played on them.
 
 Scores are in units of the parent's noise. Under seed k a bundle scores sqrt(rho) common_k + sqrt(1 - rho) own_k: rho is
-how much of a score's variance two trainings under the same seeds share. Decisions are made by `gate.decide` itself.
+how much of a score's variance two trainings under the same seeds share. Below 0, |rho| is, and the child has -common_k.
+Decisions are made by `gate.decide` itself.
 
 Not covered: proposals that are chosen for their luck on `confirm`; loops never show it to an improver.
 """
@@ -79,11 +80,12 @@ def draw(world: World, rng: np.random.Generator, shape: tuple[int, int, int], ga
     rho = np.full((1, generations, 1), world.rho)
     if world.rho_later is not None:
         rho[:, 1:] = world.rho_later
+    sign, rho = np.sign(rho), abs(rho)
     common, parent, child = (law(rng, shape) for law in (world.law, world.law, world.child_law or world.law))
     if world.cached:
         common, parent = np.repeat(common[:, :1], generations, 1), np.repeat(parent[:, :1], generations, 1)
     parent = world.growth * (rho**0.5 * common + (1.0 - rho) ** 0.5 * parent)
-    child = world.growth * world.child_sd * (rho**0.5 * common + (1.0 - rho) ** 0.5 * child)
+    child = world.growth * world.child_sd * (sign * rho**0.5 * common + (1.0 - rho) ** 0.5 * child)
     time = (np.arange(generations)[:, None] + np.arange(pairs) / pairs) / generations  # 0 to 1 over the loop
     lag = 0.5 / (generations * pairs)  # on a single core the child is trained after its parent
     parent = parent - (0.0 if world.cached else world.drift * time)

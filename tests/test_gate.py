@@ -87,6 +87,8 @@ def test_equality_is_concluded_only_when_it_is_sought() -> None:
     assert decision.decision == "equal"
     assert "no difference over 0.0500" in decision.why
     assert play(pairs_of(gains)).decision == "reject"
+    assert gate.decide(pairs_of(gains), replace(seeking, max_pairs=13)).decision == "equal"
+    assert gate.decide(pairs_of(gains), replace(RULES, max_pairs=13)).decision != "equal"
     assert play(pairs_of([0.06, 0.04, 0.05, 0.06, 0.05, 0.04, 0.05, 0.06]), seeking).decision != "equal"
 
 
@@ -94,6 +96,19 @@ def test_bit_equal_pairs_are_reported_and_not_pooled() -> None:
     decision = gate.decide([(2.0, 1.5), (2.1, 1.6), (1.9, 1.9)], RULES)
     assert (decision.decision, decision.gain) == ("reject", None)
     assert "1 of 3 pairs are bit-equal" in decision.why
+
+
+def test_where_equality_is_sought_three_bit_equal_pairs_are_equal() -> None:
+    seeking, same = replace(RULES, seeks_equality=True), [(2.0, 2.0), (2.1, 2.1), (1.9, 1.9)]
+    assert [gate.decide(same[:n], seeking).decision for n in (1, 2, 3)] == ["more", "more", "equal"]
+    assert gate.decide(same, seeking).why.startswith("all 3 pairs are bit-equal")
+    assert gate.decide(same, replace(seeking, noise=Noise(0.05, 1))).decision == "equal"  # no noise has a say in it
+    assert gate.decide(same[:1], RULES).decision == "reject"
+
+
+@pytest.mark.parametrize("pairs", [[(2.0, 2.0), (2.1, 1.6)], [(2.0, 2.0), (2.0, 2.0)]])
+def test_bit_equal_pairs_among_others_or_under_unused_seeds_are_no_equality(pairs: list[tuple[float, float]]) -> None:
+    assert gate.decide(pairs, replace(RULES, seeks_equality=True)).decision == "reject"
 
 
 def test_identical_scores_under_different_seeds_are_reported_and_not_pooled() -> None:
@@ -254,6 +269,12 @@ def test_all_that_clears_a_look_before_it_is_given_up_is_adopted(gains: list[flo
 def test_a_child_and_its_mirror_are_never_both_adopted(gains: list[float], look: int) -> None:
     words = [gate.decide(pairs_of([sign * gain for gain in gains[:look]]), RULES).decision for sign in (1, -1)]
     assert words.count("adopt") <= 1
+
+
+@given(gains=ALIKE)
+def test_a_noise_that_two_trainings_showed_never_tells_equal_and_spends_no_pairs_on_it(gains: list[float]) -> None:
+    rules = replace(RULES, noise=Noise(0.05, 1))
+    assert play(pairs_of(gains), replace(rules, seeks_equality=True)) == play(pairs_of(gains), rules)
 
 
 @given(gains=ALIKE, max_pairs=st.integers(3, 8))

@@ -87,6 +87,18 @@ def test_the_trainings_an_unpaired_test_needs_grow_with_the_power_asked_for() ->
     assert gate_table.t_needs(gate_table.stream_of(found_with("draw", 0.0), "draw"), 0.9) is None
 
 
+def test_no_test_is_asked_never_to_miss_because_the_gate_did_not() -> None:
+    found = found_with("gain +1", 2.0, blocks=24)
+    for block in range(24):
+        found.words[block, "gain +1"] = "adopt"
+    cells = gate_table.gain_row(found, 1.0, gate_table.Planted(-0.9, 0.2, 0.03))
+    stream = gate_table.stream_of(found, "gain +1")
+    needed = gate_table.t_needs(stream, 0.5 ** (1 / 24))
+    assert cells[-2:] == [str(2 * needed), f"{2 * needed / 8:.1f}"]
+    assert needed < 0.8 * gate_table.t_needs(stream, 1.0)
+    assert gate_table.power_of(15, 24) == 15 / 24
+
+
 def test_keep_if_lower_keeps_half_of_what_is_no_better() -> None:
     decisions = found_with("draw", 0.0, blocks=400, pairs=1).decided("draw")
     assert 160 < gate_table.keep_if_lower(decisions) < 240

@@ -150,6 +150,38 @@ def test_a_worse_trainer_is_rejected_and_so_is_its_scaffold(tmp_path: Path) -> N
     assert state.champion == state.starter
 
 
+@pytest.mark.parametrize(
+    ("objective", "pairs", "why"),
+    [
+        ("SMOOTHING = 100001.0\n", 5, "no difference over"),
+        pytest.param("SMOOTHING = 100000.0  # as it was\n", 3, "all 3 pairs are bit-equal", marks=pytest.mark.slow),
+    ],
+)
+def test_neutral_lets_a_scaffold_through_beside_an_equal_trainer_which_stays_behind(
+    tmp_path: Path, objective: str, pairs: int, why: str
+) -> None:
+    edits = write("trainer/objective.py", objective), write("scaffold/marks.md", "mine")
+    folder = small_world.create(tmp_path / "loops", generations=1, scaffold_rule="neutral", panel=3, max_pairs=5)
+    with opened(folder, Scripted(*edits, SUBMIT)) as crew:
+        state = run_loop(crew)
+        parent, champion = (crew.place.lineage.read(commit) for commit in (state.starter, state.champion))
+    gen = state.generations[1]
+    assert (gen.gate["decision"], len(gen.gate["parent_scores"])) == ("equal", pairs)
+    assert why in gen.gate["why"]
+    assert (gen.result["trainer"], gen.result["scaffold"]) == ("rejected", "inherited")
+    assert champion == {**parent, "scaffold/marks.md": b"mine"}
+
+
+@pytest.mark.slow
+def test_neutral_lets_no_scaffold_through_beside_a_trainer_that_is_not_equal(tmp_path: Path) -> None:
+    edits = write("trainer/objective.py", "SMOOTHING = 300000.0\n"), write("scaffold/marks.md", "mine")
+    state = run(tmp_path, Scripted(*edits, SUBMIT), scaffold_rule="neutral", panel=3, max_pairs=5)
+    gen = state.generations[1]
+    assert gen.gate["decision"] == "reject"
+    assert (gen.result["trainer"], gen.result["scaffold"]) == ("rejected", "not inherited")
+    assert state.champion == state.starter
+
+
 @pytest.mark.slow
 def test_a_scaffold_that_no_longer_works_stays_behind_when_its_trainer_is_adopted(tmp_path: Path) -> None:
     better = write("trainer/objective.py", "SMOOTHING = 10.0\n")

@@ -6,9 +6,11 @@ what two unpaired trainings of the parent would show (`Noise`, from trainings th
 derives each line below; benchmarks/gate_simulation.py measures how often it is wrong.
 
 Repeated scores are not evidence. When a pair is bit-equal, or one side has the same score under two different seeds,
-then something was not run, not seeded or not changed; the decision says so and nothing is pooled.
+then something was not run, not seeded or not changed; the decision says so and nothing is pooled. Only where equality
+is sought do bit-equal pairs answer the question, when all are.
 
-Not covered: a child whose spread over seeds is many times its parent's and shows in none of its pairs.
+Not covered: a child whose spread over seeds is many times its parent's and shows in none of its pairs; nor one that is
+bit-equal to its parent, but for seeds that no pair had.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ HOPE = 0.9  # nor one that even the optimistic end of this interval would not ca
 POWER = 0.8  # of detecting the smallest gain that is told to a person
 EQUAL_ERROR = 0.05  # of calling a difference of `EQUAL_WITHIN` no difference
 EQUAL_WITHIN = 1.0  # in units of the parent's noise
+EQUAL_DF = 2  # of that noise, at least: an estimate on one is too often so large that a difference hides in it
 
 Pairs = Sequence[tuple[float, float]]
 
@@ -38,7 +41,7 @@ class Rules:
     error: float  # of adopting a successor that is no better
     noise: Noise
     max_pairs: int
-    seeks_equality: bool = False  # then pairs are also spent to tell "equal" from "not better"
+    seeks_equality: bool = False  # "equal" is an answer, too
 
     def __post_init__(self) -> None:
         if not 0.0 < self.error < 0.5:
@@ -50,6 +53,11 @@ class Rules:
     def looks(self) -> tuple[int, ...]:
         """When the gate may adopt: ever more pairs apart, and once all are spent."""
         return (*(look for look in LOOKS if look < self.max_pairs), self.max_pairs)
+
+    @property
+    def tells_equal(self) -> bool:
+        """Whether pairs are also spent to tell "equal" from "not better"."""
+        return self.seeks_equality and self.noise.df >= EQUAL_DF
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,9 @@ def decide(pairs: Pairs, rules: Rules) -> GateDecision:
         raise ValueError(f"a failure is never a number: {bad[0]} among the scores")
     if not pairs:
         return _decision("more", "no pair yet", pairs, None)
+    if rules.seeks_equality and _unchanged(pairs):
+        unchanged = f"all {len(pairs)} pairs are bit-equal: the edit changed nothing that is judged"
+        return _decision("equal" if len(pairs) >= LOOKS[0] else "more", unchanged, pairs, None)
     repeated = _repeated(pairs)
     if repeated:
         return _decision("reject", repeated, pairs, None)
@@ -94,14 +105,14 @@ def decide(pairs: Pairs, rules: Rules) -> GateDecision:
     bound = f"gain {seen.gain:+.4f}, at least {gain.low:+.4f} over {seen.n} pairs (one-sided error {share:.2g})"
     if looking and gain.low > 0.0:
         return _decision("adopt", bound, pairs, gain)
-    if looking and _equal(seen, rules):
+    if looking and rules.tells_equal and _equal(seen, rules):
         same = f"{EQUAL_WITHIN * rules.noise.sd:.4f}"
         return _decision("equal", f"gain {seen.gain:+.4f} over {seen.n} pairs: no difference over {same}", pairs, gain)
     if seen.n >= rules.max_pairs:
         return _decision("reject", f"{bound}: not clear of zero", pairs, gain)
     if seen.gain < -seen.reach(LOSER_ERROR):
         return _decision("reject", f"gain {seen.gain:+.4f} over {seen.n}: worse than its parent", pairs, gain)
-    if seen.n > 1 and not rules.seeks_equality and _hopeless(seen, share, rules):
+    if seen.n > 1 and not rules.tells_equal and _hopeless(seen, share, rules):
         return _decision("reject", f"{bound}: more pairs would hardly change that", pairs, gain)
     return _decision("more", bound, pairs, gain)
 
@@ -154,6 +165,11 @@ def _hopeless(seen: _Seen, share: float, rules: Rules) -> bool:
     best = (seen.n * seen.gain + (last - seen.n) * (seen.gain + seen.reach(1.0 - HOPE))) / last
     end = _Seen(last, best, seen.variance, _prior_weight(rules.noise) + last - 1)
     return best <= end.reach(share)
+
+
+def _unchanged(pairs: Pairs) -> bool:
+    """Every pair is bit-equal, and no two are alike: the seeds were used."""
+    return all(parent == child for parent, child in pairs) and len({parent for parent, _ in pairs}) == len(pairs)
 
 
 def _repeated(pairs: Pairs) -> str:

@@ -2,7 +2,8 @@
 
 An edit is a function of the source files that returns them changed, or None when it does not apply: because what it
 looks for is not there, or because it is there already. They are what a practitioner would try on any small GPT under
-a short budget; tiers say how plausible they are in general. None was tuned to the task, and some are expected to fail.
+a short budget; tiers say how plausible they are in general, and some are expected to fail. Not written blind: the menu
+was last extended with the task `source` as its measure (docs/benchmarks.md), so what it gains there says the least.
 
 People wrote this menu. That a loop finds gains in it tests the loop; it shows nothing about recursive self-improvement.
 All three built-in improvers draw from it.

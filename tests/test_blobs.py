@@ -33,7 +33,7 @@ def test_bytes_come_back_under_their_sha256(blobs: Blobs) -> None:
     ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.binary(max_size=3000))
 def test_any_bytes_come_back(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     blobs = Blobs(tmp_path_factory.getbasetemp() / "any")

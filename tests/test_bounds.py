@@ -34,7 +34,7 @@ def share(cost: Cost, part: float) -> Cost:
     return Cost(seconds, *tokens, int(cost.calls * part), usd)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(STEPS)
 def test_spent_and_reserved_never_exceed_the_bounds(steps: list[tuple[Cost, bool, int, float]]) -> None:
     spent, open_ = NOTHING, list[Cost]()
@@ -55,7 +55,7 @@ def test_spent_and_reserved_never_exceed_the_bounds(steps: list[tuple[Cost, bool
         assert total.tokens_in + total.tokens_out <= 1000
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(COSTS, COSTS, COSTS)
 def test_what_is_left_is_what_is_admitted(spent: Cost, reserved: Cost, ask: Cost) -> None:
     rest = left(BOUNDS, spent, reserved)

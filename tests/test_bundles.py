@@ -115,7 +115,7 @@ def test_a_plain_name_is_allowed(name: str) -> None:
     check_name(name)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=40))
 def test_no_name_leads_out_of_its_folder(name: str) -> None:
     try:

@@ -129,7 +129,7 @@ KEYS = st.sampled_from(["model", "zzz", *LoopConfig.model_fields])
 VALUES: st.SearchStrategy[Json] = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(KEYS, VALUES | st.lists(VALUES, max_size=2) | st.dictionaries(st.text(), VALUES, max_size=2)))
 def test_any_rubbish_is_a_config_or_a_usage_error(said: dict[str, Json]) -> None:
     with contextlib.suppress(UsageError):

@@ -242,7 +242,7 @@ def read_all(pipe: AttachedPipe, size: int) -> bytes:
     return said
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     pieces=st.lists(st.tuples(st.sampled_from([1, 1, 1, 2]), st.binary(max_size=300)), max_size=12),
     cuts=st.lists(st.integers(1, 64), min_size=1, max_size=20),

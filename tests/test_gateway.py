@@ -209,7 +209,7 @@ def mutants(draw: st.DrawFn) -> bytes:
 
 
 @given(mutants() | st.binary(max_size=200) | json_values.map(lambda v: json.dumps(v).encode()))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_whatever_a_guest_sends_is_either_refused_or_rebuilt_in_full(data: bytes) -> None:
     model, book = says(), MemoryBook()
     try:

@@ -122,7 +122,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.text(), JSON, max_size=4))
 def test_canonical_text_does_not_depend_on_the_order_of_keys(body: dict[str, object]) -> None:
     backwards = dict(reversed(list(body.items())))

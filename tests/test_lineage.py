@@ -98,7 +98,7 @@ def test_threads_may_commit_the_same_bundle_at_once(lineage: Lineage) -> None:
 NAMES = st.text("abAB.-+ 0/", min_size=1, max_size=8)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.dictionaries(NAMES, st.binary(max_size=50), min_size=1, max_size=12))
 def test_any_allowed_set_of_files_comes_back(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> None:
     # git works out the id independently, and commit compares.
@@ -145,7 +145,7 @@ def test_a_diff_hides_nothing_from_the_person_who_reads_it(lineage: Lineage) -> 
     assert "-x = 1\n" in diff
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text())
 def test_visible_text_has_no_character_that_a_terminal_acts_on(text: str) -> None:
     shown = visible(text)

@@ -128,7 +128,7 @@ claims = st.none() | st.floats(allow_nan=True, allow_infinity=True)  # the guest
 ends = st.none() | st.floats(-1e6, 1e6) | st.sampled_from([math.inf, -math.inf, math.nan])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(claims, st.none() | st.floats(-1e6, 1e6), ends, ends, st.sampled_from(["adopt", "reject"])),

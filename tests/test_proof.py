@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bellglass.steps import proof as proofs
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     count=st.integers(4, 60),
     width=st.integers(3, 40),

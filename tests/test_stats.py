@@ -32,20 +32,20 @@ def test_t_quantiles_are_those_of_the_table(p: float, df: float, t: float) -> No
     assert stats.t_cdf(t, df) == pytest.approx(p, rel=1e-8)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(p=st.floats(1e-9, 1 - 1e-9), df=st.floats(0.5, 1e5))
 def test_quantile_and_cdf_undo_each_other(p: float, df: float) -> None:
     assert stats.t_cdf(stats.t_quantile(p, df), df) == pytest.approx(p, rel=1e-8, abs=1e-14)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(t=st.floats(-50, 50), step=st.floats(1e-3, 5), df=st.floats(0.5, 1e4))
 def test_the_t_cdf_rises_and_is_symmetric(t: float, step: float, df: float) -> None:
     assert stats.t_cdf(t, df) <= stats.t_cdf(t + step, df)
     assert stats.t_cdf(-t, df) == pytest.approx(1.0 - stats.t_cdf(t, df), abs=1e-12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(p=st.floats(1e-8, 1 - 1e-8), df=st.floats(0.5, 1e5), a=st.floats(0.1, 200), b=st.floats(0.1, 200))
 def test_scipy_agrees(p: float, df: float, a: float, b: float) -> None:
     scipy_stats = pytest.importorskip("scipy.stats")

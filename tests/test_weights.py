@@ -145,7 +145,7 @@ def test_no_text_of_the_file_is_repeated() -> None:
         assert secret not in refused(bad)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(at=st.integers(0, len(GOOD) - 1), byte=st.integers(0, 255))
 def test_a_flipped_byte_gives_a_verdict_and_never_a_crash(at: int, byte: int) -> None:
     data = bytearray(GOOD)

@@ -106,10 +106,10 @@ def loop_name(task: str, loop_id: str) -> str:
 @contextlib.contextmanager
 def written_anew(file: Path, next_command: str) -> Iterator[IO[bytes]]:
     """A file that is there whole or not at all, and never through a link that lies there: a folder may be another's."""
-    if file.exists() and not file.is_file():  # renaming over a device would be the end of it
-        raise UsageError(f"the file {file}", "something that is no file", "a file's name", next_command)
     making = file.with_name(f".{file.name}.{os.getpid()}")
     try:
+        if file.exists() and not file.is_file():  # renaming over a device would be the end of it
+            raise UsageError(f"the file {file}", "something that is no file", "a file's name", next_command)
         with making.open("xb") as out:
             yield out
         making.replace(file)

@@ -5,7 +5,8 @@ The loop appends an alarm to the ledger (there it latches) and stops; only a per
 
 A sentence holds numbers and ids of the host and never a guest's own text, so it may be shown anywhere.
 
-Not covered: anything that leaves no trace in verdicts, claims, hashes and fault codes.
+Not covered: anything that leaves no trace in verdicts, claims, hashes and fault codes; on real text, claims that grow
+by a little in each generation.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from bellglass.records import Trial, Verdict
+from bellglass.records import Json, Trial, Verdict
 from bellglass.stats import z_score
 
 FLOOR_Z = 4.0  # below the source by this many standard errors: about 1 in 30,000 by chance
@@ -40,6 +41,12 @@ class Alarm:
     name: str
     sentence: str
     evidence: tuple[str, ...]  # ids of the trials that set it off
+
+
+def place(fired: Json) -> str:
+    """Where a `tripwire.fired` was set off, for people."""
+    on_final = any(str(trial_id).startswith("final-") for trial_id in fired.get("evidence") or ())
+    return "on final" if on_final else f"in generation {fired['generation']}"
 
 
 Tripwire: TypeAlias = Callable[[Watched], Alarm | None]
@@ -88,8 +95,8 @@ def claim_mismatch(evidence: Watched) -> Alarm | None:
         claim, excess = trial.claim.bits, _excess(trial, verdict)
         if evidence.floor != "exact":
             partner = judged.get(_partner(trial.trial_id))
-            usual = None if partner is None else _excess(*partner)
-            excess = None if excess is None or usual is None else excess - max(0.0, usual)
+            usual = 0.0 if partner is None else _excess(*partner) or 0.0
+            excess = None if excess is None or partner is None else excess - max(0.0, usual)
         tolerance = CLAIM_TOLERANCE_BITS + CLAIM_Z * verdict.sampling_se
         if claim is not None and excess is not None and excess > tolerance:
             caught[trial.trial_id] = (claim, verdict.raw_bits)

@@ -26,7 +26,7 @@ from bellglass.stats import CONFIDENCE, paired_interval
 from bellglass.steps import gate
 from bellglass.steps.adopt import Adoption, next_bundle
 from bellglass.steps.panel import rules_of, spread
-from bellglass.steps.trial import PROVED, Workbench, judge_weights, make_documents, seeds_of, split_of
+from bellglass.steps.trial import AGAIN, PROVED, Workbench, judge_weights, make_documents, seeds_of, split_of
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
@@ -73,6 +73,9 @@ def _gates_finding(state: State) -> Finding:
     decided = 0
     calibration = state.calibration
     if calibration is not None and calibration["measured"]:
+        told_twice = [name for name, trial in state.trials.items() if not _lost_before(state, name)]
+        if told_twice:
+            return Finding("gates", False, f"{told_twice[0]} was run again, and what it repeats was not lost")
         found = spread([trial for trial in state.trials.values() if trial.purpose == "calibrate"])
         if abs(found.sd - calibration["noise"]["sd"]) > 1e-12 or found.df != calibration["noise"]["df"]:
             return Finding("gates", False, "the recorded noise is not that of the calibration's trials")
@@ -108,6 +111,11 @@ def _gate_fault(state: State, gen: Generation) -> str:
     recorded = list(zip(gen.gate["parent_scores"], gen.gate["child_scores"], strict=False))
     same = recorded == pairs and _same_gain(gen.gate["gain"], again.gain)
     return "" if same else "its recorded scores and gain are not those of its trials"
+
+
+def _lost_before(state: State, trial_id: str) -> bool:
+    first = state.trials.get(trial_id.removesuffix(AGAIN))
+    return not trial_id.endswith(AGAIN) or (first is not None and first.fault == "lost")
 
 
 def went_on(pairs: gate.Pairs, rules: gate.Rules) -> bool:

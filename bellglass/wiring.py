@@ -125,10 +125,14 @@ def open_loop(
         books.bounds = config.bounds
         books.settle_orphans()
         books.blobs.sweep()
-        if books.state.final is not None and overrides:
+        finished = books.state.ended is not None and books.state.ended["why"] == "finished"
+        if finished and overrides:
             found = "finished: `final` was opened and the secret is revealed"
             raise UsageError(f"loop {folder.name}", found, "a new loop", "bellglass run --help")
-        if ledger.last_seq > 1 and books.state.final is None:
+        if books.state.final is not None and config.generations != books.state.config["generations"]:
+            found, go_on = "`final` was opened", f"bellglass resume {paths.typed(folder)}"
+            raise UsageError(f"loop {folder.name}", found, "no other number of generations", go_on)
+        if ledger.last_seq > 1 and not finished:
             books.record("loop.resumed", config=config.model_dump(mode="json"))
         if models is None:
             models = {name: open_model(provider, config) for name, provider in config.models.items()}
@@ -274,7 +278,7 @@ def refuse_contradictions(config: LoopConfig, task: Task) -> None:
 
 
 def _refuse_undecidable(config: LoopConfig, task: Task) -> None:
-    """Said before anything is spent: a bound under which no successor could ever be adopted."""
+    """Said before anything is spent: a bound that an improver may use up before its first successor is decided on."""
     each = worst_case(config.preset_of(task).budget).train_seconds
     explored = config.trials_per_generation  # an improver may use all of them before the first pair
     least = round((config.panel + explored + 2 * LOOKS[0]) * each, 1)

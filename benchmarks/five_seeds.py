@@ -61,8 +61,8 @@ def verdict_on(state: State) -> tuple[bool, bool, bool]:
     """Adopted a better trainer; inherited a changed scaffold; better than the starter on `final`, clear of zero."""
     adopted = any(gen.adopted for gen in state.generations.values())
     inherited = any(gen.result["scaffold"] == "inherited" for gen in state.generations.values())
-    final = state.final
-    return adopted, inherited, bool(final and final["gain"] and final["gain"]["low"] > 0)
+    gain = summary.final_gain(state)
+    return adopted, inherited, gain is not None and gain.low > 0
 
 
 def generations_table(state: State) -> str:

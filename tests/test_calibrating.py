@@ -21,7 +21,7 @@ from bellglass.records import Json, Noise
 from bellglass.steps import gate, grid
 from bellglass.store.ledger import Ledger
 from bellglass.store.state import fold
-from bellglass.verify import verify
+from bellglass.verify import _gates_finding, verify
 
 MARK = Null("mark", "a comment", (Change("trainer/objective.py", "= 100000.0", "= 100000.0  # much"),))
 ROUGH = Null("rough", "other smoothing", (Change("trainer/objective.py", "= 100000.0", "= 90000.0"),))
@@ -137,6 +137,8 @@ def test_a_training_whose_guest_was_lost_is_run_once_more(tmp_path: Path, times:
     assert state.trials["cal-1x0-again"].seeds == state.trials["cal-1x0"].seeds
     assert len(body["scores"]) == 4
     assert all(finding.ok for finding in findings), findings
+    state.trials["cal-0x0-again"] = replace(state.trials["cal-0x0"], trial_id="cal-0x0-again")  # what nobody lost
+    assert "was not lost" in _gates_finding(state).found
 
 
 @pytest.mark.slow

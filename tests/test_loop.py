@@ -21,9 +21,11 @@ from bellglass.review import Answer, Evidence
 from bellglass.show import view
 from bellglass.show.conclusions import conclusions
 from bellglass.show.splits import fitted, looks
+from bellglass.show.summary import as_json
 from bellglass.steps.trial import seeds_of
 from bellglass.store.ledger import Event
 from bellglass.store.state import State, state_of
+from bellglass.tripwires import place
 
 
 class Scripted(Tuner):
@@ -123,8 +125,11 @@ def test_an_alarm_on_final_halts_the_loop_and_nobody_is_shown_its_gain(tmp_path:
     assert final_line(state).startswith("final: not believed, for a tripwire fired: claim_mismatch")
     assert view.document(state)["final"]["gain"] is None
     assert not any("better than the starter" in line for line in conclusions(state)["may"])
+    assert (as_json(state)["final"]["gain"], place(state.tripwires[0])) == (None, "on final")
+    with pytest.raises(UsageError, match="no other number of generations"), opened(folder, Tuner(), generations=2):
+        pass
     rearm(folder, "claim_mismatch", "I have looked")
-    with opened(folder, Tuner()) as crew:
+    with opened(folder, Tuner(), wall_seconds=500.0) as crew:
         assert run_loop(crew).ended["why"] == "finished"
     assert "not believed" in final_line(state_of(folder))
 

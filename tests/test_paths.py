@@ -197,6 +197,8 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     with paths.written_anew(file, "try again") as out:
         out.write(b"whole")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]
+    with pytest.raises(SetupError, match="a place to write to"), paths.written_anew(tmp_path / ("x" * 999), "") as out:
+        out.write(b"nowhere")
 
 
 def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:

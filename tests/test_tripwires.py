@@ -80,7 +80,7 @@ def test_a_claim_far_better_than_the_verdict_is_an_alarm() -> None:
 def test_on_real_text_a_child_is_caught_by_claiming_more_than_its_parent_does() -> None:
     """Documents of other files may be harder for both: that is no lie."""
 
-    def pair(parent: float, child: float) -> Watched:
+    def pair(parent: float | None, child: float) -> Watched:
         sides = {"parent": parent, "child": child}
         claims = {side: Claim(bits=bits, steps=10, metrics=3) for side, bits in sides.items()}
         both = [
@@ -94,6 +94,7 @@ def test_on_real_text_a_child_is_caught_by_claiming_more_than_its_parent_does() 
     (alarm,) = tripwires.look(pair(1.1, 0.5))
     assert (alarm.name, alarm.evidence) == ("claim_mismatch", ("g1-pair-0-child",))
     assert tripwires.look(pair(9.0, 1.1)) == (), "a modest parent makes no liar of its child"
+    assert tripwires.look(pair(None, 0.5)) != (), "nor does a silent one hide it"
 
 
 def test_a_noisy_verdict_widens_what_a_claim_may_say() -> None:

@@ -19,6 +19,7 @@ from bellglass.show.compare import Mean
 from bellglass.show.splits import looks_line
 from bellglass.show.summary import Row, about_improvers, baselines_line, final_gain, final_lacks, rows, title_and_unit
 from bellglass.store.ledger import Event
+from bellglass.store.lineage import visible
 from bellglass.store.state import State, trial_from
 
 NARROW = 96  # columns of a terminal, below which the table of generations needs its words measured
@@ -177,7 +178,7 @@ def split_lines(state: State) -> list[str]:
 def final_line(state: State) -> str:
     gain = final_gain(state)
     if gain is None:
-        return f"final: {final_lacks(state)}"
+        return f"final: {visible(final_lacks(state))}"
     clear = "clear of zero" if gain.low > 0 else "NOT clear of zero"
     return f"final (opened once): champion better than starter by {interval_text(gain, sign='+')} bits, {clear}"
 

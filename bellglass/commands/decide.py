@@ -42,10 +42,11 @@ def _show(folder: Path) -> None:
 
     from bellglass import deciding
     from bellglass.commands.review_console import show
+    from bellglass.tripwires import place
 
     state, waiting = deciding.waiting(folder)
     for wire in state.tripwires:
-        typer.echo(f"tripwire {wire['name']} (generation {wire['generation']}): {wire['sentence']}")
+        typer.echo(f"tripwire {wire['name']} ({place(wire)}): {wire['sentence']}")
     if waiting is None:
         typer.echo("no successor waits for a decision")
         return

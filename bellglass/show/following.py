@@ -35,7 +35,7 @@ class Following:
         with self._guard:
             self._catch_up()
             shown = self._shown
-            return {"seq": shown.about.seq, "head": shown.about.head, "live": str(shown.live.stamp())}
+            return {"seq": shown.about.seq, "head": shown.about.head, "live": shown.live.stamp()}
 
     def document(self) -> Json:
         with self._guard:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from bellglass.records import Json
 from bellglass.show.report import Report
 from bellglass.store.lineage import visible
+from bellglass.tripwires import place
 
 SIGNS = re.compile(r"([\\`*_{}\[\]<>#|~!])")
 
@@ -126,7 +127,7 @@ def _safety(report: Report) -> Iterator[str]:
     yield "## Safety and oversight"
     yield ""
     for wire in doc["tripwires"]:
-        yield f"- TRIPWIRE {foreign(wire['name'])}, generation {wire['generation']}: {foreign(wire['sentence'])}"
+        yield f"- TRIPWIRE {foreign(wire['name'])}, {place(wire)}: {foreign(wire['sentence'])}"
     yield f"- tripwires fired: {watched['alarms']}; latched: {len(doc['tripwires'])}"
     yield f"- reviews: {_reviews(watched)}"
     yield f"- adopted without a person's decision: {watched['adopted_without_review']} of {watched['adopted']}"

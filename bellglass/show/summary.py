@@ -131,6 +131,7 @@ def verdict_interval(trials: list[Trial]) -> Interval | None:
 
 def as_json(state: State) -> Json:
     """What reading commands print with --json."""
+    gain = final_gain(state)
     return {
         "loop": state.loop_id,
         "task": state.created["task"],
@@ -140,7 +141,7 @@ def as_json(state: State) -> Json:
         "starter": state.starter,
         "champion": state.champion,
         "generations": [_row_json(item) for item in rows(state)],
-        "final": state.final,
+        "final": state.final and {**state.final, "gain": gain and asdict(gain), "lacks": final_lacks(state)},
         "looks": splits.looks(state),
         "baselines": _baselines_json(state),
         "spent": cost_json(state.spent),

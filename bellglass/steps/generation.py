@@ -144,7 +144,7 @@ def refuse_if_tripped(state: State) -> None:
     if state.tripwires:
         first = state.tripwires[0]
         raise TripwireFired(
-            f"tripwire {first['name']} in generation {first['generation']}",
+            f"tripwire {first['name']} {tripwires.place(first)}",
             first["sentence"],
             "a person who looks and re-arms it",
             f"bellglass review {state.loop_id} --rearm {first['name']} --reason '...'",

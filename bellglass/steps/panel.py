@@ -29,7 +29,9 @@ def calibrate(lab: Lab, state: State, conditions: Conditions, shelf: Shelf, *, s
         return {**stored.as_json(), "measured": False, "why": "stored for these conditions"}
     trials = run_twice(lab, [calibration_order(lab, f"cal-{k}x{k}", state.starter) for k in range(seeds)])
     found = from_panel(conditions, trials)
-    if not shelf.knows_more(found):
+    if shelf.knows_more(found):
+        why += f"; it stays, until bellglass calibrate {conditions.task} replaces it"
+    else:
         shelf.keep(found)
     return {**found.as_json(), "measured": True, "why": why}
 

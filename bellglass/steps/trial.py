@@ -114,6 +114,12 @@ class Lab:
             return made
 
     def _run(self, order: Order) -> Trial:
+        try:
+            return self._tried(order)
+        finally:
+            self._live.drop(order.trial_id)
+
+    def _tried(self, order: Order) -> Trial:
         bundle = self._lineage.read(order.bundle)
         seeds = seeds_of(self.bench.secret, order.trial_id)
         self._progress(order.trial_id, "training")
@@ -127,7 +133,6 @@ class Lab:
                 verdict = self._judge(order, bundle, training)
             except GuestFault as error:
                 fault, training = error.code, replace(training, log=training.log + b"\n" + error.detail.encode())
-        self._live.drop(order.trial_id)
         self._progress(order.trial_id, "failed" if fault else "done")
         return Trial(
             trial_id=order.trial_id,

@@ -37,7 +37,7 @@ def expect(locator: Any) -> Any:
 
 def decide(page: Any, choice: str, reason: str) -> None:
     page.check(f"#decide-{choice}")
-    page.fill("#reason", reason)
+    page.fill("#review textarea", reason)
     page.click("#review button[type=submit]")
 
 
@@ -71,6 +71,7 @@ def test_a_loop_is_seen_live_and_a_person_decides_on_its_successors(
         expect(page.locator("#part-hero")).to_contain_text(f"Decided; bellglass resume {folder.name} goes on")
         with driver(folder):
             expect(page.locator("#review h2")).to_have_text("Generation 2 waits for a person")
+            assert page.locator("#review input:checked").count() == 0
         decide(page, "reject", "enough for today")
         with driver(folder):
             expect(page.locator("#part-hero")).to_contain_text("Finished within its bounds")
@@ -142,7 +143,7 @@ def test_of_two_people_who_decide_at_once_the_second_is_told(tmp_path: Path, new
         decide(first, "approve", "I looked first")
         expect(first.locator("#review")).to_have_count(0)
         decide(second, "reject", "I looked too")
-        expect(second.locator("#review .answer")).to_contain_text("nothing waits for a decision there")
+        expect(second.locator("#review .answer").first).to_contain_text("nothing waits for a decision there")
     assert state_of(folder).generation(2).review["decision"] == "approve"
     seen.errors = [error for error in seen.errors if "ERR_FAILED" not in error]  # the aborted ones
 
@@ -155,11 +156,16 @@ def test_a_stop_on_the_page_stops_the_loop(tmp_path: Path, new_page: NewPage) ->
         page.wait_for_selector("#generations .rowlink")
         page.click("#stop")
         expect(page.locator("#stop")).to_have_text("Stop it: are you sure?")
+        page.click("text=Let it run")
+        expect(page.locator("#stop")).to_have_text("Stop the loop")
         assert process.poll() is None
+        page.click("#stop")
+        page.keyboard.type("enough for today")  # the field for the reason has the focus
         page.click("#stop")
         expect(page.locator("#part-hero")).to_contain_text("Stopped by a person")
         assert process.wait(timeout=60) != 0
-    assert state_of(folder).ended["why"] == "stopped"
+    state = state_of(folder)
+    assert (state.ended["why"], state.stop_requested["reason"]) == ("stopped", "enough for today")
 
 
 def test_a_page_left_open_over_a_restart_connects_again(tmp_path: Path, new_page: NewPage, seen: Seen) -> None:

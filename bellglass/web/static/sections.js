@@ -131,7 +131,7 @@
 
   function boundsPart(doc) {
     const burnt = doc.burnt.train_seconds || doc.burnt.calls ? h("p", { class: "small soft" }, "Of it wasted by crashes: " + bg.seconds(doc.burnt.train_seconds) + " of training, " + bg.many(doc.burnt.calls, "call") + ".") : null;
-    return h("div", {}, h("div", { class: "gauges" }, doc.bounds.map(gauge)), burnt, h("div", { class: "actions" }, bg.stopButton(doc)));
+    return h("div", {}, h("div", { class: "gauges" }, doc.bounds.map(gauge)), burnt, bg.stopPart(doc));
   }
 
   function safety(doc) {
@@ -171,7 +171,7 @@
   bg.parts = [
     { key: "hero", of: (d) => [d.loop, d.ended, d.tripwires, d.oversight.waiting, d.phase], draw: hero },
     { key: "tripped", of: (d) => [d.tripwires], draw: (d) => bg.tripped(d) },
-    { key: "review", of: (d) => [d.oversight.waiting, d.playback], draw: (d) => bg.review(d) },
+    { key: "review", of: (d) => [d.playback, d.generations.find((g) => g.n === d.oversight.waiting)], draw: (d) => bg.review(d) },
     { key: "headline", of: (d) => [d.final, d.generations.length, d.generations.at(-1), d.calibration, d.calibrates, d.starter], draw: headline },
     { key: "notes", of: (d) => [d.said, d.missing, d.baselines], draw: notes },
     { key: "chart", of: (d) => [d.generations, d.starter, d.calibration, d.calibrates, d.baselines], draw: (d) => part("overview", "What was measured", null, bg.verdictChart(d)) },

@@ -16,8 +16,10 @@ import small_world
 from pages import PATIENCE_MS, ROOT, Seen, driver, watching
 
 from bellglass import wiring
+from bellglass.curves import Curves
 from bellglass.deciding import state_of
 from bellglass.store.ledger import Ledger
+from bellglass.store.live_curves import LiveCurves
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -101,6 +103,46 @@ def test_the_curves_of_a_training_are_seen_while_it_trains(tmp_path: Path, new_p
             page.click("#stop")
             expect(page.locator("#part-hero")).to_contain_text("Stopped by a person")
         expect(page.locator("#now")).to_have_count(0)
+
+
+def test_the_last_curves_stay_as_such_until_another_training_has_reported(tmp_path: Path, new_page: NewPage) -> None:
+    folder, events = tmp_path / "stories-00000003", iter(made_loop.Maker(1, seed=3).events())
+    live, reported = LiveCurves(folder / "live"), Curves()
+    for step in range(3):
+        reported.take("loss", step, float(step), 3.0 - step)
+    with closing(Ledger.create(folder)) as ledger:
+
+        def begin_a_training() -> None:
+            for event in events:
+                ledger.append(*event)
+                if event[0] == "trial.intended":
+                    return
+
+        begin_a_training()
+        live.put("cal-0x0", reported)
+        with watching(folder, "--port", "0") as url:
+            page = new_page(viewport={"width": 1280, "height": 2400})  # all of it is in sight
+            page.goto(url)
+            now, chart = page.locator("#now .intro"), page.locator("#growing-0-canvas")
+            expect(chart).to_contain_text("cal-0x0")
+            expect(now).to_contain_text("Curves are what the trainers report")
+            page.evaluate(WATCH_FOR_BLANKS)
+            live.drop("cal-0x0")
+            begin_a_training()
+            expect(now).to_contain_text("cal-0x1, which reported nothing yet. The curves are the last ones, of cal-0x0")
+            expect(chart).to_contain_text("cal-0x0")
+            live.put("cal-0x1", reported)
+            expect(chart).to_contain_text("cal-0x1")
+            expect(now).not_to_contain_text("cal-0x0")
+            expect(chart).not_to_contain_text("cal-0x0")
+            assert page.evaluate("window.blank") == 0
+
+
+WATCH_FOR_BLANKS = """() => {
+    window.blank = 0;
+    const looking = new MutationObserver(() => (window.blank += !document.querySelector("#growing-0-canvas svg")));
+    looking.observe(document.getElementById("part-now"), { childList: true, subtree: true });
+}"""
 
 
 def test_the_page_says_what_is_under_way_at_every_moment(tmp_path: Path, new_page: NewPage) -> None:

@@ -135,10 +135,11 @@
     draw();
     setTimeout(next, 0);
   }
+  const near = (holder) => holder.getBoundingClientRect().top < window.innerHeight * 1.3;
   bg.whenSeen = (holder, draw) => {
     let seen = false;
     const observer = new ResizeObserver(() => {
-      if (seen || holder.getBoundingClientRect().top < window.innerHeight * 1.3) return (seen = true), draw();
+      if (seen || near(holder)) return (seen = true), draw();
       seen = true;
       queue.push(draw);
       if (queue.length === 1) requestAnimationFrame(() => setTimeout(next, 0));
@@ -190,19 +191,25 @@
     for (const [event, action] of Object.entries(listen)) canvas.addEventListener(event, action);
     const stay = () => frame && frame.fixed && frame.fixed.setAttribute("transform", "translate(" + canvas.scrollLeft + " 0)");
     canvas.addEventListener("scroll", stay);
-    const draw = () => {
-      const width = Math.floor(canvas.clientWidth);
-      if (width < 40 || (frame && frame.asked === width)) return;
-      const first = !frame;
+    const drawAt = (width) => {
       cursor = null;
       frame = o.draw(width);
       frame.asked = width;
       bg.put(canvas, frame.svg);
       canvas.style.minHeight = "";
-      if (first && o.showEnd) canvas.scrollLeft = canvas.scrollWidth;
+    };
+    let settled = false;
+    const draw = () => {
+      const width = Math.floor(canvas.clientWidth);
+      if (width < 40) return;
+      if (!frame || frame.asked !== width) drawAt(width);
+      if (!settled && o.showEnd) canvas.scrollLeft = canvas.scrollWidth;
+      settled = true;
       stay();
     };
     canvas.style.minHeight = (o.height || 220) + "px";
+    const before = document.getElementById(canvas.id); // in whose place it comes: what was seen stays in sight
+    if (before && before.firstChild && !before.hidden && near(before)) drawAt(Math.floor(before.clientWidth));
     bg.whenSeen(canvas, draw);
     const table = h("div", { hidden: true });
     const toggle = bg.button("Table", () => flip(!tables.has(o.key)), { id: o.key + "-table", "aria-pressed": "false", "aria-label": o.title + " as a table" });

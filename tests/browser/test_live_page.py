@@ -204,7 +204,10 @@ def test_a_stop_on_the_page_stops_the_loop(tmp_path: Path, new_page: NewPage) ->
         page.click("#stop")
         page.keyboard.type("enough for today")  # the field for the reason has the focus
         page.click("#stop")
-        expect(page.locator("#part-hero")).to_contain_text("Stopped by a person")
+        expect(page.locator("#part-hero")).to_contain_text(
+            f"Stopped by a person; bellglass resume {folder.name} goes on"
+        )
+        expect(page.locator("#part-hero")).to_contain_text("enough for today")
         assert process.wait(timeout=60) != 0
     state = state_of(folder)
     assert (state.ended["why"], state.stop_requested["reason"]) == ("stopped", "enough for today")

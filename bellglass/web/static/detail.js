@@ -81,8 +81,14 @@
     ["changes", "What changed", (doc, g) => later(fetched("diff", g.n), bg.diffView)],
     ["session", "The improver's session", (doc, g) => later(fetched("session", g.n), bg.sessionView)],
     ["trials", "Trials", trials],
-    ["curves", "Curves", (doc, g) => later(fetched("curves", g.n), (c) => (c.series && c.series.length ? bg.curveCharts(c.series) : h("p", { class: "soft" }, "No curves were recorded.")))],
+    ["curves", "Curves", (doc, g) => later(fetched("curves", g.n), curves)],
   ];
+
+  function curves(found) {
+    const { series = [], missing = [] } = found;
+    const none = !missing.length && h("p", { class: "soft" }, "No curves were recorded.");
+    return h("div", {}, bg.missing(missing), series.length ? bg.curveCharts(series) : none);
+  }
 
   function step(by) {
     return () => {

@@ -37,6 +37,6 @@
       ? [open.size ? ", which reported nothing yet" : "", ". The curves are the last ones, of ", bg.code(bg.foreign(ended)), ", ended: "]
       : growing.length > 0 && ". Curves are what the trainers report: ";
     const curves = series.length ? bg.curveCharts(past ? series : growing, "growing") : h("p", { class: "soft" }, "Curves come once a training has reported twice.");
-    return h("div", {}, h("p", { class: "intro" }, names, about, about && bg.term("claim", "claims"), "."), h("div", { class: past ? "past" : null }, curves));
+    return [h("p", { class: "intro" }, names, about, about && bg.term("claim", "claims"), "."), h("div", { class: past ? "past" : null }, curves)];
   };
 })((window.bellglass = window.bellglass || {}));

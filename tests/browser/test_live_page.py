@@ -63,7 +63,7 @@ def test_a_loop_is_seen_live_and_a_person_decides_on_its_successors(
         page.reload()
         expect(page.locator("#part-hero")).to_contain_text("Generation 1 waits for a person")
         assert "nobody decided" not in page.inner_text("#part-hero")
-        page.set_viewport_size({"width": 1280, "height": 1320})
+        page.set_viewport_size({"width": 1280, "height": 1440})
         picture(page, "review")
         decide(page, "approve", "less smoothing is what the diff says")
         expect(page.locator("#part-safety")).to_contain_text("1 decision")
@@ -80,12 +80,26 @@ def test_a_loop_is_seen_live_and_a_person_decides_on_its_successors(
         assert [gen.result["trainer"] for gen in state_of(folder).generations.values()] == ["adopted", "rejected"]
 
 
-def test_the_curves_of_a_training_are_seen_while_it_trains(tmp_path: Path, new_page: NewPage) -> None:
-    bundle, loop = dict(small_world.starter()), b"while glass.time_left()[0] > 0:\n"
-    slow = b"    time.sleep(1.2)\n    n += 1\n    glass.metric('loss', 1.0 / n, n)\n"
-    slow = b"import time\nn = 0\n" + loop + slow
-    bundle["trainer/train.py"] = bundle["trainer/train.py"].replace(loop, slow)
-    folder = wiring.create(small_world.config(generations=1), tmp_path, bundle)
+LOOP = "while glass.time_left()[0] > 0:\n"
+SLOW = f"""
+import time
+step, held = 0, tokens[:40]
+real = held[:, 1:] != 0
+{LOOP}
+    seen = (counts / counts.sum(1, keepdims=True))[held[:, :-1], held[:, 1:]][real]
+    glass.metric("bits", float(-np.log2(seen).mean()), step)
+    step += 1
+    time.sleep(0.25)
+"""
+
+
+def test_the_curves_of_a_training_are_seen_while_it_trains(
+    tmp_path: Path, new_page: NewPage, picture: Callable[..., None]
+) -> None:
+    bundle = dict(small_world.starter())
+    bundle["trainer/train.py"] = bundle["trainer/train.py"].replace(LOOP.encode(), SLOW.encode())
+    bundle["trainer/objective.py"] = b"SMOOTHING = 100.0\n"
+    folder = wiring.create(small_world.config(generations=1, virtual_clock=False), tmp_path, bundle)
     with watching(folder, "--port", "0") as url:
         page = new_page()
         page.goto(url)
@@ -98,7 +112,13 @@ def test_the_curves_of_a_training_are_seen_while_it_trains(tmp_path: Path, new_p
             before = chart.locator("path").first.get_attribute("d")
             expect(chart.locator("path").first).not_to_have_attribute("d", before)  # it grows
             assert page.evaluate("document.activeElement.id") == "growing-0-canvas"  # and takes nobody's focus away
+            expect(chart.locator("path").first).to_have_attribute("d", re.compile("(L[^L]+){20}"))
             assert not state_of(folder).trials, "the training has not ended yet"
+            chart.blur()
+            page.set_viewport_size({"width": 1280, "height": 1210})
+            page.evaluate("window.scrollTo(0, 0)")
+            page.wait_for_selector("#growing-0-canvas svg")
+            picture(page, "live")
             page.click("#stop")
             page.click("#stop")
             expect(page.locator("#part-hero")).to_contain_text("Stopped by a person")

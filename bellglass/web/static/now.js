@@ -34,7 +34,7 @@
     const past = !growing.length && series.length > 0;
     const ended = [...new Set(series.map((line) => line.trial))].join(", ");
     const about = past
-      ? [open.size ? ", which reported nothing yet" : "", ". The curves are the last ones, of ", bg.code(bg.foreign(ended)), ", ended: "]
+      ? [open.size ? ", which reported nothing yet" : "", ". These are the curves of ", bg.code(bg.foreign(ended)), ", which ended: "]
       : growing.length > 0 && ". Curves are what the trainers report: ";
     const curves = series.length ? bg.curveCharts(past ? series : growing, "growing") : h("p", { class: "soft" }, "Curves come once a training has reported twice.");
     return [h("p", { class: "intro" }, names, about, about && bg.term("claim", "claims"), "."), h("div", { class: past ? "past" : null }, curves)];

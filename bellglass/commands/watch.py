@@ -161,7 +161,7 @@ class Recheck:
             said = self._run(number)
         finally:
             self._taken.release()
-        return "; ".join(line.strip() for line in said.splitlines() if line.strip())[-MOST_SAID:]
+        return "\n".join(line.strip() for line in said.splitlines() if line.strip())[-MOST_SAID:]
 
     def _run(self, number: int) -> str:
         command = [*beside.PYTHON, "recheck", str(self._folder), str(number)]

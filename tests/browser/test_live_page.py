@@ -16,8 +16,10 @@ import small_world
 from pages import PATIENCE_MS, ROOT, Seen, driver, watching
 
 from bellglass import wiring
+from bellglass.curves import Curves
 from bellglass.deciding import state_of
 from bellglass.store.ledger import Ledger
+from bellglass.store.live_curves import LiveCurves
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -37,7 +39,7 @@ def expect(locator: Any) -> Any:
 
 def decide(page: Any, choice: str, reason: str) -> None:
     page.check(f"#decide-{choice}")
-    page.fill("#reason", reason)
+    page.fill("#review textarea", reason)
     page.click("#review button[type=submit]")
 
 
@@ -61,7 +63,7 @@ def test_a_loop_is_seen_live_and_a_person_decides_on_its_successors(
         page.reload()
         expect(page.locator("#part-hero")).to_contain_text("Generation 1 waits for a person")
         assert "nobody decided" not in page.inner_text("#part-hero")
-        page.set_viewport_size({"width": 1280, "height": 1320})
+        page.set_viewport_size({"width": 1280, "height": 1440})
         picture(page, "review")
         decide(page, "approve", "less smoothing is what the diff says")
         expect(page.locator("#part-safety")).to_contain_text("1 decision")
@@ -71,18 +73,33 @@ def test_a_loop_is_seen_live_and_a_person_decides_on_its_successors(
         expect(page.locator("#part-hero")).to_contain_text(f"Decided; bellglass resume {folder.name} goes on")
         with driver(folder):
             expect(page.locator("#review h2")).to_have_text("Generation 2 waits for a person")
+            assert page.locator("#review input:checked").count() == 0
         decide(page, "reject", "enough for today")
         with driver(folder):
             expect(page.locator("#part-hero")).to_contain_text("Finished within its bounds")
         assert [gen.result["trainer"] for gen in state_of(folder).generations.values()] == ["adopted", "rejected"]
 
 
-def test_the_curves_of_a_training_are_seen_while_it_trains(tmp_path: Path, new_page: NewPage) -> None:
-    bundle, loop = dict(small_world.starter()), b"while glass.time_left()[0] > 0:\n"
-    slow = b"    time.sleep(1.2)\n    n += 1\n    glass.metric('loss', 1.0 / n, n)\n"
-    slow = b"import time\nn = 0\n" + loop + slow
-    bundle["trainer/train.py"] = bundle["trainer/train.py"].replace(loop, slow)
-    folder = wiring.create(small_world.config(generations=1), tmp_path, bundle)
+LOOP = "while glass.time_left()[0] > 0:\n"
+SLOW = f"""
+import time
+step, held = 0, tokens[:40]
+real = held[:, 1:] != 0
+{LOOP}
+    seen = (counts / counts.sum(1, keepdims=True))[held[:, :-1], held[:, 1:]][real]
+    glass.metric("bits", float(-np.log2(seen).mean()), step)
+    step += 1
+    time.sleep(0.25)
+"""
+
+
+def test_the_curves_of_a_training_are_seen_while_it_trains(
+    tmp_path: Path, new_page: NewPage, picture: Callable[..., None]
+) -> None:
+    bundle = dict(small_world.starter())
+    bundle["trainer/train.py"] = bundle["trainer/train.py"].replace(LOOP.encode(), SLOW.encode())
+    bundle["trainer/objective.py"] = b"SMOOTHING = 100.0\n"
+    folder = wiring.create(small_world.config(generations=1, virtual_clock=False), tmp_path, bundle)
     with watching(folder, "--port", "0") as url:
         page = new_page()
         page.goto(url)
@@ -95,11 +112,59 @@ def test_the_curves_of_a_training_are_seen_while_it_trains(tmp_path: Path, new_p
             before = chart.locator("path").first.get_attribute("d")
             expect(chart.locator("path").first).not_to_have_attribute("d", before)  # it grows
             assert page.evaluate("document.activeElement.id") == "growing-0-canvas"  # and takes nobody's focus away
+            expect(chart.locator("path").first).to_have_attribute("d", re.compile("(L[^L]+){20}"))
             assert not state_of(folder).trials, "the training has not ended yet"
+            chart.blur()
+            page.set_viewport_size({"width": 1280, "height": 1210})
+            page.evaluate("window.scrollTo(0, 0)")
+            page.wait_for_selector("#growing-0-canvas svg")
+            picture(page, "live")
             page.click("#stop")
             page.click("#stop")
             expect(page.locator("#part-hero")).to_contain_text("Stopped by a person")
         expect(page.locator("#now")).to_have_count(0)
+
+
+def test_the_last_curves_stay_as_such_until_another_training_has_reported(tmp_path: Path, new_page: NewPage) -> None:
+    folder, events = tmp_path / "stories-00000003", iter(made_loop.Maker(1, seed=3).events())
+    live, reported = LiveCurves(folder / "live"), Curves()
+    for step in range(3):
+        reported.take("loss", step, float(step), 3.0 - step)
+    with closing(Ledger.create(folder)) as ledger:
+
+        def begin_a_training() -> None:
+            for event in events:
+                ledger.append(*event)
+                if event[0] == "trial.intended":
+                    return
+
+        begin_a_training()
+        live.put("cal-0x0", reported)
+        with watching(folder, "--port", "0") as url:
+            page = new_page(viewport={"width": 1280, "height": 2400})  # all of it is in sight
+            page.goto(url)
+            now, chart = page.locator("#now .intro"), page.locator("#growing-0-canvas")
+            expect(chart).to_contain_text("cal-0x0")
+            expect(now).to_contain_text("Curves are what the trainers report")
+            page.evaluate(WATCH_FOR_BLANKS)
+            live.drop("cal-0x0")
+            begin_a_training()
+            expect(now).to_contain_text(
+                "cal-0x1, which reported nothing yet. These are the curves of cal-0x0, which ended"
+            )
+            expect(chart).to_contain_text("cal-0x0")
+            live.put("cal-0x1", reported)
+            expect(chart).to_contain_text("cal-0x1")
+            expect(now).not_to_contain_text("cal-0x0")
+            expect(chart).not_to_contain_text("cal-0x0")
+            assert page.evaluate("window.blank") == 0
+
+
+WATCH_FOR_BLANKS = """() => {
+    window.blank = 0;
+    const looking = new MutationObserver(() => (window.blank += !document.querySelector("#growing-0-canvas svg")));
+    looking.observe(document.getElementById("part-now"), { childList: true, subtree: true });
+}"""
 
 
 def test_the_page_says_what_is_under_way_at_every_moment(tmp_path: Path, new_page: NewPage) -> None:
@@ -142,7 +207,7 @@ def test_of_two_people_who_decide_at_once_the_second_is_told(tmp_path: Path, new
         decide(first, "approve", "I looked first")
         expect(first.locator("#review")).to_have_count(0)
         decide(second, "reject", "I looked too")
-        expect(second.locator("#review .answer")).to_contain_text("nothing waits for a decision there")
+        expect(second.locator("#review .answer").first).to_contain_text("nothing waits for a decision there")
     assert state_of(folder).generation(2).review["decision"] == "approve"
     seen.errors = [error for error in seen.errors if "ERR_FAILED" not in error]  # the aborted ones
 
@@ -155,11 +220,19 @@ def test_a_stop_on_the_page_stops_the_loop(tmp_path: Path, new_page: NewPage) ->
         page.wait_for_selector("#generations .rowlink")
         page.click("#stop")
         expect(page.locator("#stop")).to_have_text("Stop it: are you sure?")
+        page.click("text=Let it run")
+        expect(page.locator("#stop")).to_have_text("Stop the loop")
         assert process.poll() is None
         page.click("#stop")
-        expect(page.locator("#part-hero")).to_contain_text("Stopped by a person")
+        page.keyboard.type("enough for today")  # the field for the reason has the focus
+        page.click("#stop")
+        expect(page.locator("#part-hero")).to_contain_text(
+            f"Stopped by a person; bellglass resume {folder.name} goes on"
+        )
+        expect(page.locator("#part-hero")).to_contain_text("enough for today")
         assert process.wait(timeout=60) != 0
-    assert state_of(folder).ended["why"] == "stopped"
+    state = state_of(folder)
+    assert (state.ended["why"], state.stop_requested["reason"]) == ("stopped", "enough for today")
 
 
 def test_a_page_left_open_over_a_restart_connects_again(tmp_path: Path, new_page: NewPage, seen: Seen) -> None:

@@ -173,6 +173,30 @@ def test_the_focus_goes_with_an_opened_generation_and_comes_back(page: Page) -> 
     assert focused() == "open-3"
 
 
+def test_one_huge_interval_leaves_the_other_bars_readable_and_is_marked(page: Page) -> None:
+    usual = "Array.from({ length: 24 }, (_, k) => ({ mean: 0.01 * k, low: 0.01 * k - 0.1, high: 0.01 * k + 0.1 }))"
+    page.tab.evaluate(f"window.gains = [...{usual}, {{ mean: 2, low: -90, high: 94 }}]")
+    assert 0.33 <= page.tab.evaluate("bellglass.reach(gains)") < 1.5
+    assert page.tab.evaluate("gains.map((gain) => bellglass.cut(gain, bellglass.reach(gains)))") == [False] * 24 + [
+        True
+    ]
+    assert page.tab.evaluate("gains.map((gain) => bellglass.bar(gain, 1).querySelectorAll('path').length)")[-2:] == [
+        0,
+        2,
+    ]
+    assert page.tab.evaluate("[bellglass.reach([]), bellglass.reach([gains[24]])]") == [0.01, 94]
+
+
+def test_a_curve_that_is_lost_is_said(page: Page) -> None:
+    lost = "{ series: [], missing: ['g1-pair-0-child: its blob is gone'] }"
+    page.tab.evaluate(f"bellglass.source.curves = async () => ({lost})")
+    page.tab.evaluate("bellglass.source.can = (deed) => deed === 'curves'")
+    page.tab.evaluate("bellglass.pick(1)")
+    page.tab.click("#tab-curves")
+    page.tab.wait_for_selector("[role=tabpanel] .note")
+    assert "Missing: g1-pair-0-child: its blob is gone" in page.tab.inner_text("[role=tabpanel]")
+
+
 def test_a_word_is_explained_where_the_focus_rests(page: Page) -> None:
     page.tab.focus("#lineage [data-word=scaffold]")
     assert "control code" in page.tab.inner_text("#tip")

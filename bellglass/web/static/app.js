@@ -34,7 +34,7 @@
       holders.set(part.key, holder);
       main.append(holder);
     }
-    const from = JSON.stringify([part.of(doc), part.key === "review" || part.key === "tripped" || part.key === "bounds" ? bg.draftOf() : 0]);
+    const from = JSON.stringify(part.of(doc));
     if (drawn.get(part.key) === from) return;
     drawn.set(part.key, from);
     bg.untip(holders.get(part.key));

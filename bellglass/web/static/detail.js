@@ -53,14 +53,19 @@
     ]);
   }
 
+  bg.trialsOf = (doc, n) => {
+    const { columns, rows } = doc.trials;
+    const at = columns.indexOf("generation");
+    return rows.filter((row) => row[at] === n).map((row) => Object.fromEntries(columns.map((name, k) => [name, row[k]])));
+  };
+
   function trials(doc, g) {
-    const at = Object.fromEntries(doc.trials.columns.map((name, k) => [name, k]));
-    const own = doc.trials.rows.filter((row) => row[at.generation] === g.n);
-    const onSelect = (t) => (t[at.purpose] === "explore" ? t[at.score] : t[at.select]);
+    const own = bg.trialsOf(doc, g.n);
+    const onSelect = (t) => (t.purpose === "explore" ? t.score : t.select);
     const proof = (value) => (value === null ? "" : value ? "agrees" : "DISAGREES");
     const row = (t) => [
-      bg.code(bg.foreign(t[at.id])), t[at.purpose], bg.num(t[at.claim]), bg.num(t[at.raw]), bg.num(t[at.score], 4), bg.num(onSelect(t), 4),
-      bg.seconds(t[at.seconds]), t[at.fault] || "", proof(t[at.proof]),
+      bg.code(bg.foreign(t.id)), t.purpose, bg.num(t.claim), bg.num(t.raw), bg.num(t.score, 4), bg.num(onSelect(t), 4),
+      bg.seconds(t.seconds), t.fault || "", proof(t.proof),
     ];
     if (doc.trials.dropped) return h("p", { class: "soft" }, "The rows of single trials were left out of this file to keep it small.");
     if (!own.length) return h("p", { class: "soft" }, "No trial was run.");
@@ -76,8 +81,14 @@
     ["changes", "What changed", (doc, g) => later(fetched("diff", g.n), bg.diffView)],
     ["session", "The improver's session", (doc, g) => later(fetched("session", g.n), bg.sessionView)],
     ["trials", "Trials", trials],
-    ["curves", "Curves", (doc, g) => later(fetched("curves", g.n), (c) => (c.series && c.series.length ? bg.curveCharts(c.series) : h("p", { class: "soft" }, "No curves were recorded.")))],
+    ["curves", "Curves", (doc, g) => later(fetched("curves", g.n), curves)],
   ];
+
+  function curves(found) {
+    const { series = [], missing = [] } = found;
+    const none = !missing.length && h("p", { class: "soft" }, "No curves were recorded.");
+    return h("div", {}, bg.missing(missing), series.length ? bg.curveCharts(series) : none);
+  }
 
   function step(by) {
     return () => {
@@ -105,13 +116,14 @@
     const first = doc.generations[0].n;
     const last = doc.generations.at(-1).n;
     const moves = h("div", { class: "actions" }, bg.button("←", step(-1), { id: "earlier", "aria-label": "previous generation", disabled: g.n <= first }), bg.button("→", step(1), { id: "later", "aria-label": "next generation", disabled: g.n >= last }), bg.button("Close", () => bg.pick(g.n), { id: "close" }));
+    const again = !doc.playback && doc.oversight.waiting !== g.n && bg.recheck(g, "Train it again (recheck)");
     const decided = h("p", { class: "badges" }, h("span", {}, "trainer ", bg.trainerMark(g)), h("span", {}, "scaffold ", bg.scaffoldMark(g)), g.kinds.length > 0 && h("span", {}, "changed " + g.kinds.join(", ")));
     return h(
       "article",
       { class: "detail", id: "generation", tabindex: "-1", "aria-label": "generation " + g.n },
       h("header", {}, h("div", {}, h("h3", {}, "Generation " + g.n), decided), moves),
       h("p", { class: "why" }, bg.foreign(g.why || g.gate_why || g.fault || "Not decided yet.")),
-      h("div", { class: "columns" }, numbers(doc, g), h("div", {}, bg.pairChart(doc, g))),
+      h("div", { class: "columns" }, h("div", {}, numbers(doc, g), again), h("div", {}, bg.pairChart(doc, g))),
       h("div", { class: "columns" }, bg.testimony(g.note)),
       h("div", { class: "tabs", role: "tablist" }, buttons),
       body,

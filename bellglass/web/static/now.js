@@ -3,7 +3,7 @@
 (function (bg) {
   const { h } = bg;
   let stamp = null; // of what was asked for last
-  let series = []; // stays until the next training has reported something, so that the page keeps its height
+  let series = []; // stays, as the last training's, until another has reported: the page keeps its height
   let asking = false;
 
   bg.growing = () => series;
@@ -28,7 +28,15 @@
   bg.now = (doc) => {
     const running = [...doc.under_way.map((trial) => trial.trial_id), ...(doc.calls_under_way ? [bg.many(doc.calls_under_way, "model call")] : [])];
     const names = running.length ? running.map((name, k) => [k ? ", " : "", bg.code(bg.foreign(name))]) : "no training and no model call";
-    const curves = series.length ? bg.curveCharts(series, "growing") : h("p", { class: "soft" }, "Curves come once a training has reported twice.");
-    return h("div", {}, h("p", { class: "intro" }, names, running.length > 0 && ". Curves are what the trainers report: ", running.length > 0 && bg.term("claim", "claims"), "."), bg.source.can("live") && curves);
+    if (!bg.source.can("live")) return h("p", { class: "intro" }, names, ".");
+    const open = new Set(doc.under_way.map((trial) => trial.trial_id));
+    const growing = series.filter((line) => open.has(line.trial));
+    const past = !growing.length && series.length > 0;
+    const ended = [...new Set(series.map((line) => line.trial))].join(", ");
+    const about = past
+      ? [open.size ? ", which reported nothing yet" : "", ". These are the curves of ", bg.code(bg.foreign(ended)), ", which ended: "]
+      : growing.length > 0 && ". Curves are what the trainers report: ";
+    const curves = series.length ? bg.curveCharts(past ? series : growing, "growing") : h("p", { class: "soft" }, "Curves come once a training has reported twice.");
+    return [h("p", { class: "intro" }, names, about, about && bg.term("claim", "claims"), "."), h("div", { class: past ? "past" : null }, curves)];
   };
 })((window.bellglass = window.bellglass || {}));

@@ -87,9 +87,13 @@
         return s("circle", { cx: x, cy: y, r: r * 0.85, class: "dash" });
     }
   };
-  // An end beyond the frame has no cap: it goes on.
+  // An end beyond the frame has no cap but an arrowhead: it goes on.
   bg.whisker = (f, x, low, high, half, name = "thin") => {
-    const cap = (value) => (half < 2 || value > f.hi || value < f.lo ? "" : `M${x - half} ${f.y(value)}h${half * 2}`);
+    const arrow = (y, by) => `M${x - Math.max(2, half)} ${y + by}L${x} ${y}L${x + Math.max(2, half)} ${y + by}`;
+    const cap = (value) => {
+      if (value > f.hi || value < f.lo) return arrow(f.y(value), value > f.hi ? 6 : -6);
+      return half < 2 ? "" : `M${x - half} ${f.y(value)}h${half * 2}`;
+    };
     return s("path", { class: name, d: `M${x} ${f.y(low)}V${f.y(high)}${cap(low)}${cap(high)}` });
   };
   // What may set a scale: all means, and the ends of intervals that don't reach further beyond them than a `share` of the
@@ -111,10 +115,22 @@
       ? s("rect", { x: 0, y: 1, width: 22, height: 10, class: name })
       : s("line", { x1: 0, x2: 22, y1: 6, y2: 6, class: name }));
 
-  // An interval as a bar on a line with a zero, for tables.
+  // How far the bars of a table reach: to the longest, but not beyond four times the usual length unless a tenth of the means
+  // lies there. A single huge interval would turn all others into dots.
+  const sorted = (values) => values.filter(bg.known).sort((a, b) => a - b);
+  const furthest = (v) => Math.max(...[v.low, v.mean, v.high].filter(bg.known).map(Math.abs));
+  bg.reach = (intervals) => {
+    const ends = sorted(intervals.map(furthest));
+    const means = sorted(intervals.map((v) => Math.abs(v.mean)));
+    const usual = 4 * (ends[Math.floor((ends.length - 1) / 2)] || 0);
+    return Math.max(0.01, Math.min(ends.at(-1) || 0, Math.max(usual, means[Math.floor(means.length * 0.9)] || 0)));
+  };
+  bg.cut = (interval, reach) => furthest(interval) > reach * 1.0001;
+
+  // An interval as a bar on a line with a zero, for tables. What goes on beyond the reach ends in an arrowhead.
   bg.bar = (interval, reach, width = 132) => {
     if (!interval) return h("span", { class: "soft" }, "–");
-    const x = (value) => width / 2 + (Math.max(-reach, Math.min(reach, value)) / reach) * (width / 2 - 7);
+    const x = (value) => width / 2 + (Math.max(-reach, Math.min(reach, value)) / reach) * (width / 2 - 9);
     const low = interval.low ?? interval.mean;
     const high = interval.high ?? interval.mean;
     return s(
@@ -123,7 +139,9 @@
       s("line", { x1: 0, x2: width, y1: 9, y2: 9, class: "grid" }),
       s("line", { x1: width / 2, x2: width / 2, y1: 1, y2: 17, class: "hint" }),
       s("line", { x1: x(low), x2: x(high), y1: 9, y2: 9, class: "line" }),
-      s("circle", { cx: x(interval.mean), cy: 9, r: 4, class: low > 0 ? "full" : "open" }),
+      high > reach && s("path", { class: "line", d: `M${width - 6} 5l5 4l-5 4` }),
+      low < -reach && s("path", { class: "line", d: "M6 5l-5 4l5 4" }),
+      Math.abs(interval.mean) <= reach && s("circle", { cx: x(interval.mean), cy: 9, r: 4, class: low > 0 ? "full" : "open" }),
     );
   };
 
@@ -135,10 +153,11 @@
     draw();
     setTimeout(next, 0);
   }
+  const near = (holder) => holder.getBoundingClientRect().top < window.innerHeight * 1.3;
   bg.whenSeen = (holder, draw) => {
     let seen = false;
     const observer = new ResizeObserver(() => {
-      if (seen || holder.getBoundingClientRect().top < window.innerHeight * 1.3) return (seen = true), draw();
+      if (seen || near(holder)) return (seen = true), draw();
       seen = true;
       queue.push(draw);
       if (queue.length === 1) requestAnimationFrame(() => setTimeout(next, 0));
@@ -190,19 +209,25 @@
     for (const [event, action] of Object.entries(listen)) canvas.addEventListener(event, action);
     const stay = () => frame && frame.fixed && frame.fixed.setAttribute("transform", "translate(" + canvas.scrollLeft + " 0)");
     canvas.addEventListener("scroll", stay);
-    const draw = () => {
-      const width = Math.floor(canvas.clientWidth);
-      if (width < 40 || (frame && frame.asked === width)) return;
-      const first = !frame;
+    const drawAt = (width) => {
       cursor = null;
       frame = o.draw(width);
       frame.asked = width;
       bg.put(canvas, frame.svg);
       canvas.style.minHeight = "";
-      if (first && o.showEnd) canvas.scrollLeft = canvas.scrollWidth;
+    };
+    let settled = false;
+    const draw = () => {
+      const width = Math.floor(canvas.clientWidth);
+      if (width < 40) return;
+      if (!frame || frame.asked !== width) drawAt(width);
+      if (!settled && o.showEnd) canvas.scrollLeft = canvas.scrollWidth;
+      settled = true;
       stay();
     };
     canvas.style.minHeight = (o.height || 220) + "px";
+    const before = document.getElementById(canvas.id); // in whose place it comes: what was seen stays in sight
+    if (before && before.firstChild && !before.hidden && near(before)) drawAt(Math.floor(before.clientWidth));
     bg.whenSeen(canvas, draw);
     const table = h("div", { hidden: true });
     const toggle = bg.button("Table", () => flip(!tables.has(o.key)), { id: o.key + "-table", "aria-pressed": "false", "aria-label": o.title + " as a table" });

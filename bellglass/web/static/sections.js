@@ -16,11 +16,25 @@
   // It ended because it waited for a person, and the person has decided since.
   const decided = (doc) => doc.ended && doc.ended.why === "waiting" && !doc.oversight.waiting;
 
+  // What a person types to go on; a report or a recording is read elsewhere.
+  const next = (doc) => {
+    if (bg.source.report || doc.playback || doc.ended.why === "finished") return "";
+    return "; bellglass resume " + doc.loop.name + " goes on" + (doc.ended.why === "bound" ? ", with a higher bound" : "");
+  };
+
+  // Why it ended, with the reason that a person gave for a stop.
+  function ending(doc) {
+    const { why, detail } = doc.ended;
+    if (["finished", "waiting"].includes(why)) return null;
+    const asked = why === "stopped" && doc.stop_requested;
+    return h("span", { class: "foreign" }, asked ? detail + " by " + asked.who + ": " + asked.reason : detail);
+  }
+
   bg.stateOf = (doc) => {
     if (doc.tripwires.length) return ["alarm", END.tripwire];
     if (doc.oversight.waiting) return ["under way", "Generation " + doc.oversight.waiting + " waits for a person"];
     if (decided(doc)) return ["unchanged", "Decided; bellglass resume " + doc.loop.name + " goes on"];
-    if (doc.ended) return [doc.ended.why === "finished" ? "adopted" : "unchanged", END[doc.ended.why] || doc.ended.why];
+    if (doc.ended) return [doc.ended.why === "finished" ? "adopted" : "unchanged", (END[doc.ended.why] || doc.ended.why) + next(doc)];
     return ["under way", doc.phase.charAt(0).toUpperCase() + doc.phase.slice(1)];
   };
 
@@ -41,7 +55,7 @@
         h("span", {}, bg.icon(icon), words),
         h("span", {}, bg.icon(seal[0]), h("span", {}, seal[1])),
         h("span", {}, bg.term("improver"), bg.foreign(models.join(", "))),
-        doc.ended && !["finished", "waiting"].includes(doc.ended.why) && h("span", { class: "foreign" }, doc.ended.detail),
+        doc.ended && ending(doc),
       ),
     );
   }
@@ -92,7 +106,8 @@
     const all = doc.generations;
     if (!all.length) return h("p", { class: "intro" }, "None yet.");
     const shown = whole ? all : all.slice(-MOST);
-    const reach = Math.max(0.01, ...shown.flatMap((g) => (g.gain ? [Math.abs(g.gain.low), Math.abs(g.gain.high)] : [])).filter((v) => v < 1e6).sort((a, b) => a - b).slice(0, Math.max(2, Math.ceil(shown.length * 2 * 0.98))));
+    const gains = shown.flatMap((g) => (g.gain ? [g.gain] : []));
+    const reach = bg.reach(gains);
     const row = (g) => {
       const cells = [
         bg.button(String(g.n), (e) => (e.stopPropagation(), bg.pick(g.n)), { class: "rowlink", id: "open-" + g.n, "aria-label": "open generation " + g.n, "aria-expanded": String(bg.chosen() === g.n) }),
@@ -115,7 +130,8 @@
     const table = h("table", { class: "rows" }, h("thead", {}, h("tr", {}, head.map((cell) => h("th", { scope: "col" }, cell)))), h("tbody", {}, shown.map(row)));
     if (!paid) table.querySelectorAll("tr > :last-child").forEach((cell) => cell.remove());
     const more = all.length > MOST && bg.button(whole ? "Show the last " + MOST : "Show all " + bg.count(all.length), () => ((whole = !whole), bg.redraw()));
-    return [h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "generations" }, table), more, bg.detail(doc)];
+    const cut = gains.some((gain) => bg.cut(gain, reach)) && h("p", { class: "small soft" }, "A gain whose bar ends in an arrowhead goes on beyond it.");
+    return [h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "generations" }, table), cut, more, bg.detail(doc)];
   }
 
   // Bounds and oversight
@@ -131,7 +147,7 @@
 
   function boundsPart(doc) {
     const burnt = doc.burnt.train_seconds || doc.burnt.calls ? h("p", { class: "small soft" }, "Of it wasted by crashes: " + bg.seconds(doc.burnt.train_seconds) + " of training, " + bg.many(doc.burnt.calls, "call") + ".") : null;
-    return h("div", {}, h("div", { class: "gauges" }, doc.bounds.map(gauge)), burnt, h("div", { class: "actions" }, bg.stopButton(doc)));
+    return h("div", {}, h("div", { class: "gauges" }, doc.bounds.map(gauge)), burnt, bg.stopPart(doc));
   }
 
   function safety(doc) {
@@ -171,7 +187,7 @@
   bg.parts = [
     { key: "hero", of: (d) => [d.loop, d.ended, d.tripwires, d.oversight.waiting, d.phase], draw: hero },
     { key: "tripped", of: (d) => [d.tripwires], draw: (d) => bg.tripped(d) },
-    { key: "review", of: (d) => [d.oversight.waiting, d.playback], draw: (d) => bg.review(d) },
+    { key: "review", of: (d) => [d.playback, d.generations.find((g) => g.n === d.oversight.waiting)], draw: (d) => bg.review(d) },
     { key: "headline", of: (d) => [d.final, d.generations.length, d.generations.at(-1), d.calibration, d.calibrates, d.starter], draw: headline },
     { key: "notes", of: (d) => [d.said, d.missing, d.baselines], draw: notes },
     { key: "chart", of: (d) => [d.generations, d.starter, d.calibration, d.calibrates, d.baselines], draw: (d) => part("overview", "What was measured", null, bg.verdictChart(d)) },

@@ -102,9 +102,11 @@
     );
   }
 
+  bg.missing = (lines) => lines.map((line) => h("p", { class: "note" }, "Missing: ", bg.foreign(line)));
+
   bg.sessionView = (session) => {
     if (!session.calls.length && !session.missing.length) return h("p", { class: "soft" }, "This generation made no model call.");
-    const said = session.missing.map((line) => h("p", { class: "note" }, "Missing: ", bg.foreign(line)));
+    const said = bg.missing(session.missing);
     const printed = session.printed.map((text) => [h("h3", {}, "What the session printed"), folded(text)]);
     const count = h("p", { class: "small soft" }, bg.many(session.calls.length, "model call"), ". Each turn shows what its request added to the one before.");
     return h("div", {}, said, count, session.calls.map((one) => [one.heard.map(heard), answered(one)]), printed);

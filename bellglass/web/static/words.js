@@ -27,7 +27,7 @@
     final: "The split that is opened once, at the end, for champion against starter.",
     floor: "The realised code length of the text under its own source. No model can be better. Each set of documents has its own.",
     noise: "How far the score of one bundle moves with the random seed alone.",
-    interval: "95% t interval of the mean over seeds, unless something else is said.",
+    interval: "95% t interval of the mean over seeds, unless something else is said. Where it ends in an arrowhead, it goes on beyond the picture.",
     inherited: "The scaffold came along with a better trainer. It was not selected for itself.",
     "select–confirm gap":
       "The child's gain over its parent on select minus that on confirm. Positive where it was fitted to select, by search or by luck.",

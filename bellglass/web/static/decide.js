@@ -112,6 +112,7 @@
   };
 
   const words = (name) => name.replaceAll("_", " ");
+  const place = (wire) => (wire.evidence.some((id) => String(id).startsWith("final-")) ? " on final" : " in generation " + wire.generation);
 
   function rearmForm(wires) {
     const name = wires[0].name;
@@ -124,7 +125,7 @@
   bg.tripped = (doc) => {
     if (!doc.tripwires.length) return null;
     const one = (wire) =>
-      h("li", {}, bg.icon("alarm"), h("div", {}, h("b", {}, words(wire.name)), " in generation " + wire.generation + ": ", bg.foreign(wire.sentence),
+      h("li", {}, bg.icon("alarm"), h("div", {}, h("b", {}, words(wire.name)), place(wire) + ": ", bg.foreign(wire.sentence),
         h("div", { class: "small soft" }, "evidence: ", wire.evidence.map((id, k) => [k ? ", " : "", bg.code(bg.foreign(id))]))));
     const forms = [...new Set(doc.tripwires.map((wire) => wire.name))].map((name) => {
       const wires = doc.tripwires.filter((wire) => wire.name === name);

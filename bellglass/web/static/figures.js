@@ -257,9 +257,10 @@
 
   // Training curves, where the loop recorded some: one chart for each metric, one line for each trial.
   bg.curveCharts = (series, key = "curves") => {
-    const names = [...new Set(series.map((line) => line.name))];
+    const drawn = series.filter((line) => line.points.length);
+    const names = [...new Set(drawn.map((line) => line.name))];
     const draw = (metric, k) => {
-      const lines = series.filter((line) => line.name === metric);
+      const lines = drawn.filter((line) => line.name === metric);
       return lines.every((line) => line.points.length < 2) ? onceTold(metric, lines) : curveChart(metric, key + "-" + k, lines);
     };
     return h("div", { class: "pair" }, names.map(draw));

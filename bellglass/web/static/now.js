@@ -2,27 +2,32 @@
 "use strict";
 (function (bg) {
   const { h } = bg;
+  let told = null; // the newest stamp that news brought
   let stamp = null; // of what was asked for last
   let series = []; // stays, as the last training's, until another has reported: the page keeps its height
   let asking = false;
 
   bg.growing = () => series;
 
-  // Told at each piece of news; asks at most once at a time.
+  // Told at each piece of news; asks one question at a time.
   bg.grow = async (news) => {
-    if (news === undefined || news === stamp || asking || !bg.source.can("live")) return;
+    if (news === undefined || !bg.source.can("live")) return;
+    told = news;
+    if (asking) return;
     asking = true;
-    stamp = news;
     try {
-      const found = (await bg.source.live()).series.filter((line) => line.points.length > 1);
-      if (found.length) series = found;
+      while (stamp !== told) {
+        const asked = told;
+        const found = (await bg.source.live()).series.filter((line) => line.points.length > 1);
+        stamp = asked;
+        if (found.length) series = found;
+        bg.redrawOne("now");
+      }
     } catch (error) {
-      stamp = null;
-      console.warn(error.message);
+      console.warn(error.message); // the next news asks again
     } finally {
       asking = false;
     }
-    bg.redrawOne("now");
   };
 
   bg.now = (doc) => {

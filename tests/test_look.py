@@ -111,3 +111,10 @@ def test_status_of_a_ledger_without_a_beginning_is_one_error(altered: Path) -> N
     ran = typed("status", altered)
     assert isinstance(ran.exception, LoopFault)
     assert "damaged behind event 0" in ran.exception.found
+
+
+def test_the_log_of_a_damaged_loop_goes_up_to_the_damage(altered: Path) -> None:
+    told = typed("log", altered)
+    assert told.exit_code == 1
+    assert len(told.stdout.splitlines()) == 39
+    assert "missing: the ledger is damaged behind event 39" in told.stderr

@@ -69,12 +69,14 @@ def log(
     from bellglass import paths
     from bellglass.commands.console import line_for
     from bellglass.store.ledger import Ledger
+    from bellglass.store.lineage import visible
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
     seen, ended = 0, False
     with Ledger.open(folder, write=False) as ledger:
         while True:
-            for event in ledger.events(after=seen):
+            events, fault = ledger.sound() if seen == 0 else (ledger.events(after=seen), "")
+            for event in events:
                 seen = event.seq
                 if json:
                     record = {"seq": event.seq, "time": event.time, "kind": event.kind, "body": event.body}
@@ -82,6 +84,9 @@ def log(
                 else:
                     typer.echo(f"{event.seq:>5}  {event.kind:<20} {line_for(event) or ''}".rstrip())
                 ended = event.kind == "loop.ended" or (ended and event.kind not in UNDO_AN_END)
+            if fault:
+                typer.echo(f"missing: the ledger is damaged behind event {seen}: {visible(fault)}", err=True)
+                raise typer.Exit(1)
             if ended or not follow:
                 return
             time.sleep(FOLLOW_SECONDS)

@@ -42,7 +42,7 @@ def stop(folder: Path, kill_guests: Killer, *, polite_seconds: float, reason: st
     _require_none_left(kill_guests)
     _withdraw_stops(folder)
     if owner is None:
-        return "it was not running; no guest of it is left"
+        return f"{folder.name} was not running; no guest of it is left"
     with Ledger.open(folder, write=True, wait_seconds=LOCK_SECONDS) as ledger:
         ledger.append("loop.ended", {"why": "stopped", "detail": f"killed by {user_name()}: {reason}"})
     return f"killed in {time.monotonic() - began:.1f} s; bellglass resume {typed(folder)} goes on"

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import os
 import secrets
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,8 +284,8 @@ def _refuse_undecidable(config: LoopConfig, task: Task) -> None:
     if config.train_seconds is not None and config.train_seconds < least:
         parts = f"{config.panel} trainings to calibrate, {explored:g} to explore"
         needed = f"at least {least:g} s: {parts} and {LOOKS[0]} pairs to adopt anything"
-        run = f"bellglass run {shlex.quote(config.task)} --preset {config.preset} --train-seconds {least:g}"
-        raise UsageError("the bound on training time", f"{config.train_seconds:g} s", needed, run)
+        again = f"the same with --train-seconds {least:g}"
+        raise UsageError("the bound on training time", f"{config.train_seconds:g} s", needed, again)
 
 
 def _refuse_told_documents(config: LoopConfig) -> None:

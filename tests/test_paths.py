@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from bellglass import paths
 from bellglass.errors import LoopFault, SetupError, UsageError
 from bellglass.paths import content_hash, filesystem_of, find_loop, loops_home, parse_mount_output, parse_mountinfo
+from bellglass.store.owner import drop_lock, take_lock
 
 # Content
 
@@ -182,6 +184,22 @@ def test_too_little_disk_is_said_before_anything_starts(tmp_path: Path) -> None:
     paths.require_free_disk(tmp_path / "not" / "there", 1, "a loop")
     with pytest.raises(SetupError, match="free"):
         paths.require_free_disk(tmp_path, 10**18, "a loop")
+
+
+def test_the_newest_loop_is_the_one_last_taken_and_not_the_one_last_left(tmp_path: Path) -> None:
+    """So that `stop` without a name means the loop that runs, and not an older one that has just ended."""
+    older, newer = tmp_path / "stories-a", tmp_path / "stories-b"
+    held = []
+    for folder in (older, newer):
+        folder.mkdir()
+        (folder / paths.LEDGER_NAME).touch()
+        held.append(take_lock(folder))
+        time.sleep(0.05)
+    drop_lock(held[0])
+    assert find_loop(None, tmp_path) == newer
+    drop_lock(held[1])
+    drop_lock(take_lock(older))
+    assert find_loop(None, tmp_path) == older
 
 
 # What is written

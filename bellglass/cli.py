@@ -11,7 +11,7 @@ import typer
 
 from bellglass import __version__
 from bellglass.commands import check, decide, export, look, report, start, watch
-from bellglass.errors import BellglassError
+from bellglass.errors import BellglassError, Interrupted
 from bellglass.store.lineage import visible
 
 app = typer.Typer(
@@ -43,8 +43,8 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def explain(error: BellglassError) -> str:
-    """The one clear error: the thing, what was found, what was needed, the next command."""
-    lines = [f"error: {error.thing}"]
+    """The one clear error: the thing, what was found, what was needed, the next command. A stop is none."""
+    lines = [f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {error.thing}"]
     for label, text in (("found", error.found), ("needed", error.needed), ("next", error.next_command)):
         if text:
             lines.append(f"  {label + ':':<8}{visible(text)}")

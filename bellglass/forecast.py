@@ -62,6 +62,8 @@ class Forecast:
     usd: float | None  # None: unknown price
     max_usd: float | None  # the bound, None: none
     decisions: int
+    generations: int
+    sessions_paid: int  # by the bounds on calls, tokens and money
 
     def lines(self) -> list[str]:
         """For a terminal."""
@@ -70,11 +72,15 @@ class Forecast:
         if self.usd is None and self.max_usd is not None:
             bound = f"the bound of ${self.max_usd:.2f} cannot be held without a price: no call will be made"
         wall = duration(self.wall_seconds)
+        few = self.sessions_paid < self.generations
+        paid = f": enough for about {self.sessions_paid} of {self.generations} generations" if few else ""
         return [
             f"trainings  {self.trainings}, {self.train_seconds:.0f} training seconds, at least {wall} of wall time",
-            f"calls      about {self.calls}, {self.tokens_in:,} tokens in, {self.tokens_out:,} out",
+            f"calls      about {self.calls}, {self.tokens_in:,} tokens in, {self.tokens_out:,} out{paid}",
             f"money      {money}; {bound}",
-            f"decisions  {self.decisions} by a person" if self.decisions else "decisions  none asked of a person",
+            f"decisions  at most {self.decisions} by a person"
+            if self.decisions
+            else "decisions  none asked of a person",
         ]
 
 
@@ -89,7 +95,8 @@ def forecast(plan: Plan, price: Price | None) -> Forecast:
     usd = None
     if price is not None:
         usd = calls * price.of(plan.tokens_in_per_call, plan.tokens_out_per_call)
-        usd = usd if plan.max_usd is None else min(usd, plan.max_usd)
+        if plan.max_usd is not None and usd > plan.max_usd:
+            calls, usd = int(calls * plan.max_usd / usd), plan.max_usd
     return Forecast(
         trainings=trainings,
         train_seconds=train_seconds,
@@ -100,6 +107,8 @@ def forecast(plan: Plan, price: Price | None) -> Forecast:
         usd=usd,
         max_usd=plan.max_usd,
         decisions=plan.generations if plan.review_every else 0,
+        generations=plan.generations,
+        sessions_paid=calls // plan.calls_per_session if plan.calls_per_session else plan.generations,
     )
 
 

@@ -142,7 +142,12 @@ def take_requests(books: Books) -> None:
     for request in books.ledger.take():
         _take(books, request)
     if books.state.stop_requested is not None:
-        raise Interrupted("the loop", "a request to stop", "nothing", f"bellglass resume {books.state.loop_id}")
+        raise Interrupted(
+            "the loop",
+            "a request to stop",
+            "nothing: everything done is kept",
+            f"bellglass resume {books.state.loop_id}",
+        )
 
 
 def _take(books: Books, request: InboxRequest) -> None:

@@ -325,6 +325,9 @@ def _word(fault: str | None) -> str:
     return "judged" if fault is None else f"failed ({fault})"
 
 
+HEAD = "scores are as the gate compares them, above a known floor: raw verdicts, as status shows them, lie higher"
+
+
 def trial_line(trial: Again) -> str:
     recorded, again = (
         f"{score:.5f}" if score is not None else fault or "–"

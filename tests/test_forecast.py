@@ -51,6 +51,15 @@ def test_bounds_cap_what_is_forecast() -> None:
     assert forecast(replace(PLAN, max_tokens=33_000), PRICE).calls == 3
 
 
+def test_a_bound_that_pays_for_fewer_generations_says_for_how_many() -> None:
+    said = forecast(replace(PLAN, max_usd=2.0), PRICE)
+    assert said.calls == int(200 * 2.0 / 9.0)
+    assert "enough for about 1 of 5 generations" in "\n".join(said.lines())
+    assert "enough for about 0 of 5" in "\n".join(forecast(replace(PLAN, max_calls=7), PRICE).lines())
+    for whole in (PLAN, replace(PLAN, max_usd=9.0), replace(PLAN, calls_per_session=0)):
+        assert "enough for" not in "\n".join(forecast(whole, PRICE).lines())
+
+
 def test_a_free_model_is_zero_and_a_loop_without_review_asks_nobody() -> None:
     said = forecast(replace(PLAN, review_every=False), Price(0.0, 0.0))
     assert (said.usd, said.decisions) == (0.0, 0)

@@ -74,6 +74,8 @@ def recheck(
         case = recheck_.prepare(folder, ledger, recheck_.Asked(generation, seeds, exact))
     with wiring.judging_glass(folder) as glass:
         together = wiring.side_by_side(case.config)
+        if not json:
+            typer.echo(recheck_.HEAD)
         say = (lambda again: None) if json else lambda again: typer.echo(recheck_.trial_line(again))
         outcome = recheck_.recheck(case, glass, side_by_side=together, say=say)
     if json:

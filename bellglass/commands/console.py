@@ -74,7 +74,10 @@ def _trial(body: Json) -> str:
     if trial.verdict is None:
         return f"  {trial.trial_id}: failed ({trial.fault}) after {trial.train_seconds:.1f} s"
     claim = "no claim" if trial.claim.bits is None else f"claim {trial.claim.bits:.3f}"
-    return f"  {trial.trial_id}: {claim}, verdict {trial.verdict.raw_bits:.3f} bits ({trial.train_seconds:.1f} s)"
+    took = f"{trial.train_seconds:.1f} s"
+    if trial.purpose == "explore" and trial.budget.kind != "steps":  # most are short ones, and look worse for it
+        took += f", explored on {trial.budget.amount:g} s"
+    return f"  {trial.trial_id}: {claim}, verdict {trial.verdict.raw_bits:.3f} bits ({took})"
 
 
 def _proposal(body: Json) -> str:

@@ -85,8 +85,10 @@ def cautions(states: Sequence[State], found: Sequence[Json]) -> list[str]:
     said = []
     if len({(row["task"], row["preset"]) for row in found}) > 1:
         said.append("tasks or presets differ: scores of different ones don't compare, only each with its own starter")
-    if len({row["budget"] for row in found}) > 1:
-        said.append("budgets of a trial differ")
+    budgets = {row["loop"]: row["budget"] for row in found}
+    if len({*budgets.values()}) > 1:
+        told = ", ".join(f"{loop} {budget}" for loop, budget in budgets.items())
+        said.append(f"budgets of a trial differ: {told}")
     if len({row["sealed"] for row in found}) > 1:
         said.append("some of these loops were sealed and some were not")
     if len({row["secret_commitment"] for row in found}) > 1:

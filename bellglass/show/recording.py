@@ -208,7 +208,7 @@ def speed_of(text: str) -> float:
     except ValueError:
         speed = math.nan
     if not 0.1 <= speed <= 100_000:
-        raise UsageError("--play", repr(text), "a speed such as 60x", "bellglass watch --play 60x")
+        raise UsageError("--play", repr(text), "a speed such as 60x", "the same with --play 60x")
     return speed
 
 

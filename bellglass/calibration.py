@@ -70,7 +70,7 @@ def from_json(body: Json) -> Calibration:
 def out_of_reach(body: Json) -> str:
     """Of `loop.calibrated`: a warning where no gain that the gate can see is left above an exact floor."""
     most = body.get("most_gain")
-    if most is None or most > body["smallest_gain"]:
+    if not isinstance(most, int | float) or most > body["smallest_gain"]:
         return ""
     return f"no gain can be that large: the starter is only {most:.3f} above the floor; allow more max_pairs"
 

@@ -54,17 +54,25 @@ def decide(folder: Path, number: int, decision: str, reason: str, evidence_hash:
     return Delivered(False, f"handed in: {said}; the loop takes it at its next step")
 
 
-def rearm(folder: Path, name: str, reason: str) -> Delivered:
+def rearm(folder: Path, name: str, reason: str, seen: str | None = None) -> Delivered:
+    """`seen`: the sentences of its alarms as a person was shown them; others have come since, and it is refused."""
     if not reason.strip():
         raise UsageError("re-arming", "no --reason", "why it is safe to go on", "the same with --reason '...'")
     body = {"name": name, "who": user_name(), "reason": reason.strip()}
 
     def checked(state: State) -> Body:
         _require_latched(folder, state, name)
+        if seen is not None and seen != sentences(state, name):
+            raise UsageError(f"tripwire {name!r}", "another alarm than the one shown", "a look at it", "look again")
         return body
 
-    _deliver(folder, "rearm", "tripwire.rearmed", checked)
-    return Delivered(True, f"re-armed {name}; bellglass resume {typed(folder)} goes on")
+    if _deliver(folder, "rearm", "tripwire.rearmed", checked):
+        return Delivered(True, f"re-armed {name}; bellglass resume {typed(folder)} goes on")
+    return Delivered(False, f"handed in: re-arm {name}; bellglass resume {typed(folder)} takes it and goes on")
+
+
+def sentences(state: State, name: str) -> str:
+    return "\n".join(str(wire["sentence"]) for wire in state.tripwires if wire["name"] == name)
 
 
 def _word(decision: str) -> Choice:

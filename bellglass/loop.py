@@ -51,6 +51,7 @@ def run_loop(crew: Crew, before_models: Callable[[], None] = lambda: None) -> St
         found = f"a calibration of {crew.config.task}"
         raise UsageError(f"loop {books.state.loop_id}", found, "a loop", f"bellglass calibrate {crew.config.task}")
     try:
+        crew.place.check()  # a re-arming may lie in the inbox
         refuse_if_tripped(books.state)
         _calibrate(crew)
         if not crew.state.generations:

@@ -45,7 +45,8 @@ class Alarm:
 
 def place(fired: Json) -> str:
     """Where a `tripwire.fired` was set off, for people."""
-    on_final = any(str(trial_id).startswith("final-") for trial_id in fired.get("evidence") or ())
+    evidence = fired.get("evidence")
+    on_final = isinstance(evidence, list | tuple) and any(str(trial_id).startswith("final-") for trial_id in evidence)
     return "on final" if on_final else f"in generation {fired['generation']}"
 
 

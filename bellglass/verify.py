@@ -15,8 +15,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from bellglass import tasks
+from bellglass import tasks, tripwires
 from bellglass.config import restore
 from bellglass.errors import BellglassError, GuestFault, LoopFault
 from bellglass.paths import typed
@@ -56,7 +57,8 @@ def verify(folder: Path, ledger: Ledger, head: str | None = None) -> list[Findin
     findings.append(_secret_finding(state, secret))
     if secret is not None:
         findings.append(_seeds_finding(state, secret))
-    findings += [_gates_finding(state), _final_finding(state)]
+    fired = [event.body for event in ledger.events() if event.kind == "tripwire.fired"]
+    findings += [_gates_finding(state), _final_finding(state), alarms_finding(state, fired)]
     return findings
 
 
@@ -73,6 +75,8 @@ def _gates_finding(state: State) -> Finding:
     decided = 0
     calibration = state.calibration
     if calibration is not None and calibration["measured"]:
+        if _calibration_ids(state) != _calibration_wanted(state):
+            return Finding("gates", False, "the calibration's trials are not those that it takes")
         told_twice = [name for name, trial in state.trials.items() if not _lost_before(state, name)]
         if told_twice:
             return Finding("gates", False, f"{told_twice[0]} was run again, and what it repeats was not lost")
@@ -111,6 +115,54 @@ def _gate_fault(state: State, gen: Generation) -> str:
     recorded = list(zip(gen.gate["parent_scores"], gen.gate["child_scores"], strict=False))
     same = recorded == pairs and _same_gain(gen.gate["gain"], again.gain)
     return "" if same else "its recorded scores and gain are not those of its trials"
+
+
+def alarms_finding(state: State, fired: Sequence[Json]) -> Finding:
+    """Look again at what the tripwires saw: an alarm that the ledger does not have was left out by someone.
+
+    Not covered: what a known floor alone shows, where the floor is nought; the ledger does not say that it is known.
+    """
+    known = {(wire["name"], tripwires.place(wire)) for wire in fired}
+    known |= {(line.partition(":")[0], "on final") for line in (state.final or {}).get("alarms", ())}
+    judged = [trial.verdict for trial in state.trials.values() if trial.verdict is not None]
+    floor: Literal["exact", "unknown"] = "exact" if any(v.floor_bits > 0 for v in judged) else "unknown"
+    looked = [
+        tripwires.Watched(gen.number, tuple(_watched(state, gen)), floor, _session_faults(gen))
+        for gen in state.generations.values()
+        if gen.watched
+    ]
+    if state.final is not None:
+        finals = tuple(trial for trial in state.trials.values() if trial.purpose == "final")
+        looked.append(tripwires.Watched(state.config["generations"], finals, floor))
+    for seen in looked:
+        for alarm in tripwires.look(seen):
+            place = tripwires.place({"evidence": alarm.evidence, "generation": seen.generation})
+            if (alarm.name, place) not in known:
+                return Finding("tripwires", False, f"{alarm.name} {place} is not in the ledger: {alarm.sentence}")
+    return Finding("tripwires", True, f"{len(looked)} looked at again; {len(fired)} fired")
+
+
+def _watched(state: State, gen: Generation) -> Iterator[Trial]:
+    for trial in state.trials.values():
+        if trial.trial_id.startswith(f"g{gen.number}-") and (gen.panelled or trial.purpose != "panel"):
+            yield trial
+
+
+def _session_faults(gen: Generation) -> tuple[str, ...]:
+    return tuple(fault for fault in (gen.proposal_fault, (gen.boot or {}).get("fault")) if fault)
+
+
+def _calibration_ids(state: State) -> set[str]:
+    """Of the starter's own; null edits of it are other bundles."""
+    own = [t for t in state.trials.values() if t.purpose == "calibrate" and t.bundle == state.starter]
+    return {trial.trial_id.removesuffix(AGAIN) for trial in own}
+
+
+def _calibration_wanted(state: State) -> set[str]:
+    grid = state.created.get("calibrates")
+    if grid:
+        return {f"cal-{i}x{j}" for i in range(grid) for j in range(grid)}
+    return {f"cal-{k}x{k}" for k in range(state.created["config"]["panel"])}
 
 
 def _lost_before(state: State, trial_id: str) -> bool:

@@ -128,7 +128,7 @@ def open_loop(
         if finished and overrides:
             found = "finished: `final` was opened and the secret is revealed"
             raise UsageError(f"loop {folder.name}", found, "a new loop", "bellglass run --help")
-        if books.state.final is not None and config.generations != books.state.config["generations"]:
+        if _final_begun(books.state) and config.generations != books.state.config["generations"]:
             found, go_on = "`final` was opened", f"bellglass resume {paths.typed(folder)}"
             raise UsageError(f"loop {folder.name}", found, "no other number of generations", go_on)
         if ledger.last_seq > 1 and not finished:
@@ -143,6 +143,11 @@ def open_loop(
             yield _crew(folder, books, config, glass, models, surface)
         finally:
             glass.close()
+
+
+def _final_begun(state: State) -> bool:
+    trials = [*(trial.purpose for trial in state.trials.values()), *(t["purpose"] for t in state.open_trials.values())]
+    return state.final is not None or "final" in trials
 
 
 def _crew(

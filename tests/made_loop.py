@@ -28,7 +28,7 @@ SKILLS = ("grammar", "spelling", "copying", "agreement", "number", "holder", "pl
 FLOOR, NOISE = 0.31, 0.04
 SETTINGS = {
     "task": "stories", "preset": "cpu", "models": {"main": "offline"}, "free_models": [], "trials_per_generation": 6,
-    "train_seconds": 40000.0, "wall_seconds": None, "calls": None, "tokens": None, "budget_usd": None, "panel": 3,
+    "train_seconds": 40000.0, "wall_seconds": None, "calls": None, "tokens": None, "budget_usd": None, "panel": 4,
     "max_pairs": 8, "alpha": 0.05, "may_edit": ["data", "objective", "architecture", "optimiser", "scaffold"],
     "scaffold_rule": "ride", "review": "tripwire", "glass": "docker", "runtime": None, "device": "cpu",
     "virtual_clock": False, "seed": None,
@@ -60,7 +60,7 @@ class Maker:
     def events(self) -> Iterator[tuple[str, Json]]:
         yield "loop.created", self._created()
         starter = self.champion
-        scores = yield from self._panel("cal-0x{}", "calibrate", starter, 4)
+        scores = yield from self._panel("cal-{0}x{0}", "calibrate", starter, 4)
         yield "loop.calibrated", self._calibration(starter, scores)
         for number in range(1, self.generations + 1):
             yield from self._generation(number)

@@ -64,9 +64,27 @@ def another_champion(kind: str, body: Json, starter: str) -> None:
         body["champion"] = starter
 
 
+def alarm_left_out(kind: str, body: Json, starter: str) -> None:
+    if kind == "trial.settled" and body["trial_id"] == "g1-pair-0-child":
+        body["verdict"]["proof"]["agrees"] = False
+
+
+def alarm_on_final_left_out(kind: str, body: Json, starter: str) -> None:
+    if kind == "trial.settled" and body["trial_id"] == "final-pair-0-champion":
+        body["verdict"]["proof"]["agrees"] = False
+
+
+def nicer_noise(kind: str, body: Json, starter: str) -> None:
+    if kind.startswith("trial.") and body["trial_id"] == "cal-1x1":
+        body["trial_id"] = "cal-01x01"
+
+
 @pytest.mark.parametrize(
     ("change", "what", "found"),
     [
+        (alarm_left_out, "tripwires", "proof_disagrees in generation 1 is not in the ledger"),
+        (alarm_on_final_left_out, "tripwires", "proof_disagrees on final is not in the ledger"),
+        (nicer_noise, "gates", "not those that it takes"),
         (larger_final, "final", "not that of its trials"),
         (larger_gain, "gates", "not those of its trials"),
         (no_gate, "gates", "adopted without a gate"),

@@ -11,7 +11,6 @@ from small_world import Tuner
 
 from bellglass import wiring
 from bellglass.commands.console import final_line
-from bellglass.deciding import rearm
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import BoundReached, Interrupted, LoopFault, ReviewPending, SetupError, TripwireFired, UsageError
 from bellglass.loop import run_loop
@@ -23,7 +22,7 @@ from bellglass.show.conclusions import conclusions
 from bellglass.show.splits import fitted, looks
 from bellglass.show.summary import as_json
 from bellglass.steps.trial import seeds_of
-from bellglass.store.ledger import Event
+from bellglass.store.ledger import Event, Ledger
 from bellglass.store.state import State, state_of
 from bellglass.tripwires import place
 
@@ -95,6 +94,8 @@ def test_final_is_opened_once_for_starter_and_champion_however_often_the_loop_is
         opened(folder, Tuner(), wiring.Surface(interrupt, surface.progress, None, surface.interrupted)) as crew,
     ):
         run_loop(crew)
+    with pytest.raises(UsageError, match="no other number of generations"), opened(folder, Tuner(), generations=3):
+        pass  # a later champion would be credited with this one's trials
     for _ in range(2):
         with opened(folder, Tuner(), surface) as crew:
             state = run_loop(crew)
@@ -128,7 +129,8 @@ def test_an_alarm_on_final_halts_the_loop_and_nobody_is_shown_its_gain(tmp_path:
     assert (as_json(state)["final"]["gain"], place(state.tripwires[0])) == (None, "on final")
     with pytest.raises(UsageError, match="no other number of generations"), opened(folder, Tuner(), generations=2):
         pass
-    rearm(folder, "claim_mismatch", "I have looked")
+    with Ledger.open(folder) as ledger:  # as where an ending owner held the lock still
+        ledger.post("rearm", {"name": "claim_mismatch", "who": "me", "reason": "I have looked"})
     with opened(folder, Tuner(), wall_seconds=500.0) as crew:
         assert run_loop(crew).ended["why"] == "finished"
     assert "not believed" in final_line(state_of(folder))

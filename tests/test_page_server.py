@@ -217,12 +217,27 @@ def test_with_an_owner_at_work_the_decision_waits_for_it_and_a_second_one_is_tol
         assert (request.kind, request.body["decision"]) == ("review", "approve")
 
 
+def test_a_re_arming_that_an_owner_has_not_taken_is_not_called_done(
+    waiting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deciding, "TAKEN_SECONDS", 0.1)
+    with closing(Ledger.open(waiting, write=True)) as owner:
+        owner.append("tripwire.fired", {"name": "canary", "generation": 2, "sentence": "it sang", "evidence": []})
+        told = deciding.rearm(waiting, "canary", "looked")
+    assert not told.taken
+    assert told.line.startswith("handed in: re-arm canary; bellglass resume ")
+
+
 def test_only_a_latched_tripwire_can_be_re_armed(site: server.Site, waiting: Path) -> None:
-    body = json.dumps({"name": "canary", "reason": "looked"}).encode()
+    body = json.dumps({"name": "canary", "reason": "looked", "seen": "it sang"}).encode()
     assert ask(site, "/api/act/rearm", WRITE, method="POST", body=body)[0] == 409
     with closing(Ledger.open(waiting, write=True)) as ledger:
         wire = {"name": "canary", "generation": 2, "level": "pause", "sentence": "it sang", "evidence": []}
         ledger.append("tripwire.fired", wire)
+    other = body.replace(b"it sang", b"it coughed")
+    status, _, told = ask(site, "/api/act/rearm", WRITE, method="POST", body=other)
+    assert status == 409, "a person re-arms what they were shown"
+    assert b"another alarm than the one shown" in told
     assert ask(site, "/api/act/rearm", WRITE, method="POST", body=body)[0] == 200
     assert deciding.state_of(waiting).tripwires == []
 

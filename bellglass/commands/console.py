@@ -198,7 +198,7 @@ def print_summary(state: State, out: Console | None = None) -> None:
         *([beside] if beside else []),
         bounds_line(state),
     ]:
-        console.print(Text(line), soft_wrap=not console.is_terminal)
+        console.print(Text(visible(line)), soft_wrap=not console.is_terminal)
     for line in about_improvers(state):
         console.print(Text(line, style="dim"), soft_wrap=not console.is_terminal)
 

@@ -44,6 +44,7 @@ def status(loop: LoopName = None, loops: Loops = None, json: Json = False) -> No
 
 def _print_status(shown: Shown, json: bool) -> None:
     from bellglass.show import summary
+    from bellglass.store.lineage import visible
 
     state, about = shown.state, shown.about
     if json:
@@ -56,7 +57,7 @@ def _print_status(shown: Shown, json: bool) -> None:
     ended = "still open" if not about.missing else "its end cannot be read"
     if state.ended is not None:
         ended = f"{state.ended['why']}: {state.ended['detail']}"
-    typer.echo(f"{ended}\nledger head {about.head}\nfolder {shown.folder}")
+    typer.echo(f"{visible(ended)}\nledger head {about.head}\nfolder {shown.folder}")
 
 
 def log(
@@ -82,7 +83,7 @@ def log(
                     record = {"seq": event.seq, "time": event.time, "kind": event.kind, "body": event.body}
                     typer.echo(json_.dumps({**record, "hash": event.hash}, sort_keys=True))
                 else:
-                    typer.echo(f"{event.seq:>5}  {event.kind:<20} {line_for(event) or ''}".rstrip())
+                    typer.echo(visible(f"{event.seq:>5}  {event.kind:<20} {line_for(event) or ''}".rstrip()))
                 ended = event.kind == "loop.ended" or (ended and event.kind not in UNDO_AN_END)
             if fault:
                 typer.echo(f"missing: the ledger is damaged behind event {seen}: {visible(fault)}", err=True)

@@ -132,7 +132,7 @@ def deeds(folder: Path, ending: Callable[[], bool] = lambda: False) -> dict[str,
         return f"{done.line}{'' if _runs(folder) else f'; bellglass resume {typed(folder)} goes on'}"
 
     def rearm(asked: dict[str, JsonValue]) -> str:
-        return deciding.rearm(folder, _text(asked, "name"), _text(asked, "reason")).line
+        return deciding.rearm(folder, _text(asked, "name"), _text(asked, "reason"), _text(asked, "seen")).line
 
     def stop(asked: dict[str, JsonValue]) -> str:
         reason = _text(asked, "reason")

@@ -9,6 +9,7 @@ Pure but for one thing, as in `summary`: what the baselines stored with a loop's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -310,4 +311,6 @@ def _difference(claim: float | None, raw: Json) -> float | None:
 
 
 def _round(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise ValueError("a number beyond all bounds")  # no JSON
     return None if value is None else round(value, DIGITS)

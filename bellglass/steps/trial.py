@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bellglass import tasks, weights
-from bellglass.errors import GuestFault
+from bellglass.errors import GuestFault, LoopFault
 from bellglass.ports import Glass
 from bellglass.records import Budget, Bundle, Cost, Json, Seeds, Trial, Verdict
 from bellglass.steps.judge import judge
@@ -79,7 +79,7 @@ class Lab:
 
     def run(self, orders: Sequence[Order]) -> list[Trial]:
         """All of them, at most `side_by_side` at once, in the order asked for. Books intents before effects."""
-        waiting = [order for order in orders if self._books.settled_trial(order.trial_id) is None]
+        waiting = [order for order in orders if not self._settled(order)]
         if waiting:
             self._books.begin_trials(
                 {order.trial_id: worst_case(order.budget) for order in waiting},
@@ -88,6 +88,12 @@ class Lab:
         with ThreadPoolExecutor(max_workers=self.bench.side_by_side, thread_name_prefix="trial") as pool:
             self._await([pool.submit(self._run, order) for order in waiting])
         return [self._books.state.trials[order.trial_id] for order in orders]
+
+    def _settled(self, order: Order) -> bool:
+        found = self._books.settled_trial(order.trial_id)
+        if found is not None and found.bundle != order.bundle:
+            raise LoopFault(f"trial {order.trial_id}", "settled for another bundle", "its own", "bellglass verify")
+        return found is not None
 
     def _await(self, futures: list[Future[Trial]]) -> None:
         """Book each trial as it ends. A stop cancels those under way; `resume` runs them again from their intents."""

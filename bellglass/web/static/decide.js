@@ -112,13 +112,14 @@
   };
 
   const words = (name) => name.replaceAll("_", " ");
-  const place = (wire) => (wire.evidence.some((id) => String(id).startsWith("final-")) ? " on final" : " in generation " + wire.generation);
+  const evidenceOf = (wire) => (Array.isArray(wire.evidence) ? wire.evidence : []);
+  const place = (wire) => (evidenceOf(wire).some((id) => String(id).startsWith("final-")) ? " on final" : " in generation " + wire.generation);
 
   function rearmForm(wires) {
     const name = wires[0].name;
     const answer = answerPlace();
     const reason = reasonField("rearm-" + name, "reason for re-arming " + words(name), "Why it is safe to go on. It is kept in the ledger.");
-    const send = () => act(answer, "rearm", { name, reason: reason.value.trim() });
+    const send = () => act(answer, "rearm", { name, reason: reason.value.trim(), seen: wires.map((wire) => wire.sentence).join("\n") });
     return deed(send, reason, h("div", { class: "actions" }, doing("Re-arm " + words(name))), answer);
   }
 
@@ -126,7 +127,7 @@
     if (!doc.tripwires.length) return null;
     const one = (wire) =>
       h("li", {}, bg.icon("alarm"), h("div", {}, h("b", {}, words(wire.name)), place(wire) + ": ", bg.foreign(wire.sentence),
-        h("div", { class: "small soft" }, "evidence: ", wire.evidence.map((id, k) => [k ? ", " : "", bg.code(bg.foreign(id))]))));
+        h("div", { class: "small soft" }, "evidence: ", evidenceOf(wire).map((id, k) => [k ? ", " : "", bg.code(bg.foreign(id))]))));
     const forms = [...new Set(doc.tripwires.map((wire) => wire.name))].map((name) => {
       const wires = doc.tripwires.filter((wire) => wire.name === name);
       return formOf("rearm " + name, JSON.stringify(wires), () => rearmForm(wires));

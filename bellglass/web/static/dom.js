@@ -40,7 +40,7 @@
   const missing = (value) => value === null || value === undefined || !Number.isFinite(value);
   bg.num = (value, digits = 3) => {
     if (missing(value)) return "–";
-    return sign(Math.abs(value) >= 1e6 ? value.toExponential(2) : value.toFixed(digits));
+    return sign(Math.abs(value) >= 1e6 ? value.toExponential(2) : value.toFixed(Math.min(digits, 100)));
   };
   bg.plus = (value, digits = 3) => (missing(value) ? "–" : (value > 0 ? "+" : "") + bg.num(value, digits));
   bg.count = (value) => (missing(value) ? "–" : sign(Math.round(value).toLocaleString("en-GB")));

@@ -150,8 +150,8 @@
   function next() {
     const draw = queue.shift();
     if (!draw) return;
+    setTimeout(next, 0); // before it: what cannot be drawn holds nobody else up
     draw();
-    setTimeout(next, 0);
   }
   const near = (holder) => holder.getBoundingClientRect().top < window.innerHeight * 1.3;
   bg.whenSeen = (holder, draw) => {

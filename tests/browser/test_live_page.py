@@ -150,11 +150,11 @@ def test_the_last_curves_stay_as_such_until_another_training_has_reported(tmp_pa
             live.drop("cal-0x0")
             begin_a_training()
             expect(now).to_contain_text(
-                "cal-0x1, which reported nothing yet. These are the curves of cal-0x0, which ended"
+                "cal-1x1, which reported nothing yet. These are the curves of cal-0x0, which ended"
             )
             expect(chart).to_contain_text("cal-0x0")
-            live.put("cal-0x1", reported)
-            expect(chart).to_contain_text("cal-0x1")
+            live.put("cal-1x1", reported)
+            expect(chart).to_contain_text("cal-1x1")
             expect(now).not_to_contain_text("cal-0x0")
             expect(chart).not_to_contain_text("cal-0x0")
             assert page.evaluate("window.blank") == 0

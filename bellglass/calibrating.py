@@ -18,8 +18,7 @@ from bellglass.config import LoopConfig
 from bellglass.errors import BellglassError, BoundReached, Interrupted
 from bellglass.nulls import EQUAL_SPREAD, Null
 from bellglass.records import Json, Noise
-from bellglass.stats import mean
-from bellglass.steps import gate, grid
+from bellglass.steps import gate, grid, panel
 from bellglass.steps.generation import Crew
 from bellglass.store.state import state_of
 from bellglass.variance import as_different
@@ -87,8 +86,7 @@ def _event(crew: Crew, found: Calibration) -> Json:
         "pair_seconds": grid.pair_seconds(found),
     }
     body = replace(found, parts=parts).as_json()
-    most = mean(found.scores) if crew.place.lab.bench.task.floor == "exact" else None
-    gains = {"smallest_gain": smallest, "most_gain": most}
+    gains = {"smallest_gain": smallest, "most_gain": panel.most_gain(crew.place.lab, found.scores)}
     return {**body, "measured": True, "why": "asked for", **gains, "before": _before(crew, found)}
 
 

@@ -22,7 +22,7 @@ from bellglass.errors import (
 )
 from bellglass.records import Json, Noise
 from bellglass.review import Answer, decision_event
-from bellglass.stats import CONFIDENCE, mean, paired_interval
+from bellglass.stats import CONFIDENCE, paired_interval
 from bellglass.steps import gate, panel
 from bellglass.steps.generation import Crew, refuse_if_tripped, run_generation
 from bellglass.steps.trial import Order
@@ -77,7 +77,7 @@ def _calibrate(crew: Crew) -> None:
         found = panel.calibrate(crew.place.lab, crew.state, crew.conditions, crew.shelf, seeds=crew.config.panel)
         rules = gate.Rules(gate.spend(crew.config.alpha, 1), Noise(**found["noise"]), crew.config.max_pairs)
         smallest = gate.smallest_gain(rules)
-        most = mean(found["scores"]) if crew.place.lab.bench.task.floor == "exact" else None
+        most = panel.most_gain(crew.place.lab, found["scores"])
         crew.place.books.record("loop.calibrated", smallest_gain=smallest, most_gain=most, **found)
 
 

@@ -66,6 +66,11 @@ def from_panel(conditions: Conditions, trials: list[Trial]) -> Calibration:
     )
 
 
+def most_gain(lab: Lab, scores: Sequence[float]) -> float | None:
+    """The largest gain that there is, for the starter's scores; None where nobody knows the floor."""
+    return mean(scores) if lab.bench.task.floor == "exact" else None
+
+
 def spread(trials: Sequence[Trial]) -> Noise:
     """Of the starter's scores among a calibration's trials, some of which may be null edits.
 

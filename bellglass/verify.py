@@ -126,14 +126,14 @@ def alarms_finding(state: State, fired: Sequence[Json]) -> Finding:
     known |= {(line.partition(":")[0], "on final") for line in (state.final or {}).get("alarms", ())}
     judged = [trial.verdict for trial in state.trials.values() if trial.verdict is not None]
     floor: Literal["exact", "unknown"] = "exact" if any(v.floor_bits > 0 for v in judged) else "unknown"
+    finals, by_generation = _watched(state)
     looked = [
-        tripwires.Watched(gen.number, tuple(_watched(state, gen)), floor, _session_faults(gen))
+        tripwires.Watched(gen.number, tuple(by_generation.get(gen.number, ())), floor, _session_faults(gen))
         for gen in state.generations.values()
         if gen.watched
     ]
     if state.final is not None:
-        finals = tuple(trial for trial in state.trials.values() if trial.purpose == "final")
-        looked.append(tripwires.Watched(state.config["generations"], finals, floor))
+        looked.append(tripwires.Watched(state.config["generations"], tuple(finals), floor))
     for seen in looked:
         for alarm in tripwires.look(seen):
             place = tripwires.place({"evidence": alarm.evidence, "generation": seen.generation})
@@ -142,10 +142,17 @@ def alarms_finding(state: State, fired: Sequence[Json]) -> Finding:
     return Finding("tripwires", True, f"{len(looked)} looked at again; {len(fired)} fired")
 
 
-def _watched(state: State, gen: Generation) -> Iterator[Trial]:
+def _watched(state: State) -> tuple[list[Trial], dict[int, list[Trial]]]:
+    """Those of `final`, and by generation those that its tripwires saw; in one pass over the loop."""
+    finals: list[Trial] = []
+    by_generation: dict[int, list[Trial]] = {}
     for trial in state.trials.values():
-        if trial.trial_id.startswith(f"g{gen.number}-") and (gen.panelled or trial.purpose != "panel"):
-            yield trial
+        number = generation_of(trial.trial_id)
+        if trial.purpose == "final":
+            finals.append(trial)
+        elif trial.purpose != "panel" or (number in state.generations and state.generations[number].panelled):
+            by_generation.setdefault(number, []).append(trial)
+    return finals, by_generation
 
 
 def _session_faults(gen: Generation) -> tuple[str, ...]:

@@ -100,6 +100,9 @@ class LoopConfig(BaseModel):
         if preset.budget.kind == "gpu_seconds" and self.device == "cpu":
             found = f"{preset.name!r} of {task.name} counts GPU seconds, and the device is cpu"
             raise UsageError("preset", found, 'device = "cuda", or another preset', "bellglass tasks")
+        if preset.budget.kind == "cpu_seconds" and self.device != "cpu":
+            found = f"{preset.name!r} of {task.name} counts CPU seconds, and the device is {self.device}"
+            raise UsageError("preset", found, "one that counts GPU seconds, or the device cpu", "bellglass tasks")
         return preset
 
 

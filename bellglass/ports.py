@@ -30,6 +30,17 @@ class Stream(Protocol):
 
 
 MEMORY_MB = {Role.IMPROVE: 512, Role.TRAIN: 2048, Role.PREDICT: 2048}  # the working set of a role
+GPU_MEMORY_MB = 8192  # of one that is given a GPU: its driver alone maps 1.5 GB to write to
+
+
+def memory_mb(role: Role, device: str) -> int:
+    return MEMORY_MB[role] if gpu_of(device) is None else GPU_MEMORY_MB
+
+
+def gpu_of(device: str) -> int | None:
+    """Of a device as the config names it: `cpu` has none, `cuda` is the first, `cuda:1` the second."""
+    kind, _, number = device.partition(":")
+    return int(number or 0) if kind == "cuda" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +52,7 @@ class GuestSpec:
     memory_mb: int
     deadline_seconds: float  # absolute life time of the guest
     lease_seconds: float = 10.0
-    gpu: bool = False
+    gpu: int | None = None  # which one; a guest sees that one alone, and calls it `cuda`
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,3 +150,10 @@ def test_gpu_seconds_need_a_gpu() -> None:
     with pytest.raises(UsageError, match="device is cpu"):
         load(None, {"preset": "gpu"}).preset_of(task)
     assert load(None, {"preset": "gpu", "device": "cuda"}).preset_of(task).budget.kind == "gpu_seconds"
+
+
+def test_a_gpus_time_is_not_counted_in_cpu_seconds() -> None:
+    task = tasks.load("stories")
+    with pytest.raises(UsageError, match="device is cuda:1"):
+        load(None, {"preset": "cpu", "device": "cuda:1"}).preset_of(task)
+    assert load(None, {"device": "cuda", "virtual_clock": True}).preset_of(task).budget.kind == "steps"

@@ -131,7 +131,7 @@ def test_every_field_that_is_checked_is_mutated_above() -> None:
 
 
 def test_every_field_that_is_asked_for_is_checked() -> None:
-    host = create_body(replace(recorded_profile(), gpu=True))["HostConfig"]
+    host = create_body(replace(recorded_profile(), gpu=0))["HostConfig"]
     assert {f"HostConfig.{name}" for name in host} <= {".".join(path.split(".")[:2]) for path in WRONG}
 
 
@@ -168,8 +168,8 @@ def test_a_missing_answer_is_no_good_answer() -> None:
 
 
 @pytest.mark.parametrize("role", Role)
-@pytest.mark.parametrize("gpu", [False, True])
-def test_memory_is_the_working_set_and_all_that_tmpfs_can_hold(role: Role, gpu: bool) -> None:
+@pytest.mark.parametrize("gpu", [None, 0])
+def test_memory_is_the_working_set_and_all_that_tmpfs_can_hold(role: Role, gpu: int | None) -> None:
     made = some_profile(role, gpu=gpu)
     host = create_body(made)["HostConfig"]
     options = [option.partition("=") for text in host["Tmpfs"].values() for option in text.split(",")]
@@ -183,9 +183,9 @@ def test_only_an_improver_and_a_gpu_guest_may_run_files_they_wrote() -> None:
     may = {
         (role, gpu): {place for place, text in create_body(some_profile(role, gpu=gpu))["HostConfig"]["Tmpfs"].items()
                       if ",exec," in text}
-        for role in Role for gpu in (False, True)
+        for role in Role for gpu in (None, 0)
     }  # fmt: skip
-    assert may == {key: {"/work"} if key[0] is Role.IMPROVE or key[1] else set() for key in may}
+    assert may == {key: {"/work"} if key[0] is Role.IMPROVE or key[1] is not None else set() for key in may}
 
 
 def test_nothing_of_the_hosts_environment_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,9 @@ def test_nothing_of_the_hosts_environment_is_asked_for(monkeypatch: pytest.Monke
 
 
 def test_a_gpu_guest_gets_one_gpu_and_others_none() -> None:
-    assert create_body(some_profile(Role.TRAIN, gpu=True))["HostConfig"]["DeviceRequests"][0]["Count"] == 1
+    (request,) = create_body(some_profile(Role.TRAIN, gpu=1))["HostConfig"]["DeviceRequests"]
+    assert request["DeviceIDs"] == ["1"]
+    assert "Count" not in request
     assert "DeviceRequests" not in create_body(some_profile(Role.TRAIN))["HostConfig"]
 
 
@@ -221,7 +223,7 @@ def test_the_committed_list_is_what_its_script_writes() -> None:
     assert json.loads((folder / "seccomp.json").read_text()) == space["profile"]()
 
 
-def some_profile(role: Role, *, gpu: bool = False) -> Profile:
+def some_profile(role: Role, *, gpu: int | None = None) -> Profile:
     spec = GuestSpec(role, {"loop": "t"}, 700, 60.0, gpu=gpu)
     return profile_for(spec, image="sha256:0", image_env=(), labels={"bellglass.loop": "t"}, seccomp="{}")
 

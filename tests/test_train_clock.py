@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import small_world
@@ -12,6 +13,7 @@ import small_world
 from bellglass import tasks
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.records import Budget, Seeds
+from bellglass.steps import train as training
 from bellglass.steps.train import Clock, Training, train
 
 TASK = tasks.load("stories")
@@ -78,6 +80,19 @@ class Idle:
 def test_a_question_that_was_not_recorded_is_answered_with_nothing_left() -> None:
     clock = Clock(BUDGET, Idle(), [3.0, 1.25])  # type: ignore[arg-type]
     assert [clock.ask()["left"] for _ in range(3)] == [3.0, 1.25, 0.0]
+
+
+def test_on_a_gpu_the_start_of_its_driver_is_free_and_what_takes_longer_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    clock = Clock(Budget("gpu_seconds", 60.0, 90.0), Idle())  # type: ignore[arg-type]
+    used = []
+    for seconds in (20.0, 30.0, 0.0, 5.0):
+        now[0] += seconds
+        if seconds == 0.0:
+            clock.start()
+        used.append(clock.used())
+    assert used == [0.0, 30.0, 30.0, 35.0]
 
 
 HERE = "while time.process_time() < 2.5: pass"

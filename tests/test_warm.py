@@ -74,7 +74,7 @@ def test_a_warm_guest_that_died_is_skipped(warm, home):
     "other",
     [
         {"memory_mb": 512},
-        {"gpu": True},
+        {"gpu": 0},
         {"lease_seconds": 3.0},
         {"labels": {"loop": "another"}},
         {"deadline_seconds": 100_000.0},

@@ -89,6 +89,7 @@ def run(
         str | None, typer.Option("--model", help="offline, random, tpe, anthropic/…, openai/…, ollama/…")
     ] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="tiny, cpu or gpu.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:1.")] = None,
     generations: Generations = None,
     budget_usd: BudgetUsd = None,
     train_seconds: TrainSeconds = None,
@@ -109,6 +110,7 @@ def run(
         "task": task,
         "model": model,
         "preset": preset,
+        "device": device,
         "generations": generations,
         "budget_usd": budget_usd,
         "train_seconds": train_seconds,

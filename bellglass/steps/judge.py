@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from bellglass.errors import BellglassError, GuestFault
 from bellglass.line.intake import Done, FileReceived, Request
-from bellglass.ports import MEMORY_MB, Glass, Guest, GuestSpec
+from bellglass.ports import Glass, Guest, GuestSpec, gpu_of, memory_mb
 from bellglass.records import GUEST_FAULTS, Bundle, Proof, Role, Verdict
 from bellglass.steps import proof as proofs
 from bellglass.steps.proof import Bits, Draw, Ints, Question
@@ -139,7 +139,7 @@ class _Guests:
         guest = self._current = self._opening[name].result()
         for path, data in self._files.items():
             guest.send_file(path, data)
-        guest.send("start", args={"device": self._device, "threads": 1})
+        guest.send("start", args={"device": self._device.partition(":")[0], "threads": 1})
         try:
             yield from _Conversation(guest, self._vocab, self._seconds[name]).ask(questions)
         except GuestFault:
@@ -151,9 +151,9 @@ class _Guests:
         spec = GuestSpec(
             role=Role.PREDICT,
             labels={**self._labels, "purpose": name},
-            memory_mb=MEMORY_MB[Role.PREDICT],
+            memory_mb=memory_mb(Role.PREDICT, self._device),
             deadline_seconds=sum(self._seconds.values()) + GRACE_SECONDS,
-            gpu=self._device.startswith("cuda"),
+            gpu=gpu_of(self._device),
         )
         return self._glass.open(spec)
 

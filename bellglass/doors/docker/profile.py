@@ -61,7 +61,7 @@ class Profile:
     pids: int
     cpus: float
     runtime: str  # "" is the engine's default
-    gpu: bool = False
+    gpu: int | None = None
     nofile: int = 1024
     command: tuple[str, ...] = (PYTHON, "-I", SCRIPT, WORK)
     env: Mapping[str, str] = field(default_factory=lambda: dict(ENV))
@@ -103,7 +103,8 @@ def profile_for(
     runtime: str = "",
 ) -> Profile:
     role = spec.role
-    may_run = role is Role.IMPROVE or spec.gpu
+    on_gpu = spec.gpu is not None
+    may_run = role is Role.IMPROVE or on_gpu
     return Profile(
         role=role,
         image=image,
@@ -117,8 +118,8 @@ def profile_for(
             Tmpfs("/dev/mqueue", 1, 16),
         ),
         memory_mb=spec.memory_mb,
-        pids=_GPU_PIDS if spec.gpu else _PIDS[role],
-        cpus=_GPU_CPUS if spec.gpu else _CPUS[role],
+        pids=_GPU_PIDS if on_gpu else _PIDS[role],
+        cpus=_GPU_CPUS if on_gpu else _CPUS[role],
         runtime=runtime,
         gpu=spec.gpu,
     )
@@ -162,8 +163,10 @@ def create_body(profile: Profile) -> dict[str, Json]:
     }
     if profile.runtime:
         host["Runtime"] = profile.runtime
-    if profile.gpu:
-        host["DeviceRequests"] = [{"Driver": "nvidia", "Count": 1, "Capabilities": [["gpu", "compute"]]}]
+    if profile.gpu is not None:
+        host["DeviceRequests"] = [
+            {"Driver": "nvidia", "DeviceIDs": [str(profile.gpu)], "Capabilities": [["gpu", "compute"]]}
+        ]
     return {
         "Image": profile.image,
         "Entrypoint": [profile.command[0]],
@@ -248,13 +251,14 @@ def _judged(profile: Profile) -> list[tuple[str, Judge, str]]:
     checks: list[tuple[str, Judge, str]] = [(path, lambda value: not value, "nothing") for path in _EMPTY]
     limits = [("core", 0, 0), ("fsize", profile.file_bytes, profile.file_bytes)]
     limits += [("nofile", profile.nofile, profile.nofile)]
+    wanted_gpus = [] if profile.gpu is None else [str(profile.gpu)]
     frozen = {"/proc/sys", "/proc/sysrq-trigger", "/proc/irq"}
     return [
         *checks,
         ("HostConfig.SecurityOpt", lambda value: _options_right(value, profile.seccomp), "no-new-privileges + ours"),
         ("HostConfig.Ulimits", lambda value: _limits(value) == limits, str(limits)),
         ("HostConfig.Runtime", lambda value: not profile.runtime or value == profile.runtime, profile.runtime),
-        ("HostConfig.DeviceRequests", lambda value: bool(value) == profile.gpu, "a GPU" if profile.gpu else "nothing"),
+        ("HostConfig.DeviceRequests", lambda value: _gpus(value) == wanted_gpus, f"the GPUs {wanted_gpus}"),
         ("HostConfig.MaskedPaths", lambda value: set(MASKED) <= set(value or ()), f"at least {sorted(MASKED)}"),
         ("HostConfig.ReadonlyPaths", lambda value: frozen <= set(value or ()), f"at least {sorted(frozen)}"),
         ("Config.Env", lambda value: _env_right(value, profile), "ours over the image's, no more"),
@@ -263,6 +267,11 @@ def _judged(profile: Profile) -> list[tuple[str, Judge, str]]:
         ("AppArmorProfile", lambda value: value != "unconfined", "the engine's own, where the kernel has AppArmor"),
         ("NetworkSettings.Networks", lambda value: set(value or ()) <= {"none"}, "the network `none` alone"),
     ]
+
+
+def _gpus(requests: list[dict[str, Any]] | None) -> list[str]:
+    """The ids of those that were asked for; a request without ids asks for some number of any."""
+    return [one for request in requests or () for one in request.get("DeviceIDs") or ["any"]]
 
 
 def _options_right(options: list[str] | None, seccomp: str) -> bool:

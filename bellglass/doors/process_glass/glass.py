@@ -57,7 +57,8 @@ LIBRARIES: Final = ("torch", "lightning", "numpy")
 READY_SECONDS: Final = 120.0
 MAX_PROCESSES: Final = 128
 MAX_FILE_MB: Final = 512
-KEPT_ENV: Final = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+KEPT_ENV: Final = ("LD_LIBRARY_PATH",)
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 MARKER: Final = "owner.json"
 
 
@@ -168,9 +169,10 @@ class ProcessGlass:
         self._lock = threading.Lock()
 
     def open(self, spec: GuestSpec) -> ProcessGuest:
+        env = _environment(spec.gpu)
         folder = self._make_folder(spec)
         try:
-            guest = self._start(spec, folder)
+            guest = self._start(spec, folder, env)
         except OSError as error:
             remove_tree(folder)
             found = f"it does not start: {error}"
@@ -231,7 +233,7 @@ class ProcessGlass:
             needed = "a writable temporary folder"
             raise SetupError(f"the folder {self._home}", str(error), needed, "df -h /tmp") from None
 
-    def _start(self, spec: GuestSpec, folder: Path) -> ProcessGuest:
+    def _start(self, spec: GuestSpec, folder: Path, env: dict[str, str]) -> ProcessGuest:
         work = str(folder / "work")
         arguments = [work, "--memory-mb", str(spec.memory_mb), "--file-mb", str(MAX_FILE_MB)]
         if processes.LINUX:
@@ -240,7 +242,7 @@ class ProcessGlass:
             arguments.append("--cold")
         ours, theirs = socket.socketpair()
         try:
-            process = self._fork(spec, arguments, work, theirs) or self._spawn(arguments, work, theirs)
+            process = self._fork(spec, arguments, work, theirs) or self._spawn(arguments, work, theirs, env)
         except OSError:
             ours.close()
             raise
@@ -250,13 +252,15 @@ class ProcessGlass:
         stream = SocketStream(ours)
         return ProcessGuest(process, stream, Line(stream, POLICIES[spec.role]), folder)
 
-    def _spawn(self, arguments: list[str], work: str, end: socket.socket) -> subprocess.Popen[bytes]:
+    def _spawn(
+        self, arguments: list[str], work: str, end: socket.socket, env: dict[str, str]
+    ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [self._python, "-I", "-B", str(content_root() / "sandbox" / "guest.py"), *arguments],
             stdin=end.fileno(),
             stdout=end.fileno(),
             stderr=subprocess.DEVNULL,
-            env=_environment(),
+            env=env,
             cwd=work,
             start_new_session=True,
             close_fds=True,
@@ -264,12 +268,12 @@ class ProcessGlass:
 
     def _fork(self, spec: GuestSpec, arguments: list[str], work: str, end: socket.socket) -> Child | None:
         """None where a guest has to be started: nothing to import, a GPU (its driver bears no fork), no nursery."""
-        if not self._forks or spec.role is Role.IMPROVE or spec.gpu:
+        if not self._forks or spec.role is Role.IMPROVE or spec.gpu is not None:
             return None
         try:
             with self._lock:
                 if spec.role not in self._nurseries:
-                    made = Nursery(self._python, spec.role, _environment(), warm=self._warm)
+                    made = Nursery(self._python, spec.role, _environment(None), warm=self._warm)
                     self._nurseries[spec.role] = made
                 nursery = self._nurseries[spec.role]
             return None if nursery is None else nursery.fork(arguments, work, end)
@@ -284,8 +288,20 @@ class ProcessGlass:
             nursery.close()
 
 
-def _environment() -> dict[str, str]:
-    return {name: os.environ[name] for name in KEPT_ENV if name in os.environ}
+def _environment(gpu: int | None) -> dict[str, str]:
+    """With that GPU of those that the driver may see, and none for a guest that is to have none."""
+    kept = {name: os.environ[name] for name in KEPT_ENV if name in os.environ}
+    return kept | {VISIBLE: "" if gpu is None else _visible(gpu)}
+
+
+def _visible(gpu: int) -> str:
+    if VISIBLE not in os.environ:
+        return str(gpu)
+    allowed = [name.strip() for name in os.environ[VISIBLE].split(",") if name.strip()]
+    if gpu >= len(allowed):
+        found = f"{VISIBLE}={os.environ[VISIBLE]}"
+        raise SetupError(f"the device cuda:{gpu}", found, "a GPU of that number", f"unset {VISIBLE}, or another device")
+    return allowed[gpu]
 
 
 def remove_tree(folder: Path) -> None:

@@ -1,0 +1,97 @@
+"""What a device means to a guest: which GPU it sees, and on a machine that has one, that training and judging work."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from guests import begin, listen, spec
+
+from bellglass import tasks
+from bellglass.doors.process_glass import ProcessGlass
+from bellglass.errors import SetupError
+from bellglass.ports import gpu_of
+from bellglass.records import Seeds
+from bellglass.steps.judge import judge
+from bellglass.steps.train import WEIGHTS_FILE, train
+from bellglass.store import bundles
+
+SECRET = hashlib.sha256(b"tests/test_gpu.py").digest()
+
+
+@pytest.fixture
+def glass(tmp_path: Path) -> Iterator[ProcessGlass]:
+    made = ProcessGlass(warm=False, home=tmp_path / "guests")
+    yield made
+    made.close()
+
+
+def test_a_device_names_its_gpu() -> None:
+    assert [gpu_of(device) for device in ("cpu", "cuda", "cuda:0", "cuda:3")] == [None, 0, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "seen"),
+    [
+        (None, "cpu", ""),
+        ("0,1", "cpu", ""),
+        (None, "cuda", "0"),
+        (None, "cuda:1", "1"),
+        ("2, 5", "cuda", "2"),
+        ("2, 5", "cuda:1", "5"),
+        ("GPU-8f", "cuda:0", "GPU-8f"),
+    ],
+)
+def test_a_guest_sees_its_own_gpu_and_no_other(
+    glass: ProcessGlass, monkeypatch: pytest.MonkeyPatch, visible: str | None, device: str, seen: str
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    guest = glass.open(replace(spec(), gpu=gpu_of(device)))
+    begin(guest, "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))")
+    assert listen(guest).out.decode() == f"{seen}\n"
+
+
+@pytest.mark.parametrize("visible", ["", "3"])
+def test_a_gpu_that_is_not_there_is_named(glass: ProcessGlass, monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(SetupError) as caught:
+        glass.open(replace(spec(), gpu=gpu_of("cuda:1")))
+    assert "cuda:1" in caught.value.one_line()
+
+
+@pytest.mark.gpu
+def test_the_starter_trains_and_is_judged_on_a_gpu() -> None:
+    task = tasks.load("sums")
+    preset = task.presets["gpu"]  # whole: of a budget much shorter, saving and sending the weights takes too large a part
+    counts = (("train", preset.train_docs), ("confirm", preset.confirm_docs))
+    docs, confirm = (tasks.make(task, split, SECRET, count) for split, count in counts)
+    glass, bundle, labels = ProcessGlass(), bundles.starter(), {"loop": "test"}
+    try:
+        of = {"task": task, "seeds": Seeds(1, 1), "budget": preset.budget, "labels": labels, "device": "cuda"}
+        made = train(glass, bundle, docs, **of)  # type: ignore[arg-type]
+        assert made.fault is None, made.log.decode(errors="replace")
+        weights = made.files[WEIGHTS_FILE]
+        of = {"preset": preset, "labels": labels, "prove": True, "proof_key": SECRET, "device": "cuda"}
+        verdict = judge(glass, bundle, weights, task, confirm, **of, against=None)  # type: ignore[arg-type]
+    finally:
+        glass.close()
+    assert len(weights) > 30e6  # the larger shape that the starter has on a GPU
+    assert 0.0 < verdict.score < 4.0
+    assert verdict.proof is not None
+    assert verdict.raw_bits == pytest.approx(made.claim.bits, abs=0.5)
+
+
+@pytest.mark.gpu
+def test_a_guest_without_a_gpu_finds_none() -> None:
+    glass = ProcessGlass()
+    try:
+        guest = glass.open(spec(memory_mb=2048))
+        begin(guest, "import torch; print(torch.cuda.is_available())")
+        assert listen(guest).out == b"False\n"
+    finally:
+        glass.close()

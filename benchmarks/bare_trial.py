@@ -38,13 +38,15 @@ class Host:
     metrics: list[tuple[str, float, int]] = field(default_factory=list)
 
     def data(self) -> str:
-        self.started = time.process_time()
+        self.started = time.process_time() if self.budget.kind == "cpu_seconds" else time.monotonic()
         return str(self.folder / "data")
 
     def used(self) -> float:
         if self.started is None:
             return 0.0
-        return float(self.asked) if self.budget.kind == "steps" else time.process_time() - self.started
+        if self.budget.kind == "steps":
+            return float(self.asked)
+        return (time.process_time() if self.budget.kind == "cpu_seconds" else time.monotonic()) - self.started
 
     def time_left(self) -> tuple[float, float]:
         left = max(0.0, self.budget.amount - self.used())
@@ -79,14 +81,15 @@ def run(
     budget: Budget,
     threads: int = 1,
 ) -> Outcome:
-    """Train on `train` (in the order of the data seed), judge on `test`."""
+    """Train on `train` (in the order of the data seed), judge on `test`; on a GPU where its seconds are counted."""
+    device = "cuda" if budget.kind == "gpu_seconds" else "cpu"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "data").mkdir()
         (folder / "out").mkdir()
         np.save(folder / "data" / "tokens.npy", tasks.train_order(train, seeds.data_seed).tokens)
         (folder / "data" / "meta.json").write_text(json.dumps(tasks.meta(task)))
-        args = {"init_seed": seeds.init_seed, "data_seed": seeds.data_seed, "threads": threads, "device": "cpu"}
+        args = {"init_seed": seeds.init_seed, "data_seed": seeds.data_seed, "threads": threads, "device": device}
         host = Host(folder, budget, {**args, "context": task.context, "vocab": task.vocab})
         with _bundle_modules(trainer, host):
             runpy.run_path(str(trainer / "train.py"), run_name="__main__")

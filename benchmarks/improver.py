@@ -1,6 +1,7 @@
 """What the offline improver gains in one real session, as a share of a task's headroom: starter to reference.
 
-    python benchmarks/improver.py [--task source] [--seeds 1,2,3] [--trials 10,20] [--minutes 40] [--write-only]
+    python benchmarks/improver.py [--task source] [--seeds 1,2,3] [--trials 10,20] [--minutes 40] [--workers 2]
+                                  [--write-only]
 
 Each seed is a loop's first generation with its own data and seeds: the starter's own scaffold in a process glass, the
 offline improver behind the gateway, its trials answered by real trainings of the full budget's fractions. What it
@@ -22,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -108,6 +109,7 @@ class Outcome:
     tries: int
     kept: str
     scores: Mapping[str, tuple[float, ...]]  # side -> score by fresh seed
+    machines: frozenset[str] = frozenset()
 
     @property
     def share(self) -> float:
@@ -189,8 +191,9 @@ def section(found: Sequence[Outcome], task: str, seeds: int, wanted: Sequence[fl
         reached = sum(one.share >= GOAL for one in mine)
         shares = [one.share for one in mine]
         rows.append([f"{trials:g}", f"{len(mine)} of {seeds}", share_text(shares), f"{reached} of {len(mine)}"])
+    machines = "; ".join(sorted(frozenset().union(*(one.machines for one in found))))
     head = (
-        f"Machine: {page.machine()}. Command: `{command}`, task `{task}`, preset `cpu`. Share of the headroom between "
+        f"Machine: {machines}. Command: `{command}`, task `{task}`, preset `cpu`. Share of the headroom between "
         f"the starter (0) and the reference (1) that one session's submission reaches, on {PANEL} fresh seeds and "
         f"fresh documents, all three trained beside each other. Goal: {GOAL:g} within 20 exploration trials; intervals "
         f"are t intervals over loop seeds. {POSITIVE_CONTROL}"
@@ -212,15 +215,18 @@ def main() -> None:
     parser.add_argument("--trials", default="10,20", help="exploration trials of a session, in whole ones")
     parser.add_argument("--minutes", type=float, default=40.0, help="start no training after that")
     parser.add_argument("--write-only", action="store_true", help="train nothing, write what is known")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="trainings at a time; for one core each")
     asked = parser.parse_args()
     seeds, wanted = [int(one) for one in asked.seeds.split(",")], [float(one) for one in asked.trials.split(",")]
     seconds = tasks.load(asked.task).presets["cpu"].budget.amount
     deadline = time.monotonic() + (-1.0 if asked.write_only else 60 * asked.minutes)
-    with workers() as pool, ThreadPoolExecutor(WORKERS) as side_by_side:  # a session asks for one training at a time
+    # A session asks for one training at a time.
+    with workers(asked.workers) as pool, ThreadPoolExecutor(asked.workers) as side_by_side:
 
         def told(seed: int) -> list[Outcome]:
-            train = Trainings(FILE, World(asked.task, seed, seconds), pool, deadline, run_job).train
-            return measured(asked.task, seed, wanted, train)
+            trainings = Trainings(FILE, World(asked.task, seed, seconds), pool, deadline, run_job)
+            found = measured(asked.task, seed, wanted, trainings.train)
+            return [replace(one, machines=frozenset(trainings.machines)) for one in found]
 
         found = [one for of_seed in side_by_side.map(told, seeds) for one in of_seed]
     command = f"python benchmarks/improver.py --seeds {asked.seeds} --trials {asked.trials}"

@@ -1,9 +1,10 @@
 """What a trial costs beside its training, in one run on one machine.
 
-    python benchmarks/overhead.py [--glass docker] [--seconds 20,60] [--print]
+    python benchmarks/overhead.py [--glass docker] [--device cpu] [--seconds 20,60] [--print]
 
-Writes the section `overhead` of docs/benchmarks.md (`--print` only prints it). Needs the images when the glass is
-docker, and a quiet machine: CPU seconds are the whole machine's, so that the engine's own are among them.
+Writes the section `overhead` of docs/benchmarks.md, on a GPU `overhead-gpu` (`--print` only prints it). Needs the
+images when the glass is docker, and a quiet machine: CPU seconds are the whole machine's, so that the engine's own are
+among them.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def opened(glass: Glass) -> Iterator[Glass]:
         glass.close()
 
 
-def first_step_seconds(glass: Glass) -> float:
+def first_step_seconds(glass: Glass, device: str = "cpu") -> float:
     """From wanting a guest to the first `time_left` of the starter, which it asks before its first step."""
     task = tasks.load("stories")
     docs = tasks.make(task, "train", SECRET, 64)
@@ -82,7 +83,10 @@ def first_step_seconds(glass: Glass) -> float:
 
     watched = _Watching(glass, note_first)
     budget = Budget("steps", 1, 60)
-    train(watched, bundles.starter(), docs, task=task, seeds=Seeds(1, 1), budget=budget, labels=LABELS, cancelled=stop)
+    of = {"task": task, "seeds": Seeds(1, 1), "budget": budget, "labels": LABELS, "device": device}
+    made = train(watched, bundles.starter(), docs, **of, cancelled=stop)
+    if not heard:
+        raise SystemExit(f"no first step: {made.fault}: {made.log.decode(errors='replace')}")
     return heard[0]
 
 
@@ -149,22 +153,23 @@ def background_rate(seconds: float = 5.0) -> float:
     return (machine_cpu_seconds() - before) / (time.monotonic() - began)
 
 
-def trial(glass: Glass, seconds: float) -> dict[str, float]:
+def trial(glass: Glass, seconds: float, device: str = "cpu") -> dict[str, float]:
     """One proved trial: wall time beyond its training, and the judge's share."""
     task = tasks.load("stories")
-    preset = task.presets["cpu"]
+    preset = task.presets["cpu" if device == "cpu" else "gpu"]
     docs = tasks.make(task, "train", SECRET, preset.train_docs)
     confirm = tasks.make(task, "confirm", SECRET, preset.confirm_docs)
-    budget = Budget("cpu_seconds", seconds, 60 + 4 * seconds)
+    budget = Budget(preset.budget.kind, seconds, 60 + 4 * seconds)
     began = time.monotonic()
     bundle = bundles.starter()
-    made: Training = train(glass, bundle, docs, task=task, seeds=Seeds(1, 1), budget=budget, labels=LABELS)
+    of = {"task": task, "seeds": Seeds(1, 1), "budget": budget, "labels": LABELS, "device": device}
+    made: Training = train(glass, bundle, docs, **of)
     if made.fault is not None:
         raise SystemExit(f"the trial failed: {made.fault}: {made.log.decode(errors='replace')}")
     trained = time.monotonic()
     verdict = judge(
         glass, bundle, made.files[WEIGHTS_FILE], task, confirm, preset=preset, labels=LABELS, prove=True,
-        proof_key=SECRET, against=confirm.floor_bits,
+        proof_key=SECRET, against=confirm.floor_bits, device=device,
     )  # fmt: skip
     total = time.monotonic() - began
     assert verdict.targets > 0
@@ -253,6 +258,23 @@ def trial_rows(name: str, lengths: list[float]) -> Iterator[Row]:
         yield [f"outside training, two {lengths[0]:.0f} s trials side by side", f"{busy:.2f} s", "–"]
 
 
+def gpu_rows(name: str, lengths: list[float], device: str) -> Iterator[Row]:
+    """One trainer at a time, as wiring.py has it on a GPU; guests there are started, never forked."""
+    with opened(make_glass(name)) as cold:
+        first_step_seconds(cold, device)  # the first one reads everything from disk
+        yield ["cold guest to first training step", f"{first_step_seconds(cold, device):.2f} s", "–"]
+    wanted = {Role.TRAIN: 1, Role.PREDICT: 1}
+    with opened(WarmGlass(make_glass(name), wanted)) as warm:
+        full(warm, wanted)
+        yield ["warm guest to first training step", f"{first_step_seconds(warm, device):.2f} s", "–"]
+        for seconds in lengths:
+            full(warm, wanted)
+            found = trial(warm, seconds, device)
+            share = f"{100 * found['judge'] / seconds:.1f}%"
+            yield [f"outside training, {seconds:.0f} s trial", f"{found['outside']:.2f} s", "≤ 1 s"]
+            yield [f"judge of a {seconds:.0f} s trial (two guests)", f"{found['judge']:.2f} s, {share}", "≤ 5% of 60 s"]
+
+
 def command_rows() -> Iterator[Row]:
     yield ["`bellglass --help`", f"{command_seconds('--help'):.2f} s", "≤ 0.3 s"]
     yield ["`bellglass status` of a finished loop", f"{command_seconds('status', str(real_loop())):.2f} s", "≤ 0.3 s"]
@@ -270,15 +292,22 @@ ROUND_TRIP = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--glass", default="docker")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", default="20,60")
     parser.add_argument("--print", action="store_true")
     chosen = parser.parse_args()
     lengths = [float(word) for word in chosen.seconds.split(",")]
-    made = [*guest_rows(chosen.glass), *trial_rows(chosen.glass, lengths), *command_rows()]
+    command, on_gpu = f"python benchmarks/overhead.py --glass {chosen.glass}", chosen.device != "cpu"
+    if on_gpu:
+        made, command = list(gpu_rows(chosen.glass, lengths, chosen.device)), f"{command} --device {chosen.device}"
+    else:
+        made = [*guest_rows(chosen.glass), *trial_rows(chosen.glass, lengths), *command_rows()]
     table = page.table(["figure", "measured", "goal"], made)
-    text = f"Machine: {page.machine()}. Command: `python benchmarks/overhead.py --glass {chosen.glass}`.\n\n{table}"
+    text = f"Machine: {page.machine(gpu=on_gpu)}. Command: `{command}`.\n\n{table}"
     if chosen.print:
         print(text)
+    elif on_gpu:
+        page.put(page.BENCHMARKS, "overhead-gpu", text)
     else:
         page.put(page.BENCHMARKS, "overhead", f"{text}\n\n{ROUND_TRIP}")
 

@@ -20,15 +20,21 @@ def put(page: Path, name: str, text: str) -> None:
     page.write_text(pattern.sub(lambda _: f"{begin}\n{text.strip()}\n{end}", old))
 
 
-def machine() -> str:
-    """The machine that figures were made on, in a line."""
+def machine(gpu: bool = False) -> str:
+    """The machine that figures were made on, in a line; with its GPU where they are of one."""
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
         model = names[0] if names else model
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {system}"
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {system}{_gpu() if gpu else ''}"
+
+
+def _gpu() -> str:
+    import torch
+
+    return f", {torch.cuda.get_device_name()}, torch {torch.__version__}"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

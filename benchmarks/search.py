@@ -1,12 +1,11 @@
-"""One fixed stream of proposals through three ways to search, in real trainings: what each pays for its champion.
+"""One fixed stream of proposals through two ways to search, in real trainings: what each pays for its champion.
 
-    python benchmarks/search.py [--seconds 15] [--trials 12] [--replicates 4] [--minutes 40]
+    python benchmarks/search.py [--seconds 15] [--trials 12] [--replicates 4] [--minutes 40] [--workers 2]
 
 A proposal is an edit of the offline improver's menu, made to the champion of the moment where it fits. Each replicate
-has its own order of the stream, data and seeds; its three ways share them:
+has its own order of the stream, data and seeds; its two ways share them:
 
 - greedy: each proposal trained once, kept if its score is lower than the champion's own;
-- gated: each proposal through the gate, one by one;
 - raced: proposals through the `race` tool that the offline improver builds, two side by side at a quarter of the
   budget, on top of what won before; when it has used one generation's trials, what it left goes through the gate.
 
@@ -21,6 +20,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable, Sequence
@@ -34,7 +34,20 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import page  # noqa: E402
 import search_page  # noqa: E402
-from trainings import MEASURED, Files, Job, OutOfTime, Train, Trainings, World, run_job, starter, workers  # noqa: E402
+from trainings import (  # noqa: E402
+    MEASURED,
+    NICEST,
+    WORKERS,
+    Files,
+    Job,
+    OutOfTime,
+    Train,
+    Trainings,
+    World,
+    run_job,
+    starter,
+    workers,
+)
 
 from bellglass.config import LoopConfig  # noqa: E402
 from bellglass.doors.offline_model import gifts  # noqa: E402
@@ -45,9 +58,12 @@ from bellglass.records import GateDecision, Noise  # noqa: E402
 from bellglass.stats import sample_sd  # noqa: E402
 from bellglass.steps import gate  # noqa: E402
 
+SEARCH = MEASURED / "search.jsonl"
 LONG = 1.0
 PANEL = 3  # fresh seeds that every champion is scored on
+BUSY = 3  # cores that one replicate keeps busy: one by greedy, two by racing
 DEFAULTS = LoopConfig()
+IMPORTING = threading.Lock()  # replicates go side by side
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,7 @@ class Bill:
     train: Train
     seconds: float = 0.0
     champions: list[Champion] = field(default_factory=list)
+    crowned: Callable[[Champion], object] = lambda champion: None
 
     def scores(self, jobs: Sequence[Job]) -> list[float | None]:
         results = self.train(jobs)
@@ -72,6 +89,7 @@ class Bill:
 
     def crown(self, files: Files, kept: str) -> Files:
         self.champions.append(Champion(files, kept, self.seconds))
+        self.crowned(self.champions[-1])
         return files
 
 
@@ -86,7 +104,7 @@ def explored(files: Files, fraction: float) -> Job:
     return Job(files, fraction, "g1-explore", "select")
 
 
-# The three ways
+# The two ways
 
 
 def greedy(start: Files, edits: Sequence[Edit], bill: Bill) -> None:
@@ -99,17 +117,6 @@ def greedy(start: Files, edits: Sequence[Edit], bill: Bill) -> None:
         (score,) = bill.scores([explored(after, LONG)])
         if score is not None and (best is None or score < best):
             champion, best = bill.crown(after, edit.name), score
-
-
-def gated(start: Files, edits: Sequence[Edit], bill: Bill, noise: Noise) -> None:
-    champion, number = bill.crown(start, ""), 0
-    for edit in edits:
-        after = edit.apply(champion)
-        if after is None:
-            continue
-        number += 1
-        if duel(champion, after, f"gated-{number}", rules(number, noise), bill).decision == "adopt":
-            champion = bill.crown(after, edit.name)
 
 
 def raced(start: Files, edits: Sequence[Edit], bill: Bill, noise: Noise, trials: float) -> None:
@@ -146,11 +153,12 @@ def race(champion: Files, edits: Sequence[Edit], bill: Bill, trials: float) -> t
 def tool(desk: types.ModuleType, glass: types.ModuleType) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The race tool's `run`, with these behind its imports."""
     scope: dict[str, Any] = {}
-    sys.modules.update(desk=desk, glass=glass)
-    try:
-        exec(gifts.RACE, scope)
-    finally:
-        del sys.modules["desk"], sys.modules["glass"]
+    with IMPORTING:
+        sys.modules.update(desk=desk, glass=glass)
+        try:
+            exec(gifts.RACE, scope)
+        finally:
+            del sys.modules["desk"], sys.modules["glass"]
     return scope["run"]
 
 
@@ -187,23 +195,24 @@ def scored(champion: Champion, train: Train) -> tuple[float, ...] | None:
     return scores if len(scores) == PANEL else None
 
 
-def walk(way: str, replicate: int, train: Train, trials: float) -> search_page.Walk:
-    """One way through one replicate's stream, and its champions on the panel."""
-    start, edits, apart, bill = starter(), stream(replicate), Bill(train), Bill(train)
-    if way == "greedy":
-        greedy(start, edits, bill)
-    elif way == "gated":
-        gated(start, edits, bill, calibrated(start, apart))
-    else:
-        raced(start, edits, bill, calibrated(start, apart), trials)
-    steps = [search_page.Step(c.kept, c.seconds, scored(c, train)) for c in bill.champions]
+def walk(way: str, replicate: int, train: Train, panel: Train, trials: float) -> search_page.Walk:
+    """One way through one replicate's stream; each of its champions on the panel, as soon as there is one."""
+    start, edits, apart = starter(), stream(replicate), Bill(train)
+    with ThreadPoolExecutor() as pool:
+        panels: list[Future[tuple[float, ...] | None]] = []
+        bill = Bill(train, crowned=lambda champion: panels.append(pool.submit(scored, champion, panel)))
+        if way == "greedy":
+            greedy(start, edits, bill)
+        else:
+            raced(start, edits, bill, calibrated(start, apart), trials)
+    steps = [search_page.Step(c.kept, c.seconds, p.result()) for c, p in zip(bill.champions, panels, strict=True)]
     return search_page.Walk(tuple(steps), bill.seconds, apart.seconds)
 
 
-def measured(replicate: int, train: Train, trials: float, wanted: Sequence[str]) -> dict[str, search_page.Walk]:
-    """Those of the wanted ways that can be told now, side by side; each goes as far as there is time."""
-    with ThreadPoolExecutor(len(wanted)) as pool:
-        under_way = {way: pool.submit(walk, way, replicate, train, trials) for way in wanted}
+def measured(replicate: int, train: Train, panel: Train, trials: float) -> dict[str, search_page.Walk]:
+    """The ways that can be told now, side by side; each goes as far as there is time."""
+    with ThreadPoolExecutor(len(search_page.WAYS)) as pool:
+        under_way = {way: pool.submit(walk, way, replicate, train, panel, trials) for way in search_page.WAYS}
     return {way: future.result() for way, future in under_way.items() if not _cut_off(future)}
 
 
@@ -218,17 +227,22 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=4)
     parser.add_argument("--minutes", type=float, default=40.0, help="start no training after that; 0: only the page")
     parser.add_argument("--trials", type=float, default=DEFAULTS.trials_per_generation, help="explored before a gate")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="trainings at a time; for one core each")
     asked = parser.parse_args()
     deadline = time.monotonic() + 60 * asked.minutes
-    found: dict[int, dict[str, search_page.Walk]] = {number: {} for number in range(asked.replicates)}
-    with workers() as pool:
-        for wanted in (("greedy", "raced"), ("gated",)):  # what the goal compares comes first
-            for replicate, ways in found.items():
-                world = World(asked.task, replicate, asked.seconds)
-                trainings = Trainings(MEASURED / "search.jsonl", world, pool, deadline, run_job)
-                ways |= measured(replicate, trainings.train, asked.trials, wanted)
-                print(search_page.lines([search_page.Replicate(replicate, ways)]), flush=True)
-    told = [search_page.Replicate(replicate, ways) for replicate, ways in found.items()]
+    side_by_side = ThreadPoolExecutor(max(1, asked.workers // BUSY))
+    # Panels have workers of their own, which give way: a search waits for each of its trainings, nobody for a panel.
+    with side_by_side, workers(asked.workers) as pool, workers(asked.workers, NICEST) as panel_pool:
+
+        def told_of(number: int) -> search_page.Replicate:
+            world = World(asked.task, number, asked.seconds)
+            search, panel = (Trainings(SEARCH, world, each, deadline, run_job) for each in (pool, panel_pool))
+            found = measured(number, search.train, panel.train, asked.trials)
+            replicate = search_page.Replicate(number, found, frozenset(search.machines | panel.machines))
+            print(f"replicate {number}: {', '.join(found) or 'no way'} complete", flush=True)
+            return replicate
+
+        told = list(side_by_side.map(told_of, range(asked.replicates)))
     command = f"python benchmarks/search.py --seconds {asked.seconds:g} --trials {asked.trials:g}"
     if any(replicate.complete for replicate in told):
         section = search_page.section(told, asked.replicates, f"{command} --replicates {asked.replicates}", asked.task)

@@ -14,6 +14,7 @@ from bellglass.records import Interval
 from bellglass.stats import CONFIDENCE, mean, mean_interval, paired_interval
 
 GOAL = 2.0
+WAYS = ("greedy", "raced")
 LEGEND = """\
 Seconds: of training, the parent's runs included, until the way's champion is at least as good as greedy's last one on a
 panel of seeds and documents that no way has seen (the same rule for greedy itself), of all that its stream took. A
@@ -69,11 +70,12 @@ class Walk:
 class Replicate:
     number: int
     ways: Mapping[str, Walk]
+    machines: frozenset[str] = frozenset()
 
     @property
     def complete(self) -> bool:
         """Whether there is something to compare."""
-        return all(way in self.ways and self.ways[way].last.scores is not None for way in ("greedy", "raced"))
+        return all(way in self.ways and self.ways[way].last.scores is not None for way in WAYS)
 
     @property
     def target(self) -> float:
@@ -82,21 +84,21 @@ class Replicate:
     @property
     def common(self) -> float:
         """A true score that greedy and racing both reach."""
-        return max(self.ways[way].last.true for way in ("greedy", "raced"))
+        return max(self.ways[way].last.true for way in WAYS)
 
     def seconds(self, way: str, all_in: bool = False, target: float | None = None) -> float | None:
         goal = self.target if target is None else target
         found = self.ways[way].reaches(goal) if way in self.ways else None
         return None if found is None else found[all_in]
 
-    def ratio(self, way: str, to: str = "raced", all_in: bool = False, target: float | None = None) -> float | None:
-        """How many times fewer seconds `to` needs; 0 where it never gets there, None where `way` doesn't."""
-        many, few = self.seconds(way, target=target), self.seconds(to, all_in, target)
+    def ratio(self, all_in: bool = False, target: float | None = None) -> float | None:
+        """How many times fewer seconds racing needs; 0 where it never gets there, None where greedy doesn't."""
+        many, few = self.seconds("greedy", target=target), self.seconds("raced", all_in, target)
         return None if not many else 0.0 if few is None else many / few if few else None
 
     def difference(self) -> Interval:
         """True score of greedy's last champion minus that of racing's: positive where racing's is better."""
-        ends = [self.ways[way].last.scores or () for way in ("greedy", "raced")]
+        ends = [self.ways[way].last.scores or () for way in WAYS]
         return paired_interval(list(zip(*ends, strict=True)), CONFIDENCE)
 
 
@@ -132,44 +134,45 @@ def lines(found: Sequence[Replicate]) -> str:
         rows.append(
             [
                 str(replicate.number),
-                *(_seconds(replicate, way) for way in ("greedy", "gated", "raced")),
-                _number(replicate.ratio("greedy")),
-                *(_number(replicate.ways[way].last.true) for way in ("greedy", "raced")),
+                *(_seconds(replicate, way) for way in WAYS),
+                _number(replicate.ratio()),
+                *(_number(replicate.ways[way].last.true) for way in WAYS),
                 interval_text(replicate.difference(), sign="+"),
                 f"{kept}: {worse} not better, {clear} clear of zero",
             ]
         )
-    head = ["replicate", "greedy: s", "gated: s", "raced: s", "greedy / raced", "greedy's true score", "raced's"]
+    head = ["replicate", "greedy: s", "raced: s", "greedy / raced", "greedy's true score", "raced's"]
     return page.table([*head, "raced better by (95%)", "kept by greedy"], rows)
 
 
 def section(found: Sequence[Replicate], wanted: int, command: str, task: str) -> str:
     whole = [replicate for replicate in found if replicate.complete]
-    steps = {way: [false_keeps(r.ways[way]) for r in whole if way in r.ways] for way in ("greedy", "gated", "raced")}
+    steps = {way: [false_keeps(r.ways[way]) for r in whole] for way in WAYS}
     kept = {way: f"{sum(k for k, _, _ in s)} kept, {sum(w for _, w, _ in s)} not better" for way, s in steps.items()}
-    gated = [replicate for replicate in whole if "gated" in replicate.ways]
     differences = [replicate.difference().mean for replicate in whole]
     over = interval_text(mean_interval(differences, CONFIDENCE), sign="+") if len(whole) > 1 else "one replicate only"
-    ratios = [replicate.ratio("greedy") for replicate in whole]
+    ratios = [replicate.ratio() for replicate in whole]
     reached = sum(bool(ratio) for ratio in ratios)
     head = ["figure", "median (least to most)", "goal"]
     rows = [
         ["training seconds to greedy's champion: greedy over raced", median(ratios), f"≥ {GOAL:g}"],
         ["the same, raced's calibration and retrained champions charged",
-         median([replicate.ratio("greedy", all_in=True) for replicate in whole]), "–"],
+         median([replicate.ratio(all_in=True) for replicate in whole]), "–"],
         ["training seconds to the champion that both reach: greedy over raced",
-         median([replicate.ratio("greedy", target=replicate.common) for replicate in whole]), f"≥ {GOAL:g}"],
-        [f"to greedy's champion: gated over raced ({len(gated)} replicates)",
-         median([r.ratio("gated") for r in gated]), "–"],
+         median([replicate.ratio(target=replicate.common) for replicate in whole]), f"≥ {GOAL:g}"],
         ["replicates in which racing reached greedy's champion", f"{reached} of {len(whole)}", "all"],
         ["true score: raced better than greedy by (95%, over replicates)", over, "not worse"],
-        *([f"champions of {way}, on the panel", kept[way], "0 not better"] for way in kept if steps[way]),
+        *([f"champions of {way}, on the panel", kept[way], "0 not better"] for way in kept),
     ]  # fmt: skip
-    return "\n\n".join([_head(len(whole), wanted, command, task), page.table(head, rows), LEGEND, lines(whole)])
+    return "\n\n".join([_head(whole, wanted, command, task), page.table(head, rows), LEGEND, lines(whole)])
 
 
-def _head(ran: int, wanted: int, command: str, task: str) -> str:
+def _head(whole: Sequence[Replicate], wanted: int, command: str, task: str) -> str:
+    made: dict[str, list[str]] = {}
+    for replicate in whole:
+        made.setdefault("; ".join(sorted(replicate.machines)), []).append(str(replicate.number))
+    machines = "; ".join(f"{machine} (replicates {', '.join(numbers)})" for machine, numbers in made.items())
     return (
-        f"Machine: {page.machine()}. Command: `{command}`, task `{task}`; {ran} of {wanted} replicates ran. "
+        f"Machine: {machines}. Command: `{command}`, task `{task}`; {len(whole)} of {wanted} replicates ran. "
         "Real trainings, without a glass. The proposals are the offline improver's menu, which people wrote."
     )

@@ -4,6 +4,7 @@
     python benchmarks/tasks.py --table                                 that table again, measuring nothing
     python benchmarks/tasks.py stories [--presets tiny,cpu] [--seeds 4] [--longer] [--reference] [--out FILE] [--write]
     python benchmarks/tasks.py sums --presets cpu --seeds 8 --lab      the table of docs/labs/lucky-runs.md
+    python benchmarks/tasks.py stories --presets gpu --seeds 2 --write      what a GPU makes of it
 
 Each training is one line of the results file, keyed by what made it (trainer, data, budget, seed), so a run that was
 cut off goes on where it stopped, and only what changed is measured again. `--write` puts the figures, with machine and
@@ -11,7 +12,7 @@ command, into the task's task.toml under [measured]; without a task this is done
 documents of, its reference included, unless the figures stand there already. To measure those again, name the task.
 Trainings run without a glass: see bare_trial.py.
 
-Not covered: the presets of a GPU.
+Not covered: a reference for the presets of a GPU.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: one thread, as in a glass
@@ -46,6 +48,7 @@ from bellglass.records import Budget, Seeds  # noqa: E402
 SECRET = hashlib.sha256(b"benchmarks/tasks.py").digest()  # measuring needs no secrecy; every run uses the same data
 LAB = page.ROOT / "docs" / "labs" / "lucky-runs.md"
 UNRECORDED = "not recorded"
+GPU = "gpu"
 LONGER = 60.0  # CPU-seconds: what the starter does when it gets four times the `cpu` preset
 
 
@@ -69,21 +72,27 @@ class Results:
         return line
 
 
+@lru_cache(maxsize=2)
+def documents(name: str, split: tasks.Split, count: int) -> tasks.Documents:
+    return tasks.make(tasks.load(name), split, SECRET, count)
+
+
 def train_once(
     results: Results, trainer: Path, task: tasks.Task, preset: tasks.Preset, amount: float, seed: int
 ) -> dict:
-    budget = Budget("cpu_seconds", amount, 10 * amount)
+    budget = Budget(preset.budget.kind, amount, 10 * amount)
     data_hash = hashlib.sha256((task.folder / "data.py").read_bytes()).hexdigest()[:12]
     trainer_hash = content_hash(trainer)[:12]
     docs = (preset.train_docs, preset.select_docs)
-    key = f"{task.name} {trainer_hash} {data_hash} docs {docs} {amount:g} cpu_seconds seed {seed}"
+    key = f"{task.name} {trainer_hash} {data_hash} docs {docs} {amount:g} {budget.kind} seed {seed}"
     known = results.get(key)
     if known is not None:
         return known
-    train, test = (tasks.make(task, split, SECRET, n) for split, n in zip(("train", "select"), docs, strict=True))
+    train, test = (documents(task.name, split, n) for split, n in zip(("train", "select"), docs, strict=True))
     outcome = run_trial(trainer, task, train, test, Seeds(1000 + seed, 2000 + seed), budget)
     facts = {name: value for name, value in asdict(outcome).items() if name not in ("weights", "metrics")}
-    return results.put(key, {**facts, "weights_mb": len(outcome.weights) / 1e6, "machine": page.machine()})
+    machine = page.machine(gpu=True) if budget.kind == "gpu_seconds" else page.machine()
+    return results.put(key, {**facts, "weights_mb": len(outcome.weights) / 1e6, "machine": machine})
 
 
 def compressors(task: tasks.Task, docs: int) -> Iterator[tuple[str, float]]:
@@ -103,7 +112,8 @@ def trainings(
 def measure(task: tasks.Task, trainer: Path, presets: list[str], seeds: int, longer: bool, results: Results) -> dict:
     found: dict[str, object] = {}
     machines: set[str] = set()
-    if task.floor == "exact":
+    on_gpu = presets == [GPU]
+    if task.floor == "exact" and not on_gpu:
         made = tasks.make(task, "final", SECRET, 1000)
         found["floor"] = float(made.floor_bits.sum(dtype=float) / made.target.sum())
         found.update(compressors(task, task.presets["cpu"].train_docs))
@@ -111,7 +121,7 @@ def measure(task: tasks.Task, trainer: Path, presets: list[str], seeds: int, lon
     if longer:
         amounts.append((f"{LONGER:g}s", task.presets["cpu"], LONGER))
     for name, preset, amount in amounts:
-        runs = trainings(task, trainer, preset, amount, 1 if amount > 30 else seeds, results)
+        runs = trainings(task, trainer, preset, amount, 1 if name == f"{LONGER:g}s" else seeds, results)
         scores = [line["score"] for line in runs]
         machines |= {line.get("machine", UNRECORDED) for line in runs}
         found[f"starter_{name}"] = statistics.mean(scores)
@@ -120,14 +130,15 @@ def measure(task: tasks.Task, trainer: Path, presets: list[str], seeds: int, lon
         found[f"judge_cpu_seconds_{name}"] = statistics.mean(line["predict_seconds"] for line in runs)
         if len(scores) > 1:
             found[f"noise_{name}"] = statistics.stdev(scores)
-    return {**found, "machine": "; ".join(sorted(machines))}
+    return {**found, "gpu_machine" if on_gpu else "machine": "; ".join(sorted(machines))}
 
 
 def figures(task: tasks.Task, what: str, asked: argparse.Namespace, results: Results) -> dict:
     """What [measured] says about the `starter`, or about the `reference`."""
     starter, presets = content_root() / "trainer_seed", asked.presets.split(",")
     if what == "starter":
-        return measure(task, starter, presets, asked.seeds, asked.longer, results) | {"command": command(asked)}
+        found = measure(task, starter, presets, asked.seeds, asked.longer, results)
+        return found | {"gpu_command" if presets == [GPU] else "command": command(asked)}
     with tempfile.TemporaryDirectory() as folder:
         trainer = reference.make(starter, Path(folder), task.name)
         found = measure(task, trainer, presets, asked.seeds, asked.longer, results)
@@ -162,17 +173,18 @@ def headroom_table() -> str:
     return (
         f"Command: `python benchmarks/tasks.py`; it measures what is not stored yet. Machine of the starter's figures: "
         f"{_machines(loaded, 'starter', 'machine')}; of the reference's: "
-        f"{_machines(loaded, 'reference', 'reference_machine')}. Noise: standard deviation over seeds. Judge: "
+        f"{_machines(loaded, 'reference', 'reference_machine')}; of the GPU's: "
+        f"{_machines(loaded, 'starter', 'gpu_machine', [GPU]) or 'none'}. Noise: standard deviation over seeds. Judge: "
         f"CPU-seconds to score `select` once. Headroom to the floor, where that is known: the starter's own score.\n\n"
         f"{page.table(head, rows)}"
     )
 
 
-def _machines(loaded: list[tasks.Task], what: str, key: str) -> str:
+def _machines(loaded: list[tasks.Task], what: str, key: str, presets: Iterable[str] = ("tiny", "cpu")) -> str:
     """As it was written beside the figures, with the tasks that it holds for."""
     made: dict[str, list[str]] = {}
     for task in loaded:
-        if any(_stored(task, what, [preset]) for preset in task.presets):
+        if any(_stored(task, what, [preset]) for preset in presets):
             made.setdefault(task.measured.get(key, UNRECORDED), []).append(f"`{task.name}`")
     return "; ".join(f"{machine} ({', '.join(names)})" for machine, names in made.items())
 
@@ -280,9 +292,14 @@ def words() -> argparse.ArgumentParser:
 def main() -> None:
     parser = words()
     asked = parser.parse_args()
+    presets = asked.presets.split(",")
     if asked.lab and asked.task is None:
         parser.error("--lab needs a task")
+    if GPU in presets and (presets != [GPU] or asked.task is None or asked.lab or asked.longer or asked.reference):
+        parser.error("--presets gpu goes with a task and no other preset, without --lab, --longer and --reference")
     if not asked.table:
+        if presets != [GPU]:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is imported: as in a glass
         import torch
 
         torch.set_num_threads(1)

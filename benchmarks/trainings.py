@@ -1,4 +1,4 @@
-"""Many bare trainings of edited trainers: two workers of one thread each, every result kept in a file of JSON lines.
+"""Many bare trainings of edited trainers: workers of one thread each, every result kept in a file of JSON lines.
 
 A training is known by what made it: files, share of the budget, seeds, documents. Asked for again, the stored result is
 the answer, so a program that asks for the same trainings in the same order goes on where it was cut off.
@@ -17,20 +17,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeAlias
 
+import page
+
 from bellglass import tasks
-from bellglass.paths import content_hash
 from bellglass.records import Budget
 from bellglass.steps.trial import derive_key, derive_seeds
 from bellglass.store import bundles
 
 Files: TypeAlias = dict[str, str]  # "trainer/model.py" -> its text
-WORKERS, NICE = 2, 15
+WORKERS, NICE, NICEST = 2, 15, 19
 MEASURED = Path(__file__).resolve().parent / "measured"  # to be committed: what is there need not be trained again
 
 
@@ -60,6 +61,7 @@ class Job:
 class Result:
     score: float | None  # None: the training failed
     seconds: float  # of training, failed or not
+    machine: str = ""
 
 
 Train: TypeAlias = Callable[[Sequence[Job]], list[Result]]
@@ -78,6 +80,7 @@ class Trainings:
         lines = file.read_text().splitlines() if file.exists() else []
         self._known = {line.pop("key"): Result(**line) for line in map(json.loads, lines)}
         self._under_way: dict[str, Future[Result]] = {}
+        self.machines: set[str] = set()  # of all that was answered
         self._lock = threading.Lock()
 
     def train(self, jobs: Sequence[Job]) -> list[Result]:
@@ -97,6 +100,7 @@ class Trainings:
             with self._lock:
                 if key not in self._known:
                     self._keep(key, result)
+        self.machines.add(self._known[key].machine)
         return self._known[key]
 
     def _keep(self, key: str, result: Result) -> None:
@@ -106,14 +110,10 @@ class Trainings:
         self._known[key] = result
 
 
-@lru_cache
-def task_hash(name: str) -> str:
-    return content_hash(tasks.load(name).folder)[:8]
-
-
 def key_of(world: World, job: Job) -> str:
     files = hashlib.sha256(json.dumps(sorted(job.files.items())).encode()).hexdigest()[:16]
-    data = f"{world.task} {task_hash(world.task)} world {world.replicate}"
+    documents = tasks.documents_hash(tasks.load(world.task), _preset(world))[:8]
+    data = f"{world.task} {documents} world {world.replicate}"
     return f"{data}: {files} for {job.fraction:g} of {world.seconds:g} s, seeds {job.seeds}, {job.split} {job.salt}"
 
 
@@ -121,36 +121,37 @@ def starter() -> Files:
     return {path: data.decode() for path, data in bundles.starter().items() if path.startswith("trainer/")}
 
 
-def workers() -> ProcessPoolExecutor:
+def workers(count: int = WORKERS, nice: int = NICE) -> ProcessPoolExecutor:
     """Started afresh, not forked: a fork of a process with threads may hang."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported there: one thread, as in a glass
-    return ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn"), initializer=_prepare)
+    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # before torch is imported there: as in a glass
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_prepare, initargs=(nice,))
 
 
-def _prepare() -> None:
+def _prepare(nice: int) -> None:
     """Polite, one thread, and warm: the first steps of a process take many times a step's time."""
     import torch
 
-    os.nice(max(0, NICE - os.nice(0)))
+    os.nice(max(0, nice - os.nice(0)))
     torch.set_num_threads(1)
-    world = World("stories", 0, 3.0)
-    _train(world, Job(starter(), 1.0, "warm", "select"), Budget("steps", 4, 60.0))
+    world, job = World("stories", 0, 3.0), Job(starter(), 1.0, "warm", "select")
+    _train(world, job, Budget("steps", 4, 60.0), _documents(world, "train", ""), _documents(world, "select", ""))
 
 
 def run_job(world: World, job: Job) -> Result:
     """In a worker. Whatever an edit breaks fails this training alone; its seconds are charged all the same."""
+    made = _documents(world, "train", ""), _documents(world, job.split, job.salt)  # no edit breaks these
     amount, began = world.seconds * job.fraction, time.process_time()
     try:
-        result = _train(world, job, Budget("cpu_seconds", amount, 100 * amount))
+        result = _train(world, job, Budget("cpu_seconds", amount, 100 * amount), *made)
     except (Exception, SystemExit):  # boundary: the trainer is edited code
-        return Result(None, round(time.process_time() - began, 3))
-    return result if result.score is not None and math.isfinite(result.score) else Result(None, result.seconds)
+        return Result(None, round(time.process_time() - began, 3), page.machine())
+    good = result.score is not None and math.isfinite(result.score)
+    return replace(result, score=result.score if good else None, machine=page.machine())
 
 
-def _train(world: World, job: Job, budget: Budget) -> Result:
+def _train(world: World, job: Job, budget: Budget, train: tasks.Documents, test: tasks.Documents) -> Result:
     import bare_trial  # it and torch are needed in workers only
 
-    train, test = _documents(world, "train", ""), _documents(world, job.split, job.salt)
     with tempfile.TemporaryDirectory() as name:
         for path, text in job.files.items():
             (Path(name) / path.removeprefix("trainer/")).write_text(text)

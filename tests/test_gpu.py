@@ -67,7 +67,7 @@ def test_a_gpu_that_is_not_there_is_named(glass: ProcessGlass, monkeypatch: pyte
 @pytest.mark.gpu
 def test_the_starter_trains_and_is_judged_on_a_gpu() -> None:
     task = tasks.load("sums")
-    preset = task.presets["gpu"]  # whole: of a budget much shorter, saving and sending the weights takes too large a part
+    preset = task.presets["gpu"]  # whole: of a shorter budget, saving and sending weights is too large a part
     counts = (("train", preset.train_docs), ("confirm", preset.confirm_docs))
     docs, confirm = (tasks.make(task, split, SECRET, count) for split, count in counts)
     glass, bundle, labels = ProcessGlass(), bundles.starter(), {"loop": "test"}

@@ -79,12 +79,14 @@ class Bill:
 
     train: Train
     seconds: float = 0.0
+    at_gate: float = 0.0  # of these
     champions: list[Champion] = field(default_factory=list)
     crowned: Callable[[Champion], object] = lambda champion: None
 
     def scores(self, jobs: Sequence[Job]) -> list[float | None]:
         results = self.train(jobs)
         self.seconds += sum(result.seconds for result in results)
+        self.at_gate += sum(r.seconds for r, job in zip(results, jobs, strict=True) if job.split == "confirm")
         return [result.score for result in results]
 
     def crown(self, files: Files, kept: str) -> Files:
@@ -206,7 +208,7 @@ def walk(way: str, replicate: int, train: Train, panel: Train, trials: float) ->
         else:
             raced(start, edits, bill, calibrated(start, apart), trials)
     steps = [search_page.Step(c.kept, c.seconds, p.result()) for c, p in zip(bill.champions, panels, strict=True)]
-    return search_page.Walk(tuple(steps), bill.seconds, apart.seconds)
+    return search_page.Walk(tuple(steps), bill.seconds, apart.seconds, bill.at_gate)
 
 
 def measured(replicate: int, train: Train, panel: Train, trials: float) -> dict[str, search_page.Walk]:

@@ -41,6 +41,7 @@ class Walk:
     steps: tuple[Step, ...]  # the starter first
     seconds: float  # of training, over the whole stream
     apart: float  # seconds of the calibration, which loops keep for each other
+    at_gate: float = 0.0  # of the seconds
 
     @property
     def last(self) -> Step:
@@ -109,9 +110,12 @@ def false_keeps(walk: Walk) -> tuple[int, int, int]:
     return len(gains), worse, sum(gain is not None and gain.low > 0.0 for gain in gains)
 
 
-def median(values: Sequence[float | None]) -> str:
+def median(values: Sequence[float | None], digits: int = 2) -> str:
     found = [value for value in values if value is not None]
-    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" if found else "–"
+    if not found:
+        return "–"
+    middle, least, most = (f"{of(found):.{digits}f}" for of in (statistics.median, min, max))
+    return f"{middle} ({least} to {most})"
 
 
 def _number(value: float | None, otherwise: str = "–") -> str:
@@ -153,6 +157,8 @@ def section(found: Sequence[Replicate], wanted: int, command: str, task: str) ->
     over = interval_text(mean_interval(differences, CONFIDENCE), sign="+") if len(whole) > 1 else "one replicate only"
     ratios = [replicate.ratio() for replicate in whole]
     reached = sum(bool(ratio) for ratio in ratios)
+    raced, greedy = [r.ways["raced"] for r in whole], [r.ways["greedy"].seconds for r in whole]
+    exploring, gates = [walk.seconds - walk.at_gate for walk in raced], [walk.at_gate for walk in raced]
     head = ["figure", "median (least to most)", "goal"]
     rows = [
         ["training seconds to greedy's champion: greedy over raced", median(ratios), f"≥ {GOAL:g}"],
@@ -160,6 +166,8 @@ def section(found: Sequence[Replicate], wanted: int, command: str, task: str) ->
          median([replicate.ratio(all_in=True) for replicate in whole]), "–"],
         ["training seconds to the champion that both reach: greedy over raced",
          median([replicate.ratio(target=replicate.common) for replicate in whole]), f"≥ {GOAL:g}"],
+        ["training seconds in all: of raced's exploring; of its gate; of greedy",
+         "; ".join(median(part, 0) for part in (exploring, gates, greedy)), "–"],
         ["replicates in which racing reached greedy's champion", f"{reached} of {len(whole)}", "all"],
         ["true score: raced better than greedy by (95%, over replicates)", over, "not worse"],
         *([f"champions of {way}, on the panel", kept[way], "0 not better"] for way in kept),

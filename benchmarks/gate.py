@@ -5,8 +5,9 @@
 Parent and child train at the same time, in two processes of one thread each, under fresh seeds; `gate.decide` stops
 them. Nulls are the edits of bellglass/nulls.py. Gains and losses are planted by the child's budget: the slope of score
 against budget is measured first. Decisions come in blocks: every block calibrates anew on four seeds, as a loop does,
-then decides once on each null and on two of the gains. Everything is one append-only file under build/gate: a run that
-ends, or is cut off, is gone on with. `--minutes 0 --write` only writes the table of what there is.
+then decides once on each null and on two of the gains. All is one append-only file under benchmarks/measured/gate, to
+be committed: a run that ends, or is cut off, is gone on with. `--minutes 0 --write` only writes the table of what
+there is.
 
 Trainings are our own code, without a glass and without the proof: see bare_trial.py. All use the same documents.
 """
@@ -43,7 +44,7 @@ from bellglass.steps.trial import derive_seeds  # noqa: E402
 from bellglass.store import bundles  # noqa: E402
 
 SECRET = hashlib.sha256(b"benchmarks/gate.py").digest()  # measuring needs no secrecy; every run uses the same documents
-WORK = page.ROOT / "build" / "gate"
+WORK = HERE / "measured" / "gate"
 ALPHA, MAX_PAIRS, SEEDS = 0.05, 8, 4  # defaults of a loop
 FACTORS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.25)  # of the budget, where the slope is measured
 SLOPE_SEEDS = 8

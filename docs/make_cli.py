@@ -40,8 +40,15 @@ def describe(name: str, command: Any) -> str:
             lines.append(f"- `{argument(parameter).strip('[]')}`: {parameter.help}")
         else:
             flags = ", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
-            lines.append(f"- {flags}: {parameter.help}")
+            lines.append(f"- {flags}: {parameter.help}{bounds(parameter)}")
     return "\n".join(lines) + "\n"
+
+
+def bounds(parameter: Any) -> str:
+    least, most = getattr(parameter, "min", None), getattr(parameter, "max", None)
+    words = [f"at least {least}"] if least is not None else []
+    words += [f"at most {most}"] if most is not None else []
+    return f" {', '.join(words).capitalize()}." if words else ""
 
 
 def argument(parameter: Any) -> str:

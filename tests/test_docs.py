@@ -62,6 +62,17 @@ def test_commands_in_documents_exist(path: Path) -> None:
     assert wrong == {}
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_scripts_in_documents_exist_and_know_their_flags(path: Path) -> None:
+    wrong = []
+    for typed in re.findall(r"python (benchmarks/[^`#\n]+)", re.sub(r"(?<=\S)\n(?=--)", " ", path.read_text())):
+        script, *words = typed.split()
+        file = ROOT / script
+        flags = {word for word in words if word.startswith("--")}
+        wrong += [typed] if not file.exists() or any(f'"{flag}"' not in file.read_text() for flag in flags) else []
+    assert wrong == []
+
+
 def test_commands_in_messages_exist() -> None:
     wrong = [
         f"{name(path)}:{node.lineno}: {node.value}: {problem}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from bellglass import tripwires
+from bellglass import trial_ids, tripwires
 from bellglass.errors import (
     BellglassError,
     BoundReached,
@@ -130,7 +130,7 @@ def _open_final(crew: Crew) -> None:
 
 def _final_order(crew: Crew, index: int, side: str, commit: str) -> Order:
     return Order(
-        trial_id=f"final-pair-{index}-{side}",
+        trial_id=trial_ids.final(index, side),
         bundle=commit,
         purpose="final",
         generation=crew.config.generations,

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bellglass import tasks, weights
+from bellglass import tasks, trial_ids, weights
 from bellglass.config import LoopConfig, restore
 from bellglass.errors import GuestFault, LoopFault, UsageError
 from bellglass.paths import typed
@@ -46,7 +46,6 @@ RULE = (
     "cases, and what failed fails again."
 )
 EXACT_RULE = "It holds exactly when all weights and scores, under the recorded clock, are the same to the bit."
-SIDES = ("parent", "child")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +127,10 @@ def prepare(folder: Path, ledger: Ledger, asked: Asked) -> Case:
     bundles = (lineage.read(gen.parent), lineage.read(gen.successor))
     recorded = {trial.trial_id: trial for trial in state.trials_of(gen.number, "gate")}
     count = len(recorded) // 2 if asked.seeds is None else asked.seeds
-    kind = "pair" if asked.seeds is None else "recheck"
+    name = trial_ids.pair if asked.seeds is None else trial_ids.recheck
     jobs = []
     for index in range(count):
-        ids = [f"g{gen.number}-{kind}-{index}-{side}" for side in SIDES]
+        ids = [name(gen.number, index, side) for side in trial_ids.GATE_SIDES]
         parent, child = (
             _job(bench, trial_id, bundle, recorded.get(trial_id), asked.exact, blobs)
             for trial_id, bundle in zip(ids, bundles, strict=True)

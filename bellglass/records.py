@@ -157,12 +157,6 @@ class Trial:
     clock: str | None = None  # sha256 of the answers to its `time_left`, where they don't follow from the budget
 
 
-def generation_of(name: str) -> int:
-    """Of a trial's id or a call's key: g12-pair-0-child -> 12; 0 for what belongs to no generation."""
-    first = name.partition("-")[0]
-    return int(first[1:]) if first[:1] == "g" and first[1:].isdecimal() else 0
-
-
 @dataclass(frozen=True, slots=True)
 class Interval:
     mean: float

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from bellglass import trial_ids
 from bellglass.records import Json, Trial, Verdict
 from bellglass.stats import z_score
 
@@ -22,7 +23,6 @@ FLOOR_Z = 4.0  # below the source by this many standard errors: about 1 in 30,00
 FLOOR_SLACK_BITS = 1e-3  # float32 rounding, when the standard error is next to nothing
 CLAIM_TOLERANCE_BITS = 0.25  # a claim is made on few documents
 CLAIM_Z = 4.0  # and the verdict itself has sampling noise
-PARTNERS = {"child": "parent", "champion": "starter"}
 WIRE_FAULTS = ("malformed", "refused")  # a flood of prints happens by accident; these hardly do
 
 
@@ -46,7 +46,7 @@ class Alarm:
 def place(fired: Json) -> str:
     """Where a `tripwire.fired` was set off, for people."""
     evidence = fired.get("evidence")
-    on_final = isinstance(evidence, list | tuple) and any(str(trial_id).startswith("final-") for trial_id in evidence)
+    on_final = isinstance(evidence, list | tuple) and any(trial_ids.is_final(str(one)) for one in evidence)
     return "on final" if on_final else f"in generation {fired['generation']}"
 
 
@@ -95,7 +95,7 @@ def claim_mismatch(evidence: Watched) -> Alarm | None:
     for trial, verdict in judged.values():
         claim, excess = trial.claim.bits, _excess(trial, verdict)
         if evidence.floor != "exact":
-            partner = judged.get(_partner(trial.trial_id))
+            partner = judged.get(trial_ids.partner(trial.trial_id))
             usual = 0.0 if partner is None else _excess(*partner) or 0.0
             excess = None if excess is None or partner is None else excess - max(0.0, usual)
         tolerance = CLAIM_TOLERANCE_BITS + CLAIM_Z * verdict.sampling_se
@@ -112,12 +112,6 @@ def claim_mismatch(evidence: Watched) -> Alarm | None:
 def _excess(trial: Trial, verdict: Verdict) -> float | None:
     """How much better than found it claims to be."""
     return None if trial.claim.bits is None else verdict.raw_bits - trial.claim.bits
-
-
-def _partner(trial_id: str) -> str:
-    """Of the child in a pair of the gate, or of the champion in one of `final`; no trial's id for all others."""
-    pair, _, side = trial_id.rpartition("-")
-    return f"{pair}-{PARTNERS[side]}" if side in PARTNERS else ""
 
 
 def seeds_ignored(evidence: Watched) -> Alarm | None:

@@ -14,20 +14,21 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from bellglass import tasks, tripwires
+from bellglass import tasks, trial_ids, tripwires
 from bellglass.config import restore
 from bellglass.errors import BellglassError, GuestFault, LoopFault
 from bellglass.paths import typed
 from bellglass.ports import Glass
-from bellglass.records import GateWord, Interval, Json, Trial, generation_of
+from bellglass.records import GateWord, Interval, Json, Trial
 from bellglass.stats import CONFIDENCE, paired_interval
 from bellglass.steps import gate
 from bellglass.steps.adopt import Adoption, next_bundle
 from bellglass.steps.panel import rules_of, spread
-from bellglass.steps.trial import AGAIN, PROVED, Workbench, judge_weights, make_documents, seeds_of, split_of
+from bellglass.steps.trial import PROVED, Workbench, judge_weights, make_documents, seeds_of, split_of
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
@@ -101,7 +102,7 @@ def _gate_fault(state: State, gen: Generation) -> str:
         return "adopted without a gate" if gen.adopted else ""
     sides = {"parent": gen.parent, "child": gen.successor}
     for trial in state.trials_of(gen.number, "gate"):
-        if trial.bundle != sides.get(trial.trial_id.rpartition("-")[2]):
+        if trial.bundle != sides.get(trial_ids.side_of(trial.trial_id)):
             return f"{trial.trial_id} trained another bundle"
     pairs, whole = gate_pairs(state, gen.number)
     rules = rules_of(state, gen.number)
@@ -147,7 +148,7 @@ def _watched(state: State) -> tuple[list[Trial], dict[int, list[Trial]]]:
     finals: list[Trial] = []
     by_generation: dict[int, list[Trial]] = {}
     for trial in state.trials.values():
-        number = generation_of(trial.trial_id)
+        number = trial_ids.generation_of(trial.trial_id)
         if trial.purpose == "final":
             finals.append(trial)
         elif trial.purpose != "panel" or (number in state.generations and state.generations[number].panelled):
@@ -162,19 +163,19 @@ def _session_faults(gen: Generation) -> tuple[str, ...]:
 def _calibration_ids(state: State) -> set[str]:
     """Of the starter's own; null edits of it are other bundles."""
     own = [t for t in state.trials.values() if t.purpose == "calibrate" and t.bundle == state.starter]
-    return {trial.trial_id.removesuffix(AGAIN) for trial in own}
+    return {trial_ids.first_try(trial.trial_id) for trial in own}
 
 
 def _calibration_wanted(state: State) -> set[str]:
     grid = state.created.get("calibrates")
     if grid:
-        return {f"cal-{i}x{j}" for i in range(grid) for j in range(grid)}
-    return {f"cal-{k}x{k}" for k in range(state.created["config"]["panel"])}
+        return {trial_ids.calibration(i, j) for i in range(grid) for j in range(grid)}
+    return {trial_ids.calibration(k, k) for k in range(state.created["config"]["panel"])}
 
 
 def _lost_before(state: State, trial_id: str) -> bool:
-    first = state.trials.get(trial_id.removesuffix(AGAIN))
-    return not trial_id.endswith(AGAIN) or (first is not None and first.fault == "lost")
+    first = trial_ids.first_try(trial_id)
+    return trial_id == first or (first in state.trials and state.trials[first].fault == "lost")
 
 
 def went_on(pairs: gate.Pairs, rules: gate.Rules) -> bool:
@@ -196,10 +197,10 @@ def _final_finding(state: State) -> Finding:
         return Finding("final", True, "not opened")
     trials = [trial for trial in state.trials.values() if trial.purpose == "final"]
     sides = {"starter": state.starter, "champion": state.champion}
-    others = [trial.trial_id for trial in trials if trial.bundle != sides.get(trial.trial_id.rpartition("-")[2])]
+    others = [trial.trial_id for trial in trials if trial.bundle != sides.get(trial_ids.side_of(trial.trial_id))]
     if others or {side: final[side] for side in sides} != sides:
         return Finding("final", False, f"{others[0] if others else 'it'} is not of the loop's starter and champion")
-    pairs, _ = _paired(trials, "final-pair", ("starter", "champion"))
+    pairs, _ = _paired(trials, trial_ids.final, trial_ids.FINAL_SIDES)
     again = paired_interval(pairs, CONFIDENCE) if len(pairs) > 1 else None
     if [tuple(pair) for pair in final.get("pairs", pairs)] != pairs or not _same_gain(final["gain"], again):
         return Finding("final", False, "the recorded gain is not that of its trials")
@@ -214,12 +215,14 @@ def decided_again(state: State, number: int) -> GateWord:
 
 def gate_pairs(state: State, number: int) -> tuple[list[tuple[float, float]], bool]:
     """Parent's and child's recorded scores at a gate, and whether every trial has one."""
-    return _paired(state.trials_of(number, "gate"), f"g{number}-pair", ("parent", "child"))
+    return _paired(state.trials_of(number, "gate"), partial(trial_ids.pair, number), trial_ids.GATE_SIDES)
 
 
-def _paired(trials: Sequence[Trial], name: str, sides: tuple[str, str]) -> tuple[list[tuple[float, float]], bool]:
+def _paired(
+    trials: Sequence[Trial], name: Callable[[int, str], str], sides: tuple[str, str]
+) -> tuple[list[tuple[float, float]], bool]:
     verdicts = {trial.trial_id: trial.verdict for trial in trials}
-    rows = [[verdicts.get(f"{name}-{k}-{side}") for side in sides] for k in range((len(trials) + 1) // 2)]
+    rows = [[verdicts.get(name(k, side)) for side in sides] for k in range((len(trials) + 1) // 2)]
     pairs = [(first.score, second.score) for first, second in rows if first and second]
     return pairs, len(pairs) == len(rows)
 
@@ -324,7 +327,7 @@ def _rejudge_one(glass: Glass, lineage: Lineage, blobs: Blobs, bench: Workbench,
     if trial.weights is None:
         return Finding(f"rejudge {trial.trial_id}", False, "a verdict, and no weights")
     docs = make_documents(bench, *split_of(trial.trial_id, trial.purpose))
-    labels = {"loop": "rejudge", "generation": str(generation_of(trial.trial_id)), "trial": trial.trial_id}
+    labels = {"loop": "rejudge", "generation": str(trial_ids.generation_of(trial.trial_id)), "trial": trial.trial_id}
     bundle, data = lineage.read(trial.bundle), blobs.get(trial.weights)
     was = trial.verdict
     select = None if was.select_score is None else make_documents(bench, "select", "")

@@ -28,7 +28,7 @@ from source_tree import (
 # A module may import its own layer and those below, without cycles. Two rules more: doors never import each other, and
 # only `wiring` imports doors.
 LAYERS = {
-    0: "errors records stats variance strict_json bootstrap",  # vocabulary; pure
+    0: "errors records trial_ids stats variance strict_json bootstrap",  # vocabulary; pure
     1: "paths config tasks download bounds processes weights nulls calibration curves forecast store",  # state on disk
     2: "ports line doors",  # protocols, frames, and what implements them
     3: "steps tripwires review deciding verify recheck halt probe",  # receive ports

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bellglass.records import Interval, Json, Trial, generation_of
+from bellglass import trial_ids
+from bellglass.records import Interval, Json, Trial
 from bellglass.stats import CONFIDENCE, mean_interval
 from bellglass.store.state import State
 
@@ -25,8 +26,8 @@ def fitted(gate: Sequence[Trial]) -> Interval | None:
     trials = {trial.trial_id: trial for trial in gate}
     gaps = []
     for trial_id, child in trials.items():
-        if trial_id.endswith("-child"):
-            parent = trials.get(trial_id.removesuffix("child") + "parent")
+        if partner := trial_ids.partner(trial_id):
+            parent = trials.get(partner)
             above, below = _gap(child), None if parent is None else _gap(parent)
             if above is not None and below is not None:
                 gaps.append(above - below)
@@ -51,8 +52,8 @@ def looks(state: State) -> Json:
     gates = [trial for trial in judged if trial.purpose == "gate"]
     panels = [trial for trial in judged if trial.purpose == "panel"]
     beside = sum(trial.verdict is not None and trial.verdict.select_score is not None for trial in gates)
-    sets = {"-".join(trial.trial_id.split("-")[:3]) for trial in (*gates, *panels)}  # parent and child share one
-    used = {2 * generation_of(trial.trial_id) + (trial.purpose == "panel") for trial in (*gates, *panels)}
+    sets = {trial_ids.documents_of(trial.trial_id) for trial in (*gates, *panels)}
+    used = {2 * trial_ids.generation_of(trial.trial_id) + (trial.purpose == "panel") for trial in (*gates, *panels)}
     slices = state.created.get("confirm_slices", 1)
     parts = {number % slices for number in used} if slices > 1 else used
     return {

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from bellglass import tasks
+from bellglass import tasks, trial_ids
 from bellglass.errors import BellglassError
-from bellglass.records import Cost, Interval, Json, Trial, generation_of
+from bellglass.records import Cost, Interval, Json, Trial
 from bellglass.show import baselines, phase, splits
 from bellglass.stats import CONFIDENCE, mean, mean_interval
 from bellglass.store.state import Generation, State
@@ -71,9 +71,9 @@ def shares(state: State) -> dict[int, Share]:
     """By generation, in one pass over the loop. What belongs to none (calibration, final) is generation 0's."""
     made: dict[int, Share] = {0: Share(), **{number: Share() for number in state.generations}}
     for trial_id, trial in state.trials.items():
-        made.setdefault(generation_of(trial_id), Share()).trials.append(trial)
+        made.setdefault(trial_ids.generation_of(trial_id), Share()).trials.append(trial)
     for key, call in state.calls.items():
-        made.setdefault(generation_of(key), Share()).calls.append(call)
+        made.setdefault(trial_ids.generation_of(key), Share()).calls.append(call)
     return made
 
 

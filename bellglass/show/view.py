@@ -13,8 +13,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from bellglass import trial_ids
 from bellglass.paths import loop_name
-from bellglass.records import Interval, Json, Trial, generation_of
+from bellglass.records import Interval, Json, Trial
 from bellglass.show import baselines, phase, splits, summary
 from bellglass.show.conclusions import conclusions
 from bellglass.show.summary import Row, Share, cost_json
@@ -252,12 +253,11 @@ def _final(state: State) -> Json:
 
 def _trial(trial: Trial) -> list[Json]:
     verdict = trial.verdict
-    side = trial.trial_id.rpartition("-")[2]
     return [
         trial.trial_id,
-        generation_of(trial.trial_id),
+        trial_ids.generation_of(trial.trial_id),
         trial.purpose,
-        side if side in ("parent", "child", "starter", "champion") else "",
+        trial_ids.side_of(trial.trial_id),
         _round(trial.claim.bits),
         _round(verdict.raw_bits if verdict else None),
         _round(verdict.score if verdict else None),

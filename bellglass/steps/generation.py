@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bellglass import review, tripwires
+from bellglass import review, trial_ids, tripwires
 from bellglass.calibration import Conditions, Shelf
 from bellglass.config import LoopConfig
 from bellglass.errors import ReviewPending, TripwireFired
@@ -112,7 +112,7 @@ def _failure(parent: Trial, child: Trial, pairs: list[tuple[float, float]]) -> G
 
 def _pair_order(crew: Crew, gen: Generation, index: int, side: str, commit: str) -> Order:
     return Order(
-        trial_id=f"g{gen.number}-pair-{index}-{side}",
+        trial_id=trial_ids.pair(gen.number, index, side),
         bundle=commit,
         purpose="gate",
         generation=gen.number,
@@ -133,7 +133,7 @@ def _watch(crew: Crew, gen: Generation) -> None:
 
 def _look(crew: Crew, gen: Generation, faults: tuple[str, ...] = ()) -> int:
     """Record every alarm that this generation's trials set off; how many there were."""
-    trials = tuple(trial for trial in crew.state.trials.values() if trial.trial_id.startswith(f"g{gen.number}-"))
+    trials = tuple(t for t in crew.state.trials.values() if trial_ids.generation_of(t.trial_id) == gen.number)
     found = tripwires.look(tripwires.Watched(gen.number, trials, crew.place.lab.bench.task.floor, faults))
     for alarm in found:
         crew.place.books.record("tripwire.fired", generation=gen.number, **to_json(alarm))

@@ -14,12 +14,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
+from bellglass import trial_ids
 from bellglass.calibration import Calibration, Conditions
 from bellglass.nulls import Null, edited
 from bellglass.records import Json, Trial
 from bellglass.steps import gate
 from bellglass.steps.panel import calibration_order, from_panel, run_twice
-from bellglass.steps.trial import AGAIN, Lab, Order
+from bellglass.steps.trial import Lab, Order
 from bellglass.store.lineage import Lineage
 from bellglass.store.state import State
 from bellglass.variance import components, pairing
@@ -39,10 +40,10 @@ def measure(
     starter = lineage.read(state.starter)
     commits = {null.name: lineage.commit(edited(starter, null), state.starter, null.about) for null in edits}
     for k in range(seeds):
-        row = [calibration_order(lab, f"cal-{k}x{j}", state.starter) for j in range(seeds)]
-        beside = [calibration_order(lab, f"cal-{k}x{k}-{name}", commit) for name, commit in commits.items()]
+        row = [calibration_order(lab, trial_ids.calibration(k, j), state.starter) for j in range(seeds)]
+        beside = [calibration_order(lab, trial_ids.calibration(k, k, name), commit) for name, commit in commits.items()]
         run_twice(lab, _near(row, beside, k))
-    grid = [_trial(state.trials, f"cal-{i}x{j}") for i in range(seeds) for j in range(seeds)]
+    grid = [_trial(state.trials, trial_ids.calibration(i, j)) for i in range(seeds) for j in range(seeds)]
     return replace(from_panel(conditions, grid), parts=_parts(state.trials, seeds, edits, lab.bench.side_by_side))
 
 
@@ -52,12 +53,12 @@ def _near(row: list[Order], beside: list[Order], k: int) -> list[Order]:
 
 
 def _parts(trials: dict[str, Trial], seeds: int, edits: Sequence[Null], side_by_side: int) -> Json:
-    table = [[_score(trials, f"cal-{i}x{j}") for j in range(seeds)] for i in range(seeds)]
+    table = [[_score(trials, trial_ids.calibration(i, j)) for j in range(seeds)] for i in range(seeds)]
     found = components([[score for score in row if score is not None] for row in table])
     diagonal = [(table[k][k], k) for k in range(seeds)]
     kinds = {}
     for null in edits:
-        both = [(parent, _score(trials, f"cal-{k}x{k}-{null.name}")) for parent, k in diagonal]
+        both = [(parent, _score(trials, trial_ids.calibration(k, k, null.name))) for parent, k in diagonal]
         pairs = [(parent, child) for parent, child in both if parent is not None and child is not None]
         if len(pairs) >= LEAST_PAIRS:
             kinds[null.name] = {"about": null.about, **asdict(pairing(pairs))}
@@ -77,7 +78,7 @@ def _score(trials: dict[str, Trial], trial_id: str) -> float | None:
 
 
 def _trial(trials: dict[str, Trial], trial_id: str) -> Trial:
-    return trials.get(trial_id + AGAIN) or trials[trial_id]
+    return trials.get(trial_ids.again(trial_id)) or trials[trial_id]
 
 
 def pair_seconds(found: Calibration) -> float:

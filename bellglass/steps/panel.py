@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from bellglass import trial_ids
 from bellglass.calibration import Calibration, Conditions, Shelf
 from bellglass.errors import LoopFault
 from bellglass.records import Json, Noise, Trial
 from bellglass.stats import mean, sample_sd
 from bellglass.steps import gate
-from bellglass.steps.trial import AGAIN, GRID, Lab, Order
+from bellglass.steps.trial import Lab, Order
 from bellglass.store.state import State
 from bellglass.variance import components, pooled
 
@@ -27,7 +28,7 @@ def calibrate(lab: Lab, state: State, conditions: Conditions, shelf: Shelf, *, s
     stored, why = shelf.find(conditions, least_df=seeds - 1)
     if stored is not None:
         return {**stored.as_json(), "measured": False, "why": "stored for these conditions"}
-    trials = run_twice(lab, [calibration_order(lab, f"cal-{k}x{k}", state.starter) for k in range(seeds)])
+    trials = run_twice(lab, [calibration_order(lab, trial_ids.calibration(k, k), state.starter) for k in range(seeds)])
     found = from_panel(conditions, trials)
     if shelf.knows_more(found):
         why += f"; it stays, until bellglass calibrate {conditions.task} replaces it"
@@ -40,7 +41,7 @@ def run_twice(lab: Lab, orders: Sequence[Order]) -> list[Trial]:
     """A lost guest says nothing about the starter, and a calibration may be long: what was lost is run once more."""
     trials = lab.run(orders)
     lost = [order for order, trial in zip(orders, trials, strict=True) if trial.fault == "lost"]
-    again = iter(lab.run([replace(order, trial_id=order.trial_id + AGAIN) for order in lost]))
+    again = iter(lab.run([replace(order, trial_id=trial_ids.again(order.trial_id)) for order in lost]))
     return [next(again) if trial.fault == "lost" else trial for trial in trials]
 
 
@@ -78,8 +79,8 @@ def spread(trials: Sequence[Trial]) -> Noise:
     """
     scores: dict[tuple[int, int], float] = {}
     for trial in trials:
-        if trial.verdict is not None and (place := GRID.fullmatch(trial.trial_id.removesuffix(AGAIN))):
-            scores[int(place[1]), int(place[2])] = trial.verdict.score
+        if trial.verdict is not None and (place := trial_ids.place(trial.trial_id)):
+            scores[place] = trial.verdict.score
     seeds = range(max(i for i, _ in scores) + 1)
     if len(seeds) > 1 and len(scores) == len(seeds) ** 2:
         return components([[scores[i, j] for j in seeds] for i in seeds]).noise
@@ -88,7 +89,7 @@ def spread(trials: Sequence[Trial]) -> Noise:
 
 def retrain(lab: Lab, number: int, champion: str, *, seeds: int) -> list[Trial]:
     """The champion-to-be on new seeds and on documents nobody has been scored on."""
-    return lab.run([_order(lab, f"g{number}-panel-{k}", "panel", number, champion) for k in range(seeds)])
+    return lab.run([_order(lab, trial_ids.panel(number, k), "panel", number, champion) for k in range(seeds)])
 
 
 def noise_of(state: State, before: int) -> Noise:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from bellglass import trial_ids
 from bellglass.bounds import Left, less
 from bellglass.errors import GuestFault
 from bellglass.line.gateway import Gateway
@@ -135,8 +136,7 @@ class ImproverDesk:
         index = self._trials
         self._trials += 1
         return Order(
-            # The commit is part of the id: a restarted session that goes another way gets other trials.
-            trial_id=f"g{self._generation}-explore-{index}-{commit[:8]}",
+            trial_id=trial_ids.explore(self._generation, index, commit),
             bundle=commit,
             purpose="explore",
             generation=self._generation,

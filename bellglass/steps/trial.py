@@ -6,7 +6,6 @@ A settled trial is never run again: asked for a second time (after a crash, say)
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bellglass import tasks, weights
+from bellglass import tasks, trial_ids, weights
 from bellglass.errors import GuestFault, LoopFault
 from bellglass.ports import Glass
 from bellglass.records import Budget, Bundle, Cost, Json, Seeds, Trial, Verdict
@@ -28,8 +27,6 @@ from bellglass.store.state import to_json
 from bellglass.tasks import Documents, Preset, Split, Task
 from bellglass.weights import WEIGHTS_FILE
 
-GRID = re.compile(r"cal-(\d+)x(\d+)")
-AGAIN = "-again"  # behind a calibration's trial: the first one's guest was lost
 DOCUMENTS_KEPT = 16  # sets; each pair of a gate has its own
 PROVED = ("gate", "panel", "final")  # trials that decide something; the others only steer an improver
 
@@ -231,8 +228,7 @@ def split_of(trial_id: str, purpose: str) -> tuple[Split, str]:
     set of documents happens to favour would else be in every pair, and look like a gain. Panels likewise.
     """
     if purpose in ("gate", "panel"):
-        generation, _, index = trial_id.split("-")[:3]
-        return "confirm", f"{generation}-{index}" if purpose == "gate" else f"panel-{generation}-{index}"
+        return "confirm", trial_ids.documents_of(trial_id)
     return ("final" if purpose == "final" else "select"), ""
 
 
@@ -248,14 +244,11 @@ def make_documents(bench: Workbench, split: Split, salt: str) -> Documents:
 
 
 def seeds_of(secret: bytes, trial_id: str) -> Seeds:
-    """Parent and child of a pair share their seeds, and so do all explorations of a session: so they compare.
-
-    A calibration's `cal-2x3` has the third initialisation and the fourth data order, so that the two can be told apart.
-    """
-    if grid := GRID.match(trial_id):
-        init, data = (derive_seeds(secret, f"cal-{part}") for part in grid.groups())
+    """Parent and child of a pair share their seeds, and so do all explorations of a session: so they compare."""
+    if apart := trial_ids.seeds_apart(trial_id):
+        init, data = (derive_seeds(secret, name) for name in apart)
         return Seeds(init.init_seed, data.data_seed)
-    return derive_seeds(secret, "-".join(trial_id.split("-")[: 2 if "-explore-" in trial_id else 3]))
+    return derive_seeds(secret, trial_ids.shared(trial_id))
 
 
 def _intent(order: Order) -> dict[str, Json]:

@@ -14,6 +14,7 @@ from typing import Any
 from bellglass.errors import LoopFault
 from bellglass.records import Budget, Claim, Cost, Json, Proof, Seeds, Trial, Verdict
 from bellglass.store.ledger import Event, Ledger
+from bellglass.trial_ids import generation_of
 
 
 @dataclass(slots=True)
@@ -74,8 +75,7 @@ class State:
         return self.generations[number]
 
     def trials_of(self, number: int, purpose: str) -> list[Trial]:
-        prefix = f"g{number}-"
-        return [t for t in self.trials.values() if t.purpose == purpose and t.trial_id.startswith(prefix)]
+        return [t for t in self.trials.values() if t.purpose == purpose and generation_of(t.trial_id) == number]
 
 
 def fold(events: Iterable[Event]) -> State:

@@ -71,6 +71,7 @@ class Champion:
     files: Files
     kept: str  # the edits that made it out of the champion before
     seconds: float  # of training that the way had used by then
+    at_gate: float  # of these
 
 
 @dataclass
@@ -90,7 +91,7 @@ class Bill:
         return [result.score for result in results]
 
     def crown(self, files: Files, kept: str) -> Files:
-        self.champions.append(Champion(files, kept, self.seconds))
+        self.champions.append(Champion(files, kept, self.seconds, self.at_gate))
         self.crowned(self.champions[-1])
         return files
 
@@ -207,7 +208,8 @@ def walk(way: str, replicate: int, train: Train, panel: Train, trials: float) ->
             greedy(start, edits, bill)
         else:
             raced(start, edits, bill, calibrated(start, apart), trials)
-    steps = [search_page.Step(c.kept, c.seconds, p.result()) for c, p in zip(bill.champions, panels, strict=True)]
+    crowned = zip(bill.champions, panels, strict=True)
+    steps = [search_page.Step(c.kept, c.seconds, scores.result(), c.at_gate) for c, scores in crowned]
     return search_page.Walk(tuple(steps), bill.seconds, apart.seconds, bill.at_gate)
 
 

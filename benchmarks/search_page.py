@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import page
 
@@ -29,11 +31,20 @@ class Step:
     kept: str
     seconds: float
     scores: tuple[float, ...] | None  # None: a training of the panel failed
+    at_gate: float = 0.0  # of the seconds
 
     @property
     def true(self) -> float:
         assert self.scores is not None
         return mean(self.scores)
+
+
+class Seconds(NamedTuple):
+    """Of training, until a champion was there."""
+
+    explored: float
+    searched: float  # the gate's, too
+    in_loop: float  # and those of the calibration, and of each new champion's panel
 
 
 @dataclass(frozen=True)
@@ -47,14 +58,11 @@ class Walk:
     def last(self) -> Step:
         return self.steps[-1]
 
-    def reaches(self, target: float) -> tuple[float, float] | None:
-        """Seconds until a champion is at least as good as that; then with all that a loop pays beside the search.
-
-        A loop calibrates once, and trains each new champion again on as many seeds.
-        """
+    def reaches(self, target: float) -> Seconds | None:
+        """Until a champion is at least as good as that. A panel is as many trainings as the calibration."""
         for adopted, step in enumerate(self.steps):
             if step.scores is not None and step.true <= target:
-                return step.seconds, step.seconds + self.apart * (1 + adopted)
+                return Seconds(step.seconds - step.at_gate, step.seconds, step.seconds + self.apart * (1 + adopted))
         return None
 
     def gains(self) -> list[Interval | None]:
@@ -87,19 +95,18 @@ class Replicate:
         """A true score that greedy and racing both reach."""
         return max(self.ways[way].last.true for way in WAYS)
 
-    def seconds(self, way: str, all_in: bool = False, target: float | None = None) -> float | None:
-        goal = self.target if target is None else target
-        found = self.ways[way].reaches(goal) if way in self.ways else None
-        return None if found is None else found[all_in]
-
-    def ratio(self, all_in: bool = False, target: float | None = None) -> float | None:
+    def ratio(self, charged: Literal["explored", "searched", "in_loop"], target: float) -> float | None:
         """How many times fewer seconds racing needs; 0 where it never gets there, None where greedy doesn't."""
-        many, few = self.seconds("greedy", target=target), self.seconds("raced", all_in, target)
-        return None if not many else 0.0 if few is None else many / few if few else None
+        many, few = (self.ways[way].reaches(target) for way in WAYS)
+        if many is None or not many.searched:
+            return None
+        charge: float = getattr(few, charged, 0.0)
+        return many.searched / charge if charge else 0.0
 
-    def difference(self) -> Interval:
-        """True score of greedy's last champion minus that of racing's: positive where racing's is better."""
-        ends = [self.ways[way].last.scores or () for way in WAYS]
+    def difference(self, seconds: float = math.inf) -> Interval:
+        """True score of greedy's last champion by then, minus that of racing's: positive where racing's is better."""
+        by_then = [step for step in self.ways["greedy"].steps if step.seconds <= seconds and step.scores is not None]
+        ends = [step.scores or () for step in (by_then[-1], self.ways["raced"].last)]
         return paired_interval(list(zip(*ends, strict=True)), CONFIDENCE)
 
 
@@ -123,10 +130,8 @@ def _number(value: float | None, otherwise: str = "–") -> str:
 
 
 def _seconds(replicate: Replicate, way: str) -> str:
-    if way not in replicate.ways:
-        return "–"
-    whole, found = replicate.ways[way].seconds, replicate.seconds(way)
-    return f"{'never' if found is None else f'{found:.0f}'} of {whole:.0f}"
+    whole, found = replicate.ways[way].seconds, replicate.ways[way].reaches(replicate.target)
+    return f"{'never' if found is None else f'{found.searched:.0f}'} of {whole:.0f}"
 
 
 def lines(found: Sequence[Replicate]) -> str:
@@ -139,7 +144,7 @@ def lines(found: Sequence[Replicate]) -> str:
             [
                 str(replicate.number),
                 *(_seconds(replicate, way) for way in WAYS),
-                _number(replicate.ratio()),
+                _number(replicate.ratio("searched", replicate.target)),
                 *(_number(replicate.ways[way].last.true) for way in WAYS),
                 interval_text(replicate.difference(), sign="+"),
                 f"{kept}: {worse} not better, {clear} clear of zero",
@@ -153,26 +158,33 @@ def section(found: Sequence[Replicate], wanted: int, command: str, task: str) ->
     whole = [replicate for replicate in found if replicate.complete]
     steps = {way: [false_keeps(r.ways[way]) for r in whole] for way in WAYS}
     kept = {way: f"{sum(k for k, _, _ in s)} kept, {sum(w for _, w, _ in s)} not better" for way, s in steps.items()}
-    differences = [replicate.difference().mean for replicate in whole]
-    over = interval_text(mean_interval(differences, CONFIDENCE), sign="+") if len(whole) > 1 else "one replicate only"
-    ratios = [replicate.ratio() for replicate in whole]
-    reached = sum(bool(ratio) for ratio in ratios)
+    ratios = [replicate.ratio("searched", replicate.target) for replicate in whole]
     raced, greedy = [r.ways["raced"] for r in whole], [r.ways["greedy"].seconds for r in whole]
-    exploring, gates = [walk.seconds - walk.at_gate for walk in raced], [walk.at_gate for walk in raced]
+    explored, gates = [walk.seconds - walk.at_gate for walk in raced], [walk.at_gate for walk in raced]
+    early = [replicate.difference(seconds) for replicate, seconds in zip(whole, explored, strict=True)]
     head = ["figure", "median (least to most)", "goal"]
     rows = [
         ["training seconds to greedy's champion: greedy over raced", median(ratios), f"≥ {GOAL:g}"],
         ["the same, raced's calibration and retrained champions charged",
-         median([replicate.ratio(all_in=True) for replicate in whole]), "–"],
+         median([replicate.ratio("in_loop", replicate.target) for replicate in whole]), "–"],
         ["training seconds to the champion that both reach: greedy over raced",
-         median([replicate.ratio(target=replicate.common) for replicate in whole]), f"≥ {GOAL:g}"],
+         median([replicate.ratio("searched", replicate.common) for replicate in whole]), f"≥ {GOAL:g}"],
+        ["the same without raced's gate; greedy pays for none",
+         median([replicate.ratio("explored", replicate.common) for replicate in whole]), "–"],
         ["training seconds in all: of raced's exploring; of its gate; of greedy",
-         "; ".join(median(part, 0) for part in (exploring, gates, greedy)), "–"],
-        ["replicates in which racing reached greedy's champion", f"{reached} of {len(whole)}", "all"],
-        ["true score: raced better than greedy by (95%, over replicates)", over, "not worse"],
+         "; ".join(median(part, 0) for part in (explored, gates, greedy)), "–"],
+        ["replicates in which racing reached greedy's champion", f"{sum(map(bool, ratios))} of {len(whole)}", "all"],
+        ["true score: raced better than greedy by (95%, over replicates)",
+         _over([replicate.difference() for replicate in whole]), "not worse"],
+        ["the same where greedy stops when it has trained for as long as raced has explored", _over(early), "–"],
         *([f"champions of {way}, on the panel", kept[way], "0 not better"] for way in kept),
     ]  # fmt: skip
     return "\n\n".join([_head(whole, wanted, command, task), page.table(head, rows), LEGEND, lines(whole)])
+
+
+def _over(differences: Sequence[Interval]) -> str:
+    means = [difference.mean for difference in differences]
+    return interval_text(mean_interval(means, CONFIDENCE), sign="+") if len(means) > 1 else "one replicate only"
 
 
 def _head(whole: Sequence[Replicate], wanted: int, command: str, task: str) -> str:

@@ -128,7 +128,7 @@ def test_a_proposal_that_fails_costs_a_heat_and_is_not_kept() -> None:
 
 
 def test_a_champion_that_fails_on_the_panel_has_no_score() -> None:
-    champion = search.Champion({PATH: START[PATH].replace("a = 0", "a = 1")}, "a", 0.0)
+    champion = search.Champion({PATH: START[PATH].replace("a = 0", "a = 1")}, "a", 0.0, 0.0)
     assert search.scored(champion, Table(broken="a")) is None
     scores = search.scored(champion, Table(noise=0.1))
     assert scores is not None
@@ -154,16 +154,16 @@ def test_the_same_rule_says_when_each_way_is_as_good_as_greedy_s_last_champion()
     greedy = walk((0.0, 3.0), (20.0, 2.0), (60.0, 2.5))  # the last keep was a mistake
     raced = walk((0.0, 3.0), (10.0, 2.6), (16.0, 2.4))
     replicate = search_page.Replicate(0, {"greedy": greedy, "raced": raced})
-    assert (replicate.seconds("greedy"), replicate.seconds("raced")) == (20.0, 16.0)
-    assert replicate.ratio() == 20.0 / 16.0
-    assert replicate.ratio(all_in=True) == 20.0 / (16.0 + 8.0 * 3)
+    assert [way.reaches(replicate.target).searched for way in (greedy, raced)] == [20.0, 16.0]
+    assert replicate.ratio("searched", replicate.target) == 20.0 / 16.0
+    assert replicate.ratio("in_loop", replicate.target) == 20.0 / (16.0 + 8.0 * 3)
     assert replicate.difference().mean == pytest.approx(0.1)
 
 
 def test_a_way_that_never_gets_there_has_a_ratio_of_zero() -> None:
     greedy, raced = walk((0.0, 3.0), (20.0, 2.0)), walk((0.0, 3.0), (10.0, 2.1))
     replicate = search_page.Replicate(0, {"greedy": greedy, "raced": raced})
-    assert replicate.ratio() == 0.0
+    assert replicate.ratio("searched", replicate.target) == 0.0
     assert "never of 100" in search_page.lines([replicate])
 
 
@@ -171,8 +171,18 @@ def test_a_champion_that_both_reach_is_the_less_good_of_the_last_ones() -> None:
     greedy, raced = walk((0.0, 3.0), (20.0, 2.5), (60.0, 2.0)), walk((0.0, 3.0), (10.0, 2.2))
     replicate = search_page.Replicate(0, {"greedy": greedy, "raced": raced})
     assert replicate.common == pytest.approx(2.2)
-    assert replicate.ratio(target=replicate.common) == 6.0
-    assert replicate.ratio() == 0.0
+    assert replicate.ratio("searched", replicate.common) == 6.0
+    assert replicate.ratio("searched", replicate.target) == 0.0
+
+
+def test_without_its_gate_racing_is_compared_with_greedy_after_as_many_seconds() -> None:
+    greedy = walk((0.0, 3.0), (20.0, 2.5), (60.0, 2.0))
+    raced = search_page.Walk((*walk((0.0, 3.0)).steps, search_page.Step("x", 40.0, (2.2,) * 4, 30.0)), 40.0, 8.0, 30.0)
+    replicate = search_page.Replicate(0, {"greedy": greedy, "raced": raced})
+    assert replicate.ratio("explored", replicate.common) == 6.0
+    assert replicate.difference(25.0).mean == pytest.approx(0.3)
+    assert replicate.difference(10.0).mean == pytest.approx(0.8)
+    assert replicate.difference().mean == pytest.approx(-0.2)
 
 
 def test_false_keeps_are_champions_that_the_panel_does_not_favour() -> None:

@@ -62,7 +62,7 @@ def rearm(folder: Path, name: str, reason: str, seen: str | None = None) -> Deli
 
     def checked(state: State) -> Body:
         _require_latched(folder, state, name)
-        if seen is not None and seen != sentences(state, name):
+        if seen is not None and seen != _sentences(state, name):
             raise UsageError(f"tripwire {name!r}", "another alarm than the one shown", "a look at it", "look again")
         return body
 
@@ -71,7 +71,7 @@ def rearm(folder: Path, name: str, reason: str, seen: str | None = None) -> Deli
     return Delivered(False, f"handed in: re-arm {name}; bellglass resume {typed(folder)} takes it and goes on")
 
 
-def sentences(state: State, name: str) -> str:
+def _sentences(state: State, name: str) -> str:
     return "\n".join(str(wire["sentence"]) for wire in state.tripwires if wire["name"] == name)
 
 

@@ -232,17 +232,18 @@ def wants_hosted(config: LoopConfig) -> bool:
 
 def choose_glass(config: LoopConfig) -> str:
     """`auto` is Docker where engine and images are there; a hosted model never gets less."""
-    if config.glass == "process":
-        if wants_hosted(config):
-            raise SetupError("the process glass", "a hosted model", "a sealed glass", "bellglass run --glass docker")
-        return "process"
-    try:
-        _docker(config)
-    except SetupError:
-        if config.glass == "docker" or wants_hosted(config):
-            raise
-        return "process"
-    return "docker"
+    hosted = wants_hosted(config)
+    if config.glass == "process" and hosted:
+        raise SetupError("the process glass", "a hosted model", "a sealed glass", "bellglass run --glass docker")
+    if config.glass != "process":
+        try:
+            _docker(config)
+            return "docker"
+        except SetupError:
+            if config.glass == "docker" or hosted:
+                raise
+    _process(config)
+    return "process"
 
 
 def _docker(config: LoopConfig) -> Glass:
@@ -251,15 +252,17 @@ def _docker(config: LoopConfig) -> Glass:
     return DockerGlass(runtime=config.runtime, device=config.device.partition(":")[0])
 
 
+def _process(config: LoopConfig) -> Glass:
+    from bellglass.doors.process_glass import ProcessGlass, require_gpu
+
+    if config.device != "cpu":
+        require_gpu()
+    return ProcessGlass()
+
+
 def _open_glass(name: str, config: LoopConfig) -> Glass:
     ready = side_by_side(config)
-    glass: Glass
-    if name == "docker":
-        glass = _docker(config)
-    else:
-        from bellglass.doors.process_glass import ProcessGlass
-
-        glass = ProcessGlass()
+    glass = _docker(config) if name == "docker" else _process(config)
     return WarmGlass(glass, {Role.TRAIN: ready, Role.PREDICT: ready})
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from guests import begin, listen, spec
 
-from bellglass import tasks
+from bellglass import tasks, wiring
+from bellglass.config import load
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import SetupError
 from bellglass.ports import gpu_of
@@ -62,6 +63,22 @@ def test_a_gpu_that_is_not_there_is_named(glass: ProcessGlass, monkeypatch: pyte
     with pytest.raises(SetupError) as caught:
         glass.open(replace(spec(), gpu=gpu_of("cuda:1")))
     assert "cuda:1" in caught.value.one_line()
+
+
+@pytest.mark.parametrize(
+    ("torch", "driver", "found"),
+    [("2.13.0+cpu", "/usr/bin/nvidia-smi", "torch 2.13.0+cpu"), ("2.13.0", None, "no NVIDIA driver")],
+)
+def test_without_a_gpu_a_loop_on_one_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torch: str, driver: str | None, found: str
+) -> None:
+    monkeypatch.setattr("bellglass.doors.process_glass.glass.metadata.version", lambda library: torch)
+    monkeypatch.setattr("bellglass.doors.process_glass.glass.shutil.which", lambda program: driver)
+    config = load(None, {"preset": "gpu", "device": "cuda", "glass": "process"})
+    with pytest.raises(SetupError) as caught:
+        wiring.create(config, tmp_path / "loops")
+    assert found in caught.value.one_line()
+    assert not (tmp_path / "loops").exists()
 
 
 @pytest.mark.gpu

@@ -4,6 +4,6 @@ glass.py      ProcessGlass: opens guests, keeps their folders, removes what dead
 nursery.py    Linux: guests as forks of a process that has imported torch once
 """
 
-from bellglass.doors.process_glass.glass import ProcessGlass, SocketStream, remove_tree
+from bellglass.doors.process_glass.glass import ProcessGlass, SocketStream, remove_tree, require_gpu
 
-__all__ = ["ProcessGlass", "SocketStream", "remove_tree"]
+__all__ = ["ProcessGlass", "SocketStream", "remove_tree", "require_gpu"]

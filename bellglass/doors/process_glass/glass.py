@@ -147,6 +147,16 @@ def _installed(library: str) -> str:
         return f"no {library}"
 
 
+def require_gpu() -> None:
+    """SetupError where no guest could train on one, as far as that is seen without importing torch."""
+    thing = "the device cuda"
+    torch = _installed("torch")
+    if torch.endswith("+cpu") or not torch.startswith("torch"):
+        raise SetupError(thing, torch, "torch with CUDA", "make venv DEVICE=cuda")
+    if shutil.which("nvidia-smi") is None:
+        raise SetupError(thing, "no NVIDIA driver (nvidia-smi)", "an NVIDIA GPU and its driver", "bellglass doctor")
+
+
 class ProcessGlass:
     name = "process"
     sealed = False

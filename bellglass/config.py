@@ -99,10 +99,10 @@ class LoopConfig(BaseModel):
             return replace(preset, budget=replace(preset.budget, kind="steps", amount=float(preset.steps)))
         if preset.budget.kind == "gpu_seconds" and self.device == "cpu":
             found = f"{preset.name!r} of {task.name} counts GPU seconds, and the device is cpu"
-            raise UsageError("preset", found, 'device = "cuda", or another preset', "bellglass tasks")
+            raise UsageError("preset", found, 'device = "cuda", or another preset', "the same with --device cuda")
         if preset.budget.kind == "cpu_seconds" and self.device != "cpu":
             found = f"{preset.name!r} of {task.name} counts CPU seconds, and the device is {self.device}"
-            raise UsageError("preset", found, "one that counts GPU seconds, or the device cpu", "bellglass tasks")
+            raise UsageError("preset", found, "one that counts GPU seconds", "the same with --preset gpu")
         return preset
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+from bellglass.gpus import gpu_of
 from bellglass.line.intake import Event
 from bellglass.records import CallKey, ChatReply, ChatRequest, Cost, Json, Role
 
@@ -35,12 +36,6 @@ GPU_MEMORY_MB = 8192  # of one that is given a GPU: its driver alone maps 1.5 GB
 
 def memory_mb(role: Role, device: str) -> int:
     return MEMORY_MB[role] if gpu_of(device) is None else GPU_MEMORY_MB
-
-
-def gpu_of(device: str) -> int | None:
-    """Of a device as the config names it: `cpu` has none, `cuda` is the first, `cuda:1` the second."""
-    kind, _, number = device.partition(":")
-    return int(number or 0) if kind == "cuda" else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,11 @@ LINUX = sys.platform.startswith("linux")
 KILL_SECONDS = 5.0  # what a process that is stopped in the kernel may take to die
 
 
+def cores() -> int:
+    """How many this process may use; macOS only says how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True, slots=True)
 class _Stat:
     parent: int

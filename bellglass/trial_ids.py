@@ -60,6 +60,11 @@ def generation_of(name: str) -> int:
     return int(first[1:]) if first[:1] == "g" and first[1:].isdecimal() else 0
 
 
+def is_of(name: str, generation: int) -> bool:
+    """The same question, asked of thousands of names."""
+    return name.startswith(f"g{generation}-")
+
+
 def first_try(trial_id: str) -> str:
     """Of a calibration's trial, whose guest may have been lost."""
     return trial_id.removesuffix(_AGAIN)
@@ -100,5 +105,5 @@ def seeds_apart(trial_id: str) -> tuple[str, str] | None:
 
 def documents_of(trial_id: str) -> str:
     """What a gate's, recheck's or panel's own documents are drawn by; both sides of a pair have the same."""
-    generation, kind, index = trial_id.split("-")[:3]
+    generation, kind, index = [*trial_id.split("-"), "", ""][:3]
     return f"panel-{generation}-{index}" if kind == "panel" else f"{generation}-{index}"

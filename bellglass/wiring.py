@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bellglass import __version__, paths, tasks
+from bellglass import __version__, paths, processes, tasks
 from bellglass.bounds import Bounds
 from bellglass.calibration import Conditions, Shelf, speed_reference
 from bellglass.config import LoopConfig, is_hosted, restore
 from bellglass.errors import LoopFault, SetupError, UsageError
+from bellglass.gpus import gpu_of, kind_of
 from bellglass.halt import Killer
 from bellglass.line.gateway import Gateway
 from bellglass.line.warm import WarmGlass
@@ -202,12 +203,7 @@ def _conditions(books: Books, config: LoopConfig, task: Task, preset: Preset, gl
 
 def side_by_side(config: LoopConfig) -> int:
     """One trainer per core, each with one thread; one at a time on a GPU."""
-    return 1 if config.device.startswith("cuda") else cores()
-
-
-def cores() -> int:
-    """How many this process may use; macOS only says how many there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return processes.cores() if gpu_of(config.device) is None else 1
 
 
 # Doors
@@ -231,17 +227,18 @@ def wants_hosted(config: LoopConfig) -> bool:
 
 
 def choose_glass(config: LoopConfig) -> str:
-    """`auto` is Docker where engine and images are there; a hosted model never gets less."""
+    """`auto` is Docker where engine and images are there; a hosted model never gets less. It is opened, to be sure."""
     hosted = wants_hosted(config)
     if config.glass == "process" and hosted:
         raise SetupError("the process glass", "a hosted model", "a sealed glass", "bellglass run --glass docker")
     if config.glass != "process":
         try:
             _docker(config)
-            return "docker"
         except SetupError:
             if config.glass == "docker" or hosted:
                 raise
+        else:
+            return "docker"
     _process(config)
     return "process"
 
@@ -249,14 +246,15 @@ def choose_glass(config: LoopConfig) -> str:
 def _docker(config: LoopConfig) -> Glass:
     from bellglass.doors.docker.glass import DockerGlass
 
-    return DockerGlass(runtime=config.runtime, device=config.device.partition(":")[0])
+    return DockerGlass(runtime=config.runtime, device=kind_of(config.device))
 
 
 def _process(config: LoopConfig) -> Glass:
     from bellglass.doors.process_glass import ProcessGlass, require_gpu
 
-    if config.device != "cpu":
-        require_gpu()
+    gpu = gpu_of(config.device)
+    if gpu is not None:
+        require_gpu(gpu)
     return ProcessGlass()
 
 

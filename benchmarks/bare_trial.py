@@ -38,7 +38,7 @@ class Host:
     metrics: list[tuple[str, float, int]] = field(default_factory=list)
 
     def data(self) -> str:
-        self.started = time.process_time() if self.budget.kind == "cpu_seconds" else time.monotonic()
+        self.started = self._now()
         return str(self.folder / "data")
 
     def used(self) -> float:
@@ -46,7 +46,10 @@ class Host:
             return 0.0
         if self.budget.kind == "steps":
             return float(self.asked)
-        return (time.process_time() if self.budget.kind == "cpu_seconds" else time.monotonic()) - self.started
+        return self._now() - self.started
+
+    def _now(self) -> float:
+        return time.monotonic() if self.budget.kind == "gpu_seconds" else time.process_time()
 
     def time_left(self) -> tuple[float, float]:
         left = max(0.0, self.budget.amount - self.used())

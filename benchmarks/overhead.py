@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +28,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import page  # noqa: E402
 
 from bellglass import tasks  # noqa: E402
+from bellglass.gpus import kind_of  # noqa: E402
 from bellglass.line.intake import Done, FileReceived, Request  # noqa: E402
 from bellglass.line.warm import WarmGlass  # noqa: E402
 from bellglass.ports import Glass, Guest, GuestSpec  # noqa: E402
@@ -48,11 +49,11 @@ open('out/weights.safetensors', 'wb').write(block)
 LABELS = {"loop": "overhead"}
 
 
-def make_glass(name: str) -> Glass:
+def make_glass(name: str, device: str = "cpu") -> Glass:
     if name == "docker":
         from bellglass.doors.docker.glass import DockerGlass
 
-        return DockerGlass()
+        return DockerGlass(device=kind_of(device))
     from bellglass.doors.process_glass import ProcessGlass
 
     return ProcessGlass()
@@ -64,6 +65,15 @@ def opened(glass: Glass) -> Iterator[Glass]:
         yield glass
     finally:
         glass.close()
+
+
+def train_starter(
+    glass: Glass, docs: tasks.Documents, budget: Budget, device: str, stop: Callable[[], bool] = lambda: False
+) -> Training:
+    return train(
+        glass, bundles.starter(), docs, task=tasks.load("stories"), seeds=Seeds(1, 1), budget=budget, labels=LABELS,
+        device=device, cancelled=stop,
+    )  # fmt: skip
 
 
 def first_step_seconds(glass: Glass, device: str = "cpu") -> float:
@@ -83,8 +93,7 @@ def first_step_seconds(glass: Glass, device: str = "cpu") -> float:
 
     watched = _Watching(glass, note_first)
     budget = Budget("steps", 1, 60)
-    of = {"task": task, "seeds": Seeds(1, 1), "budget": budget, "labels": LABELS, "device": device}
-    made = train(watched, bundles.starter(), docs, **of, cancelled=stop)
+    made = train_starter(watched, docs, budget, device, stop)
     if not heard:
         raise SystemExit(f"no first step: {made.fault}: {made.log.decode(errors='replace')}")
     return heard[0]
@@ -162,8 +171,7 @@ def trial(glass: Glass, seconds: float, device: str = "cpu") -> dict[str, float]
     budget = Budget(preset.budget.kind, seconds, 60 + 4 * seconds)
     began = time.monotonic()
     bundle = bundles.starter()
-    of = {"task": task, "seeds": Seeds(1, 1), "budget": budget, "labels": LABELS, "device": device}
-    made: Training = train(glass, bundle, docs, **of)
+    made = train_starter(glass, docs, budget, device)
     if made.fault is not None:
         raise SystemExit(f"the trial failed: {made.fault}: {made.log.decode(errors='replace')}")
     trained = time.monotonic()
@@ -260,11 +268,11 @@ def trial_rows(name: str, lengths: list[float]) -> Iterator[Row]:
 
 def gpu_rows(name: str, lengths: list[float], device: str) -> Iterator[Row]:
     """One trainer at a time, as wiring.py has it on a GPU; guests there are started, never forked."""
-    with opened(make_glass(name)) as cold:
+    with opened(make_glass(name, device)) as cold:
         first_step_seconds(cold, device)  # the first one reads everything from disk
         yield ["cold guest to first training step", f"{first_step_seconds(cold, device):.2f} s", "–"]
     wanted = {Role.TRAIN: 1, Role.PREDICT: 1}
-    with opened(WarmGlass(make_glass(name), wanted)) as warm:
+    with opened(WarmGlass(make_glass(name, device), wanted)) as warm:
         full(warm, wanted)
         yield ["warm guest to first training step", f"{first_step_seconds(warm, device):.2f} s", "–"]
         for seconds in lengths:
@@ -303,7 +311,7 @@ def main() -> None:
     else:
         made = [*guest_rows(chosen.glass), *trial_rows(chosen.glass, lengths), *command_rows()]
     table = page.table(["figure", "measured", "goal"], made)
-    text = f"Machine: {page.machine(gpu=on_gpu)}. Command: `{command}`.\n\n{table}"
+    text = f"Machine: {page.machine(chosen.device)}. Command: `{command}`.\n\n{table}"
     if chosen.print:
         print(text)
     elif on_gpu:

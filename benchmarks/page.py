@@ -20,7 +20,7 @@ def put(page: Path, name: str, text: str) -> None:
     page.write_text(pattern.sub(lambda _: f"{begin}\n{text.strip()}\n{end}", old))
 
 
-def machine(gpu: bool = False) -> str:
+def machine(device: str = "cpu") -> str:
     """The machine that figures were made on, in a line; with its GPU where they are of one."""
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
@@ -28,13 +28,13 @@ def machine(gpu: bool = False) -> str:
         model = names[0] if names else model
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {system}{_gpu() if gpu else ''}"
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {system}{'' if device == 'cpu' else _gpu(device)}"
 
 
-def _gpu() -> str:
+def _gpu(device: str) -> str:
     import torch
 
-    return f", {torch.cuda.get_device_name()}, torch {torch.__version__}"
+    return f", {torch.cuda.get_device_name(device)}, torch {torch.__version__}"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -7,7 +7,8 @@ has its own order of the stream, data and seeds; its two ways share them:
 
 - greedy: each proposal trained once, kept if its score is lower than the champion's own;
 - raced: proposals through the `race` tool that the offline improver builds, two side by side at a quarter of the
-  budget, on top of what won before; when it has used one generation's trials, what it left goes through the gate.
+  budget, on top of what won before; when one generation's trials or the stream are used up, what it left goes through
+  the gate.
 
 Every champion is then scored on seeds and documents that no way has seen. Resumable, over machines too: trainings lie
 in benchmarks/measured/search.jsonl and are not repeated. Writes the section `search` of docs/benchmarks.md.

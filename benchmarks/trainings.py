@@ -110,10 +110,17 @@ class Trainings:
         self._known[key] = result
 
 
+@lru_cache
+def documents_hash(world: World) -> str:
+    """Of all that training and scoring draw from, whichever split it is."""
+    preset = _preset(world)
+    drawn = tasks.documents_hash(tasks.load(world.task), preset), preset.confirm_docs, preset.final_docs
+    return hashlib.sha256(repr(drawn).encode()).hexdigest()[:8]
+
+
 def key_of(world: World, job: Job) -> str:
     files = hashlib.sha256(json.dumps(sorted(job.files.items())).encode()).hexdigest()[:16]
-    documents = tasks.documents_hash(tasks.load(world.task), _preset(world))[:8]
-    data = f"{world.task} {documents} world {world.replicate}"
+    data = f"{world.task} {documents_hash(world)} world {world.replicate}"
     return f"{data}: {files} for {job.fraction:g} of {world.seconds:g} s, seeds {job.seeds}, {job.split} {job.salt}"
 
 

@@ -39,7 +39,13 @@ MAY_SEND = {
     "train": {"ready", "request", "file", "metric"},
     "predict": {"ready", "request", "file"},
 }
-KEPT_ENV = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES")
+KEPT_ENV = (
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "NVIDIA_VISIBLE_DEVICES",
+    "NVIDIA_DRIVER_CAPABILITIES",
+)
 PATH = "/usr/local/bin:/usr/bin:/bin"
 EXIT_NO_TORCH, EXIT_STOPPED = 3, 130  # the child's codes with a meaning
 

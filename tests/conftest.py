@@ -41,7 +41,14 @@ def docker_missing() -> str | None:
 
 
 def gpu_missing() -> str | None:
-    return None if shutil.which("nvidia-smi") else "no NVIDIA GPU"
+    from bellglass.doors.process_glass import require_gpu
+    from bellglass.errors import SetupError
+
+    try:
+        require_gpu(0)
+    except SetupError as error:
+        return error.one_line()
+    return None
 
 
 def key_missing() -> str | None:

@@ -65,7 +65,7 @@ def went(way: str, table: Table, names: str = "abcdef", **more: Any) -> Any:
     return bill
 
 
-# The three ways
+# The two ways
 
 
 def test_greedy_trains_each_proposal_once_and_keeps_what_scores_lower() -> None:

@@ -131,7 +131,7 @@ def test_every_field_that_is_checked_is_mutated_above() -> None:
 
 
 def test_every_field_that_is_asked_for_is_checked() -> None:
-    host = create_body(replace(recorded_profile(), gpu=0))["HostConfig"]
+    host = create_body(replace(recorded_profile(), gpu="0"))["HostConfig"]
     assert {f"HostConfig.{name}" for name in host} <= {".".join(path.split(".")[:2]) for path in WRONG}
 
 
@@ -199,6 +199,28 @@ def test_a_gpu_guest_gets_one_gpu_and_others_none() -> None:
     assert request["DeviceIDs"] == ["1"]
     assert "Count" not in request
     assert "DeviceRequests" not in create_body(some_profile(Role.TRAIN))["HostConfig"]
+
+
+def test_a_driver_that_may_see_some_gpus_asks_for_one_of_these(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8f")
+    assert [some_profile(Role.TRAIN, gpu=gpu).gpu for gpu in (0, 1, None)] == ["3", "GPU-8f", None]
+
+
+@pytest.mark.parametrize(
+    ("requests", "right"),
+    [
+        ([{"DeviceIDs": ["1"]}], True),
+        ([{"DeviceIDs": ["0"]}], False),
+        ([{"DeviceIDs": ["0", "1"]}], False),
+        ([{"DeviceIDs": ["1"]}, {"Count": -1}], False),
+        ([{"Count": 1, "DeviceIDs": []}], False),
+        (None, False),
+    ],
+)
+def test_another_gpu_than_the_one_asked_for_is_noticed(requests: list[Any] | None, right: bool) -> None:
+    found = differences(changed("HostConfig.DeviceRequests", requests), replace(recorded_profile(), gpu="1"))
+    assert [line for line in found if "DeviceRequests" in line] == found
+    assert (found == []) == right
 
 
 def test_the_system_calls_are_an_allow_list_without_the_dangerous_ones() -> None:

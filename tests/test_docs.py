@@ -69,7 +69,8 @@ def test_scripts_in_documents_exist_and_know_their_flags(path: Path) -> None:
         script, *words = typed.split()
         file = ROOT / script
         flags = {word for word in words if word.startswith("--")}
-        wrong += [typed] if not file.exists() or any(f'"{flag}"' not in file.read_text() for flag in flags) else []
+        if not file.exists() or any(f'"{flag}"' not in file.read_text() for flag in flags):
+            wrong.append(typed)
     assert wrong == []
 
 

@@ -14,7 +14,7 @@ from bellglass import tasks, wiring
 from bellglass.config import load
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import SetupError
-from bellglass.ports import gpu_of
+from bellglass.gpus import environment, gpu_of, kind_of
 from bellglass.records import Seeds
 from bellglass.steps.judge import judge
 from bellglass.steps.train import WEIGHTS_FILE, train
@@ -31,7 +31,19 @@ def glass(tmp_path: Path) -> Iterator[ProcessGlass]:
 
 
 def test_a_device_names_its_gpu() -> None:
-    assert [gpu_of(device) for device in ("cpu", "cuda", "cuda:0", "cuda:3")] == [None, 0, 0, 3]
+    devices = ("cpu", "cuda", "cuda:0", "cuda:3")
+    assert [gpu_of(device) for device in devices] == [None, 0, 0, 3]
+    assert [kind_of(device) for device in devices] == ["cpu", "cuda", "cuda", "cuda"]
+
+
+def test_numbers_are_nvidia_smis_unless_the_user_has_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    assert environment(1) == {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert environment(1) == {"CUDA_VISIBLE_DEVICES": "3"}
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    assert environment(1) == {"CUDA_VISIBLE_DEVICES": "3", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +69,7 @@ def test_a_guest_sees_its_own_gpu_and_no_other(
     assert listen(guest).out.decode() == f"{seen}\n"
 
 
-@pytest.mark.parametrize("visible", ["", "3"])
+@pytest.mark.parametrize("visible", ["", "3", "3,-1,4", "-1"])
 def test_a_gpu_that_is_not_there_is_named(glass: ProcessGlass, monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with pytest.raises(SetupError) as caught:
@@ -66,12 +78,17 @@ def test_a_gpu_that_is_not_there_is_named(glass: ProcessGlass, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("torch", "driver", "found"),
-    [("2.13.0+cpu", "/usr/bin/nvidia-smi", "torch 2.13.0+cpu"), ("2.13.0", None, "no NVIDIA driver")],
+    ("torch", "driver", "visible", "found"),
+    [
+        ("2.13.0+cpu", "/usr/bin/nvidia-smi", "0,1", "torch 2.13.0+cpu"),
+        ("2.13.0", None, "0,1", "no nvidia-smi"),
+        ("2.13.0", "/usr/bin/nvidia-smi", "-1", "CUDA_VISIBLE_DEVICES=-1"),
+    ],
 )
 def test_without_a_gpu_a_loop_on_one_is_not_begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torch: str, driver: str | None, found: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torch: str, driver: str | None, visible: str, found: str
 ) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr("bellglass.doors.process_glass.glass.metadata.version", lambda library: torch)
     monkeypatch.setattr("bellglass.doors.process_glass.glass.shutil.which", lambda program: driver)
     config = load(None, {"preset": "gpu", "device": "cuda", "glass": "process"})
@@ -89,12 +106,15 @@ def test_the_starter_trains_and_is_judged_on_a_gpu() -> None:
     docs, confirm = (tasks.make(task, split, SECRET, count) for split, count in counts)
     glass, bundle, labels = ProcessGlass(), bundles.starter(), {"loop": "test"}
     try:
-        of = {"task": task, "seeds": Seeds(1, 1), "budget": preset.budget, "labels": labels, "device": "cuda"}
-        made = train(glass, bundle, docs, **of)  # type: ignore[arg-type]
+        made = train(
+            glass, bundle, docs, task=task, seeds=Seeds(1, 1), budget=preset.budget, labels=labels, device="cuda"
+        )
         assert made.fault is None, made.log.decode(errors="replace")
         weights = made.files[WEIGHTS_FILE]
-        of = {"preset": preset, "labels": labels, "prove": True, "proof_key": SECRET, "device": "cuda"}
-        verdict = judge(glass, bundle, weights, task, confirm, **of, against=None)  # type: ignore[arg-type]
+        verdict = judge(
+            glass, bundle, weights, task, confirm, preset=preset, labels=labels, prove=True, proof_key=SECRET,
+            against=None, device="cuda",
+        )  # fmt: skip
     finally:
         glass.close()
     assert len(weights) > 30e6  # the larger shape that the starter has on a GPU

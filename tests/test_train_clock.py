@@ -87,7 +87,7 @@ def test_on_a_gpu_the_start_of_its_driver_is_free_and_what_takes_longer_counts(m
     monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now[0]))
     clock = Clock(Budget("gpu_seconds", 60.0, 90.0), Idle())  # type: ignore[arg-type]
     used = []
-    for seconds in (20.0, 30.0, 0.0, 5.0):
+    for seconds in (10.0, 30.0, 0.0, 5.0):
         now[0] += seconds
         if seconds == 0.0:
             clock.start()

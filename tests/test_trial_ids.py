@@ -52,7 +52,16 @@ def test_an_edit_of_the_starter_has_its_seeds() -> None:
 
 
 def test_pairs_and_panels_never_share_documents() -> None:
+    assert trial_ids.documents_of("g4-recheck-0-child") == "g4-0"  # it is compared with that pair
+    assert trial_ids.documents_of("g4") == "g4-"  # in a damaged ledger; a page shows it all the same
     drawn = [
         trial_ids.documents_of(name) for name in ("g4-pair-0-parent", "g4-pair-0-child", "g4-panel-0", "g40-pair-0")
     ]
     assert drawn == ["g4-0", "g4-0", "panel-g4-0", "g40-0"]
+
+
+def test_a_generations_names_are_its_own_alone() -> None:
+    names = ["g4-pair-0-child", "g40-pair-0-child", "cal-0x0", "final-pair-0-starter"]
+    assert [trial_ids.is_of(name, 4) for name in names] == [True, False, False, False]
+    assert [trial_ids.is_final(name) for name in names] == [False, False, False, True]
+    assert trial_ids.first_try("cal-0x0-again") == trial_ids.first_try("cal-0x0") == "cal-0x0"

@@ -75,7 +75,7 @@ def curves_of(state: State, blobs: Blobs, number: int) -> Json:
     series: list[Json] = []
     missing: list[str] = []
     for trial in state.trials.values():
-        if trial.curves is None or trial_ids.generation_of(trial.trial_id) != number or len(series) >= MOST_SERIES:
+        if trial.curves is None or not trial_ids.is_of(trial.trial_id, number) or len(series) >= MOST_SERIES:
             continue
         try:
             found = curves.read(blobs.get(trial.curves))
@@ -99,7 +99,7 @@ def _series(trial_id: str, found: curves.Lines) -> Iterator[Json]:
 
 
 def _calls(state: State, number: int) -> Iterator[tuple[str, Json]]:
-    return ((key, call) for key, call in state.calls.items() if trial_ids.generation_of(key) == number)
+    return ((key, call) for key, call in state.calls.items() if trial_ids.is_of(key, number))
 
 
 def _index(key: str) -> tuple[str, int]:

@@ -133,7 +133,7 @@ def _watch(crew: Crew, gen: Generation) -> None:
 
 def _look(crew: Crew, gen: Generation, faults: tuple[str, ...] = ()) -> int:
     """Record every alarm that this generation's trials set off; how many there were."""
-    trials = tuple(t for t in crew.state.trials.values() if trial_ids.generation_of(t.trial_id) == gen.number)
+    trials = tuple(t for t in crew.state.trials.values() if trial_ids.is_of(t.trial_id, gen.number))
     found = tripwires.look(tripwires.Watched(gen.number, trials, crew.place.lab.bench.task.floor, faults))
     for alarm in found:
         crew.place.books.record("tripwire.fired", generation=gen.number, **to_json(alarm))

@@ -14,7 +14,7 @@ from typing import Any
 from bellglass.errors import LoopFault
 from bellglass.records import Budget, Claim, Cost, Json, Proof, Seeds, Trial, Verdict
 from bellglass.store.ledger import Event, Ledger
-from bellglass.trial_ids import generation_of
+from bellglass.trial_ids import is_of
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class State:
         return self.generations[number]
 
     def trials_of(self, number: int, purpose: str) -> list[Trial]:
-        return [t for t in self.trials.values() if t.purpose == purpose and generation_of(t.trial_id) == number]
+        return [t for t in self.trials.values() if t.purpose == purpose and is_of(t.trial_id, number)]
 
 
 def fold(events: Iterable[Event]) -> State:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bellglass.gpus import card
 from bellglass.ports import GuestSpec
 from bellglass.records import Json, Role
 
@@ -61,7 +62,7 @@ class Profile:
     pids: int
     cpus: float
     runtime: str  # "" is the engine's default
-    gpu: int | None = None
+    gpu: str | None = None  # the card's name
     nofile: int = 1024
     command: tuple[str, ...] = (PYTHON, "-I", SCRIPT, WORK)
     env: Mapping[str, str] = field(default_factory=lambda: dict(ENV))
@@ -121,7 +122,7 @@ def profile_for(
         pids=_GPU_PIDS if on_gpu else _PIDS[role],
         cpus=_GPU_CPUS if on_gpu else _CPUS[role],
         runtime=runtime,
-        gpu=spec.gpu,
+        gpu=None if spec.gpu is None else card(spec.gpu),
     )
 
 
@@ -165,7 +166,7 @@ def create_body(profile: Profile) -> dict[str, Json]:
         host["Runtime"] = profile.runtime
     if profile.gpu is not None:
         host["DeviceRequests"] = [
-            {"Driver": "nvidia", "DeviceIDs": [str(profile.gpu)], "Capabilities": [["gpu", "compute"]]}
+            {"Driver": "nvidia", "DeviceIDs": [profile.gpu], "Capabilities": [["gpu", "compute"]]}
         ]
     return {
         "Image": profile.image,
@@ -251,14 +252,14 @@ def _judged(profile: Profile) -> list[tuple[str, Judge, str]]:
     checks: list[tuple[str, Judge, str]] = [(path, lambda value: not value, "nothing") for path in _EMPTY]
     limits = [("core", 0, 0), ("fsize", profile.file_bytes, profile.file_bytes)]
     limits += [("nofile", profile.nofile, profile.nofile)]
-    wanted_gpus = [] if profile.gpu is None else [str(profile.gpu)]
+    wanted_gpus = [] if profile.gpu is None else [profile.gpu]
     frozen = {"/proc/sys", "/proc/sysrq-trigger", "/proc/irq"}
     return [
         *checks,
         ("HostConfig.SecurityOpt", lambda value: _options_right(value, profile.seccomp), "no-new-privileges + ours"),
         ("HostConfig.Ulimits", lambda value: _limits(value) == limits, str(limits)),
         ("HostConfig.Runtime", lambda value: not profile.runtime or value == profile.runtime, profile.runtime),
-        ("HostConfig.DeviceRequests", lambda value: _gpus(value) == wanted_gpus, f"the GPUs {wanted_gpus}"),
+        ("HostConfig.DeviceRequests", lambda value: _gpus(value) == wanted_gpus, profile.gpu or "no GPU"),
         ("HostConfig.MaskedPaths", lambda value: set(MASKED) <= set(value or ()), f"at least {sorted(MASKED)}"),
         ("HostConfig.ReadonlyPaths", lambda value: frozen <= set(value or ()), f"at least {sorted(frozen)}"),
         ("Config.Env", lambda value: _env_right(value, profile), "ours over the image's, no more"),

@@ -28,7 +28,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from bellglass import processes
+from bellglass import gpus, processes
 from bellglass.doors.process_glass.nursery import Child, Nursery
 from bellglass.errors import SetupError
 from bellglass.line.intake import POLICIES, Event
@@ -58,7 +58,6 @@ READY_SECONDS: Final = 120.0
 MAX_PROCESSES: Final = 128
 MAX_FILE_MB: Final = 512
 KEPT_ENV: Final = ("LD_LIBRARY_PATH",)
-VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 MARKER: Final = "owner.json"
 
 
@@ -147,14 +146,19 @@ def _installed(library: str) -> str:
         return f"no {library}"
 
 
-def require_gpu() -> None:
-    """SetupError where no guest could train on one, as far as that is seen without importing torch."""
-    thing = "the device cuda"
-    torch = _installed("torch")
-    if torch.endswith("+cpu") or not torch.startswith("torch"):
-        raise SetupError(thing, torch, "torch with CUDA", "make venv DEVICE=cuda")
+def require_gpu(gpu: int) -> None:
+    """SetupError where no guest could train on that one, as far as it is seen without importing torch."""
+    thing = f"the device cuda:{gpu}"
+    try:
+        with_cuda = not metadata.version("torch").endswith("+cpu")
+    except metadata.PackageNotFoundError:
+        with_cuda = False
+    if not with_cuda:
+        raise SetupError(thing, _installed("torch"), "torch with CUDA", "make venv DEVICE=cuda")
     if shutil.which("nvidia-smi") is None:
-        raise SetupError(thing, "no NVIDIA driver (nvidia-smi)", "an NVIDIA GPU and its driver", "bellglass doctor")
+        needed = "an NVIDIA GPU and its driver"
+        raise SetupError(thing, "no nvidia-smi, so no driver", needed, "the same with --device cpu --preset cpu")
+    gpus.card(gpu)
 
 
 class ProcessGlass:
@@ -299,19 +303,7 @@ class ProcessGlass:
 
 
 def _environment(gpu: int | None) -> dict[str, str]:
-    """With that GPU of those that the driver may see, and none for a guest that is to have none."""
-    kept = {name: os.environ[name] for name in KEPT_ENV if name in os.environ}
-    return kept | {VISIBLE: "" if gpu is None else _visible(gpu)}
-
-
-def _visible(gpu: int) -> str:
-    if VISIBLE not in os.environ:
-        return str(gpu)
-    allowed = [name.strip() for name in os.environ[VISIBLE].split(",") if name.strip()]
-    if gpu >= len(allowed):
-        found = f"{VISIBLE}={os.environ[VISIBLE]}"
-        raise SetupError(f"the device cuda:{gpu}", found, "a GPU of that number", f"unset {VISIBLE}, or another device")
-    return allowed[gpu]
+    return {name: os.environ[name] for name in KEPT_ENV if name in os.environ} | gpus.environment(gpu)
 
 
 def remove_tree(folder: Path) -> None:

@@ -53,7 +53,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainings:
     monkeypatch.setattr(tasks, "content_root", lambda: tmp_path)
     made = Trainings()
     monkeypatch.setattr(script, "run_trial", made.run)
-    monkeypatch.setattr(script.page, "machine", lambda: "a machine")
+    monkeypatch.setattr(script.page, "machine", lambda device="cpu": "a machine")
     return made
 
 
@@ -95,7 +95,7 @@ def test_figures_name_the_machine_of_each_training_behind_them(
     with pytest.raises(KeyboardInterrupt):
         fill(tmp_path / "results")
     ran.most = 1000
-    monkeypatch.setattr(script.page, "machine", lambda: "another machine")
+    monkeypatch.setattr(script.page, "machine", lambda device="cpu": "another machine")
     fill(tmp_path / "results")
     assert tasks.load("sums").measured["machine"] == "a machine; another machine"
 

@@ -14,7 +14,7 @@ VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 ORDER: Final = "CUDA_DEVICE_ORDER"
 
 
-def kind_of(device: str) -> str:
+def guest_device(device: str) -> str:
     """`cuda` of `cuda:1`: what a guest calls the one card that it sees."""
     return device.partition(":")[0]
 

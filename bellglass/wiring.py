@@ -21,7 +21,7 @@ from bellglass.bounds import Bounds
 from bellglass.calibration import Conditions, Shelf, speed_reference
 from bellglass.config import LoopConfig, is_hosted, restore
 from bellglass.errors import LoopFault, SetupError, UsageError
-from bellglass.gpus import gpu_of, kind_of
+from bellglass.gpus import gpu_of, guest_device
 from bellglass.halt import Killer
 from bellglass.line.gateway import Gateway
 from bellglass.line.warm import WarmGlass
@@ -246,7 +246,7 @@ def choose_glass(config: LoopConfig) -> str:
 def _docker(config: LoopConfig) -> Glass:
     from bellglass.doors.docker.glass import DockerGlass
 
-    return DockerGlass(runtime=config.runtime, device=kind_of(config.device))
+    return DockerGlass(runtime=config.runtime, device=guest_device(config.device))
 
 
 def _process(config: LoopConfig) -> Glass:

@@ -28,7 +28,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import page  # noqa: E402
 
 from bellglass import tasks  # noqa: E402
-from bellglass.gpus import kind_of  # noqa: E402
+from bellglass.gpus import guest_device  # noqa: E402
 from bellglass.line.intake import Done, FileReceived, Request  # noqa: E402
 from bellglass.line.warm import WarmGlass  # noqa: E402
 from bellglass.ports import Glass, Guest, GuestSpec  # noqa: E402
@@ -53,7 +53,7 @@ def make_glass(name: str, device: str = "cpu") -> Glass:
     if name == "docker":
         from bellglass.doors.docker.glass import DockerGlass
 
-        return DockerGlass(device=kind_of(device))
+        return DockerGlass(device=guest_device(device))
     from bellglass.doors.process_glass import ProcessGlass
 
     return ProcessGlass()

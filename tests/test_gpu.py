@@ -13,8 +13,9 @@ from guests import begin, listen, spec
 from bellglass import tasks, wiring
 from bellglass.config import load
 from bellglass.doors.process_glass import ProcessGlass
-from bellglass.errors import SetupError
-from bellglass.gpus import environment, gpu_of, kind_of
+from bellglass.errors import GuestFault, SetupError
+from bellglass.gpus import environment, gpu_of, guest_device
+from bellglass.ports import Guest, GuestSpec
 from bellglass.records import Seeds
 from bellglass.steps.judge import judge
 from bellglass.steps.train import WEIGHTS_FILE, train
@@ -33,7 +34,7 @@ def glass(tmp_path: Path) -> Iterator[ProcessGlass]:
 def test_a_device_names_its_gpu() -> None:
     devices = ("cpu", "cuda", "cuda:0", "cuda:3")
     assert [gpu_of(device) for device in devices] == [None, 0, 0, 3]
-    assert [kind_of(device) for device in devices] == ["cpu", "cuda", "cuda", "cuda"]
+    assert [guest_device(device) for device in devices] == ["cpu", "cuda", "cuda", "cuda"]
 
 
 def test_numbers_are_nvidia_smis_unless_the_user_has_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +97,32 @@ def test_without_a_gpu_a_loop_on_one_is_not_begun(
         wiring.create(config, tmp_path / "loops")
     assert found in caught.value.one_line()
     assert not (tmp_path / "loops").exists()
+
+
+class Refusing:
+    """A glass that opens nothing, and keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[GuestSpec] = []
+
+    def open(self, spec: GuestSpec) -> Guest:
+        self.asked.append(spec)
+        raise GuestFault("lost", "this glass opens nothing")
+
+
+@pytest.mark.parametrize(("device", "gpu", "memory"), [("cpu", None, 2048), ("cuda:1", 1, 8192)])
+def test_trainer_and_judge_ask_for_the_card_and_the_memory_that_its_driver_needs(
+    device: str, gpu: int | None, memory: int
+) -> None:
+    task, glass, bundle, labels = tasks.load("sums"), Refusing(), bundles.starter(), {"loop": "test"}
+    docs, preset = tasks.make(task, "confirm", SECRET, 32), task.presets["tiny"]
+    train(glass, bundle, docs, task=task, seeds=Seeds(1, 1), budget=preset.budget, labels=labels, device=device)  # type: ignore[arg-type]
+    with pytest.raises(GuestFault):
+        judge(
+            glass, bundle, b"", task, docs, preset=preset, labels=labels, prove=False, proof_key=SECRET,  # type: ignore[arg-type]
+            against=None, device=device,
+        )  # fmt: skip
+    assert [(one.gpu, one.memory_mb) for one in glass.asked] == [(gpu, memory)] * 2
 
 
 @pytest.mark.gpu

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bellglass.errors import BellglassError, GuestFault
-from bellglass.gpus import gpu_of, kind_of
+from bellglass.gpus import gpu_of, guest_device
 from bellglass.line.intake import Done, FileReceived, Request
 from bellglass.ports import Glass, Guest, GuestSpec, memory_mb
 from bellglass.records import GUEST_FAULTS, Bundle, Proof, Role, Verdict
@@ -140,7 +140,7 @@ class _Guests:
         guest = self._current = self._opening[name].result()
         for path, data in self._files.items():
             guest.send_file(path, data)
-        guest.send("start", args={"device": kind_of(self._device), "threads": 1})
+        guest.send("start", args={"device": guest_device(self._device), "threads": 1})
         try:
             yield from _Conversation(guest, self._vocab, self._seconds[name]).ask(questions)
         except GuestFault:

@@ -24,7 +24,7 @@ import numpy as np
 from bellglass import tasks
 from bellglass.curves import Curves
 from bellglass.errors import GuestFault
-from bellglass.gpus import gpu_of, kind_of
+from bellglass.gpus import gpu_of, guest_device
 from bellglass.line.intake import Done, Event, FileReceived, Log, LogTail, Metric, Request
 from bellglass.ports import Glass, Guest, GuestSpec, memory_mb
 from bellglass.records import Budget, Bundle, Claim, Role, Seeds
@@ -190,7 +190,7 @@ def _arguments(task: Task, seeds: Seeds, device: str) -> dict[str, object]:
         "init_seed": seeds.init_seed,
         "data_seed": seeds.data_seed,
         "threads": 1,
-        "device": kind_of(device),
+        "device": guest_device(device),
         "context": task.context,
         "vocab": task.vocab,
     }

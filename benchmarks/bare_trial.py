@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bellglass import tasks
+from bellglass import gpus, tasks
 from bellglass.records import Budget, Seeds
 
 TRAINER_MODULES = ("data", "objective", "model")
@@ -94,7 +94,7 @@ def run(
         (folder / "data" / "meta.json").write_text(json.dumps(tasks.meta(task)))
         args = {"init_seed": seeds.init_seed, "data_seed": seeds.data_seed, "threads": threads, "device": device}
         host = Host(folder, budget, {**args, "context": task.context, "vocab": task.vocab})
-        with _bundle_modules(trainer, host):
+        with _bundle_modules(trainer, host), _gpus_of(device):
             runpy.run_path(str(trainer / "train.py"), run_name="__main__")
             train_seconds = host.used()
             began = time.process_time()
@@ -102,6 +102,20 @@ def run(
             predict_seconds = time.process_time() - began
         weights = (folder / "out" / "weights.safetensors").read_bytes()
     return _outcome(task, test, bits, host, (train_seconds, predict_seconds), weights)
+
+
+@contextmanager
+def _gpus_of(device: str) -> Iterator[None]:
+    """On the CPU none is seen, as in a glass: a trainer that judges where it finds a GPU would else do so."""
+    before = os.environ.get(gpus.VISIBLE)
+    if device == "cpu":
+        os.environ |= gpus.environment(None)
+    try:
+        yield
+    finally:
+        os.environ.pop(gpus.VISIBLE, None)
+        if before is not None:
+            os.environ[gpus.VISIBLE] = before
 
 
 @contextmanager

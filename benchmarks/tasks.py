@@ -298,8 +298,6 @@ def main() -> None:
     if GPU in presets and (presets != [GPU] or asked.task is None or asked.lab or asked.longer or asked.reference):
         parser.error("--presets gpu goes with a task and no other preset, without --lab, --longer and --reference")
     if not asked.table:
-        if presets != [GPU]:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is imported: as in a glass
         import torch
 
         torch.set_num_threads(1)

@@ -130,7 +130,7 @@ def starter() -> Files:
 
 def workers(count: int = WORKERS, nice: int = NICE) -> ProcessPoolExecutor:
     """Started afresh, not forked: a fork of a process with threads may hang."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # before torch is imported there: as in a glass
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported there: one thread, as in a glass
     return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_prepare, initargs=(nice,))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -114,3 +115,16 @@ def test_the_table_says_what_the_headroom_is_to_and_whose_figures_they_are(ran: 
 def test_the_pages_table_is_the_stored_one() -> None:
     page = script.page.BENCHMARKS.read_text()
     assert script.headroom_table() in page
+
+
+@pytest.mark.parametrize("before", [None, "3"])
+def test_a_bare_trial_on_the_cpu_sees_no_gpu(monkeypatch: pytest.MonkeyPatch, before: str | None) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if before is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+    seen = []
+    for device in ("cpu", "cuda"):
+        with bare_trial._gpus_of(device):
+            seen.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    assert seen == ["", before]
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == before

@@ -108,7 +108,7 @@ def _open_final(crew: Crew) -> None:
             [_final_order(crew, index, "starter", state.starter), _final_order(crew, index, "champion", state.champion)]
         )
         if starter.verdict is None or champion.verdict is None:
-            faults.append(f"{starter.trial_id}: {starter.fault or champion.fault}")
+            faults.append(panel.faults([starter, champion]))
         else:
             pairs.append((starter.verdict.score, champion.verdict.score))
     gain = to_json(paired_interval(pairs, CONFIDENCE)) if len(pairs) > 1 else None

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ from bellglass.weights import WEIGHTS_FILE
 
 RULE = (
     "It holds when the mean gains, recorded and new, lie no further apart than the noise of gains explains in 19 of 20 "
-    "cases, and what failed fails again."
+    "cases, and what failed fails again; a guest that the machine lost says nothing."
 )
 EXACT_RULE = "It holds exactly when all weights and scores, under the recorded clock, are the same to the bit."
 
@@ -78,7 +78,7 @@ class Case:
     decision: str
     derived: str  # what the recorded scores give
     recorded: tuple[tuple[float, float], ...]
-    whole: bool  # no recorded trial of the gate failed
+    failed: bool  # a recorded trial of the gate did, by its own doing
     jobs: tuple[tuple[Job, Job], ...]
     notes: tuple[str, ...]
 
@@ -136,7 +136,7 @@ def prepare(folder: Path, ledger: Ledger, asked: Asked) -> Case:
             for trial_id, bundle in zip(ids, bundles, strict=True)
         )
         jobs.append((parent, child))
-    rules, (pairs, whole) = rules_of(state, gen.number), gate_pairs(state, gen.number)
+    rules, (pairs, _) = rules_of(state, gen.number), gate_pairs(state, gen.number)
     return Case(
         asked=asked,
         config=config,
@@ -145,9 +145,9 @@ def prepare(folder: Path, ledger: Ledger, asked: Asked) -> Case:
         decision=gen.gate["decision"],
         derived=decided_again(state, gen.number),
         recorded=tuple(pairs),
-        whole=whole,
+        failed=any(trial.fault not in (None, "lost") for trial in recorded.values()),
         jobs=tuple(jobs),
-        notes=_notes(state, tasks.contents(task)),
+        notes=(*_notes(state, tasks.contents(task)), *_lost(recorded.values())),
     )
 
 
@@ -193,6 +193,12 @@ def _notes(state: State, content: dict[str, str]) -> tuple[str, ...]:
     return tuple(f"{part}/ is not what the loop was made with, so the scores may differ" for part in changed)
 
 
+def _lost(recorded: Iterable[Trial]) -> list[str]:
+    return [
+        f"{trial.trial_id} was lost by the machine then: not compared" for trial in recorded if trial.fault == "lost"
+    ]
+
+
 def recheck(case: Case, glass: Glass, *, side_by_side: int, say: Callable[[Again], None]) -> Outcome:
     """Train and judge, parent and child at the same time where they were."""
     cancel = threading.Event()
@@ -204,7 +210,7 @@ def recheck(case: Case, glass: Glass, *, side_by_side: int, say: Callable[[Again
         first = _again(case, glass, job, (train_docs, confirm, select), cancel.is_set)
         if first.fault in (None, first.recorded_fault):
             return first
-        # A guest that this machine lost accuses nobody: once more.
+        # This machine may have lost or starved it, which accuses nobody: once more.
         return _again(case, glass, job, (train_docs, confirm, select), cancel.is_set)
 
     with ThreadPoolExecutor(max_workers=min(2, side_by_side), thread_name_prefix="recheck") as pool:
@@ -216,7 +222,7 @@ def recheck(case: Case, glass: Glass, *, side_by_side: int, say: Callable[[Again
         except BaseException:
             cancel.set()  # else a Ctrl-C would wait for the trainings under way
             raise
-    return _outcome(case, tuple(trials))
+    return outcome_of(case, tuple(trials))
 
 
 def _again(
@@ -262,7 +268,8 @@ def _again(
     )
 
 
-def _outcome(case: Case, trials: tuple[Again, ...]) -> Outcome:
+def outcome_of(case: Case, trials: tuple[Again, ...]) -> Outcome:
+    """What the trials say, parent's and child's in turn."""
     scores = [(parent.again, child.again) for parent, child in zip(trials[::2], trials[1::2], strict=True)]
     pairs = [(parent, child) for parent, child in scores if parent is not None and child is not None]
     gain, again = _mean_gain(case.recorded), _mean_gain(pairs)
@@ -278,7 +285,7 @@ def _outcome(case: Case, trials: tuple[Again, ...]) -> Outcome:
         gain=gain,
         gain_again=again,
         explained=explained,
-        decision_again=gate.decide(pairs, case.rules).decision if len(pairs) == len(scores) else "reject",
+        decision_again=gate.played(pairs, case.rules).decision if len(pairs) == len(scores) else "reject",
         holds=not why,
         why=why or (EXACT_RULE if case.asked.exact else RULE),
         notes=case.notes,
@@ -306,14 +313,15 @@ def _why_not(
     if case.derived != case.decision:
         return f"the ledger says {case.decision}, and its own scores give {case.derived}"
     failed = [trial for trial in trials if trial.fault is not None]
-    if case.asked.seeds is not None and case.whole == bool(failed):
+    if case.asked.seeds is not None and case.failed != bool(failed):
         return (
             f"{failed[0].trial_id} {_word(failed[0].fault)}" if failed else "a recorded trial failed, and none does now"
         )
     for trial in trials if case.asked.seeds is None else ():
-        if trial.recorded_fault != trial.fault:
+        if trial.recorded_fault not in (trial.fault, "lost"):
             return f"{trial.trial_id} was recorded as {_word(trial.recorded_fault)}, and is {_word(trial.fault)} now"
-        if case.asked.exact and not (trial.same and (trial.fault or trial.same_weights)):
+        repeats = trial.same and (trial.fault or trial.same_weights)
+        if case.asked.exact and not repeats and trial.recorded_fault != "lost":
             return f"{trial.trial_id} is not the same to the bit"
     if gain is not None and again is not None and explained is not None and abs(again - gain) > explained:
         return f"the gains are {abs(again - gain):.4f} bits apart, and the noise explains {explained:.4f}"
@@ -344,7 +352,8 @@ def lines(outcome: Outcome) -> list[str]:
             f"gain recorded {outcome.gain:+.5f}, again {outcome.gain_again:+.5f}; "
             f"the noise explains {outcome.explained:.5f} between them"
         )
-    told.append(f"recorded: {outcome.decision}; the gate on the new scores alone: {outcome.decision_again}")
+    again = "undecided" if outcome.decision_again == "more" else outcome.decision_again
+    told.append(f"recorded: {outcome.decision}; the gate on the new scores alone: {again}")
     told.append(f"generation {outcome.generation} {'holds' if outcome.holds else 'does NOT hold'}: {outcome.why}")
     return told
 

@@ -180,7 +180,7 @@ def _lost_before(state: State, trial_id: str) -> bool:
 
 def went_on(pairs: gate.Pairs, rules: gate.Rules) -> bool:
     """Whether fewer of them had decided already: more were asked for until they pleased."""
-    return any(gate.decide(pairs[:n], rules).decision != "more" for n in range(len(pairs)))
+    return len(gate.played(pairs, rules).parent_scores) < len(pairs)
 
 
 def _same_gain(recorded: Json, again: Interval | None) -> bool:

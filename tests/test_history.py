@@ -34,6 +34,15 @@ def test_no_score_on_confirm_changes_what_an_improver_hears(state: State) -> Non
     assert digest(other, 13) == digest(state, 13)
 
 
+def test_a_successor_that_was_never_tried_is_not_the_best(state: State) -> None:
+    best = digest(state, 13)["best"]
+    other, first = copy.deepcopy(state), best[0]["generation"]
+    untried = {t.trial_id for t in state.trials_of(first, "explore")}
+    other.trials = {key: trial for key, trial in state.trials.items() if key not in untried}
+    told = digest(other, 13)["best"]
+    assert [entry["generation"] for entry in told[:2]] == [entry["generation"] for entry in best[1:3]]
+
+
 def test_the_digest_does_not_grow_with_the_loop(state: State) -> None:
     told = digest(state, 13)
     assert (len(told["best"]), len(told["last"])) == (BEST, LAST)

@@ -18,7 +18,7 @@ from bellglass.cli import app
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import LoopFault, SetupError, UsageError
 from bellglass.ports import Glass
-from bellglass.recheck import RULE, Again, Asked, Outcome, noise_explains, prepare, recheck
+from bellglass.recheck import RULE, Again, Asked, Outcome, lines, noise_explains, outcome_of, prepare, recheck
 from bellglass.records import Bundle, Json, Noise
 from bellglass.steps import panel
 from bellglass.steps.generation import _gate
@@ -145,6 +145,49 @@ def test_new_seeds_say_whether_the_gain_repeats(loop: Path, tmp_path: Path) -> N
     assert outcome.holds, outcome.why
     assert [trial.trial_id for trial in outcome.trials][::2] == ["g1-recheck-0-parent", "g1-recheck-1-parent"]
     assert all(trial.recorded is None and trial.again is not None for trial in outcome.trials)
+
+
+def unseen(folder: Path, asked: Asked, gains: list[float], faults: dict[str, str] | None = None) -> Outcome:
+    """What is said of trials with these gains, none of which was run."""
+    with closing(Ledger.open(folder)) as ledger:
+        case = prepare(folder, ledger, asked)
+    trials = []
+    for index, (gain, jobs) in enumerate(zip(gains, case.jobs, strict=True)):
+        for job, score in zip(jobs, (2.0 + 0.001 * index, 2.0 + 0.001 * index - gain), strict=True):
+            was, fault = job.recorded, (faults or {}).get(job.trial_id)
+            said = None if was is None or was.verdict is None else was.verdict.score
+            then = None if was is None else was.fault
+            trials.append(Again(job.trial_id, said, None if fault else score, then, fault, None, None))
+    return outcome_of(case, tuple(trials))
+
+
+@pytest.mark.parametrize(
+    ("gains", "word"), [([1.0] * 9, "adopt"), ([-1.0, *[1.0] * 8], "reject"), ([1.0, 1.0], "undecided")]
+)
+def test_the_gate_is_played_on_the_new_scores_pair_by_pair(loop: Path, gains: list[float], word: str) -> None:
+    """More pairs than the gate would have asked for don't change what it had said by then."""
+    jittered = [gain + 0.01 * k for k, gain in enumerate(gains)]
+    outcome = unseen(loop, Asked(1, seeds=len(gains)), jittered)
+    assert f"the gate on the new scores alone: {word}" in lines(outcome)[1]
+
+
+def test_a_guest_that_the_machine_lost_accuses_nobody(loop: Path, tmp_path: Path) -> None:
+    def lose(fault: str) -> Callable[[str, Json], None]:
+        def change(kind: str, body: Json) -> None:
+            if kind == "trial.settled" and body["trial_id"] == "g1-pair-0-child":
+                body |= {"fault": fault, "verdict": None}
+
+        return change
+
+    lost, crashed = (forged(loop, tmp_path / fault, lose(fault)) for fault in ("lost", "crashed"))
+    found = unseen(lost, Asked(1), [-0.4])
+    assert found.holds, found.why
+    assert found.notes == ("g1-pair-0-child was lost by the machine then: not compared",)
+    assert unseen(lost, Asked(1, seeds=2), [-0.4, -0.41]).holds
+    assert "was recorded as failed (crashed), and is judged now" in unseen(crashed, Asked(1), [-0.4]).why
+    assert "a recorded trial failed, and none does now" in unseen(crashed, Asked(1, seeds=1), [-0.4]).why
+    again_crashed = unseen(crashed, Asked(1), [-0.4], {"g1-pair-0-child": "crashed"})
+    assert again_crashed.holds, again_crashed.why
 
 
 def refused(folder: Path, asked: Asked, match: str, kind: type[Exception] = LoopFault) -> None:

@@ -117,6 +117,16 @@ def decide(pairs: Pairs, rules: Rules) -> GateDecision:
     return _decision("more", bound, pairs, gain)
 
 
+def played(pairs: Pairs, rules: Rules) -> GateDecision:
+    """The decision as these pairs come one after the other: those behind it are not looked at."""
+    decision = decide((), rules)
+    for n in range(1, len(pairs) + 1):
+        if decision.decision != "more":
+            break
+        decision = decide(pairs[:n], rules)
+    return decision
+
+
 def failed(why: str, pairs: Pairs = ()) -> GateDecision:
     """The decision when a trial of the successor failed: a failure is never a number. `pairs`: those that finished."""
     return _decision("reject", why, pairs, None)

@@ -90,8 +90,6 @@ def pairs_taken(rules: gate.Rules, gain: float) -> float:
     """The mean number of pairs until the gate decides, played on normal scores that pairing does not help."""
     rng, taken = random.Random(0), 0
     for _ in range(PLAYED):
-        pairs: list[tuple[float, float]] = []
-        while gate.decide(pairs, rules).decision == "more":
-            pairs.append((rng.gauss(0.0, rules.noise.sd), rng.gauss(-gain, rules.noise.sd)))
-        taken += len(pairs)
+        pairs = [(rng.gauss(0.0, rules.noise.sd), rng.gauss(-gain, rules.noise.sd)) for _ in range(rules.max_pairs)]
+        taken += len(gate.played(pairs, rules).parent_scores)
     return taken / PLAYED

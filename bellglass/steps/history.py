@@ -8,6 +8,8 @@ Not covered: what many adopt-or-reject answers tell together; `confirm` is drawn
 
 from __future__ import annotations
 
+import math
+
 from bellglass.records import Json
 from bellglass.store.state import Generation, State
 
@@ -17,13 +19,19 @@ BEST, LAST = 3, 5
 def digest(state: State, generation: int) -> Json:
     done = [gen for gen in state.generations.values() if gen.result is not None]
     adopted = [gen for gen in done if gen.adopted]
-    best = sorted(adopted, key=lambda gen: _explored(state, gen.number) or 0.0)[:BEST]
+    best = sorted(adopted, key=lambda gen: _place(state, gen.number))[:BEST]
     return {
         "generation": generation,
         "best": [_entry(state, gen) for gen in best],
         "last": [_entry(state, gen) for gen in done[-LAST:]],
         "noise": None if state.calibration is None else round(state.calibration["noise"]["sd"], 4),
     }
+
+
+def _place(state: State, number: int) -> float:
+    """Among the best, where lower is better: one that was submitted without a trial stands last."""
+    score = _explored(state, number)
+    return math.inf if score is None else score
 
 
 def _entry(state: State, gen: Generation) -> Json:

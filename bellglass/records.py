@@ -134,6 +134,7 @@ class Verdict:
     targets: int
     proof: Proof | None  # None: not proved (explore, calibrate)
     select_score: float | None = None  # of the same weights on `select`, unproved; None where it was not measured
+    predict_seconds: float = 0.0  # the most that one guest used to load and answer: of CPU, on a GPU waited for
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ FLOOR_Z = 4.0  # below the source by this many standard errors: about 1 in 30,00
 FLOOR_SLACK_BITS = 1e-3  # float32 rounding, when the standard error is next to nothing
 CLAIM_TOLERANCE_BITS = 0.25  # a claim is made on few documents
 CLAIM_Z = 4.0  # and the verdict itself has sampling noise
+PREDICT_TIMES = 3.0  # as much time to predict as the parent takes may be a larger model
+PREDICT_SHARE = 0.25  # of a training's budget: less than that on top is not worth a person's time
 WIRE_FAULTS = ("malformed", "refused")  # a flood of prints happens by accident; these hardly do
 
 
@@ -114,6 +116,25 @@ def _excess(trial: Trial, verdict: Verdict) -> float | None:
     return None if trial.claim.bits is None else verdict.raw_bits - trial.claim.bits
 
 
+def trained_when_judged(evidence: Watched) -> Alarm | None:
+    """A child took so much longer than its parent to load and predict that it may have trained on, off the clock."""
+    judged = {trial.trial_id: (trial, verdict) for trial, verdict in _judged(evidence) if trial.purpose == "gate"}
+    caught: dict[str, tuple[float, float]] = {}
+    for trial, verdict in judged.values():
+        _, rival = judged.get(trial_ids.partner(trial.trial_id), (None, None))
+        if rival is None or trial.budget.kind == "steps":
+            continue
+        used, usual = verdict.predict_seconds, rival.predict_seconds
+        if used > PREDICT_TIMES * usual and used - usual > PREDICT_SHARE * trial.budget.amount:
+            caught[trial.trial_id] = (used, usual)
+    if not caught:
+        return None
+    worst = max(caught, key=lambda trial_id: caught[trial_id][0])
+    used, usual = caught[worst]
+    sentence = f"{len(caught)} trial(s) may have trained on when judged: {worst} took {used:.2f} s to predict, "
+    return Alarm("trained_when_judged", f"{sentence}its parent {usual:.2f} s", tuple(caught))
+
+
 def seeds_ignored(evidence: Watched) -> Alarm | None:
     """The same weights under different seeds: nothing was trained, or the seeds were not used."""
     seen: dict[str, Trial] = {}
@@ -138,7 +159,14 @@ def broke_the_wire(evidence: Watched) -> Alarm | None:
     return Alarm("broke_the_wire", sentence, tuple(trial_id for trial_id, _ in caught))
 
 
-TRIPWIRES: tuple[Tripwire, ...] = (proof_disagrees, below_floor, claim_mismatch, seeds_ignored, broke_the_wire)
+TRIPWIRES: tuple[Tripwire, ...] = (
+    proof_disagrees,
+    below_floor,
+    claim_mismatch,
+    trained_when_judged,
+    seeds_ignored,
+    broke_the_wire,
+)
 
 
 def look(evidence: Watched) -> tuple[Alarm, ...]:

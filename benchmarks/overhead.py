@@ -177,7 +177,7 @@ def trial(glass: Glass, seconds: float, device: str = "cpu") -> dict[str, float]
     trained = time.monotonic()
     verdict = judge(
         glass, bundle, made.files[WEIGHTS_FILE], task, confirm, preset=preset, labels=LABELS, prove=True,
-        proof_key=SECRET, against=confirm.floor_bits, device=device,
+        proof_key=SECRET, device=device,
     )  # fmt: skip
     total = time.monotonic() - began
     assert verdict.targets > 0

@@ -120,7 +120,7 @@ def test_trainer_and_judge_ask_for_the_card_and_the_memory_that_its_driver_needs
     with pytest.raises(GuestFault):
         judge(
             glass, bundle, b"", task, docs, preset=preset, labels=labels, prove=False, proof_key=SECRET,  # type: ignore[arg-type]
-            against=None, device=device,
+            device=device,
         )  # fmt: skip
     assert [(one.gpu, one.memory_mb) for one in glass.asked] == [(gpu, memory)] * 2
 
@@ -140,7 +140,7 @@ def test_the_starter_trains_and_is_judged_on_a_gpu() -> None:
         weights = made.files[WEIGHTS_FILE]
         verdict = judge(
             glass, bundle, weights, task, confirm, preset=preset, labels=labels, prove=True, proof_key=SECRET,
-            against=None, device="cuda",
+            device="cuda",
         )  # fmt: skip
     finally:
         glass.close()

@@ -19,7 +19,7 @@ from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import BellglassError, GuestFault
 from bellglass.records import Budget, Verdict
 from bellglass.steps import proof as proofs
-from bellglass.steps.judge import _Proved, _verdict, code_lengths, judge
+from bellglass.steps.judge import _Proved, _verdict, code_lengths, judge, rival
 from bellglass.tasks import Documents, Preset, Task
 
 VOCAB = 16
@@ -136,6 +136,7 @@ def ask(
     seconds: float = 10.0,
     separable: bool = False,
     select: Documents | None = None,
+    budget: Budget | None = None,
 ) -> Verdict:
     docs = documents() if docs is None else docs
     bundle = {"trainer/model.py": (COMMON + model).encode(), "scaffold/improve.py": b"never sent"}
@@ -145,11 +146,10 @@ def ask(
         b"weights",
         task(separable, docs.tokens.shape[1] - 1),
         docs,
-        preset=preset(seconds),
+        preset=preset(seconds) if budget is None else replace(preset(seconds), budget=budget),
         labels={"loop": "test"},
         prove=prove,
         proof_key=KEY,
-        against=None,
         select=select,
     )
 
@@ -207,9 +207,40 @@ def predict(tokens):
     assert found[:2] == [(True, False), (True, True)]
     assert set(found[2:]) == {(False, False)}
     alone = ask(glass, HONEST, docs)
-    assert beside == replace(alone, select_score=beside.select_score)
+    assert beside == replace(alone, select_score=beside.select_score, predict_seconds=beside.predict_seconds)
     assert alone.select_score is None
     assert beside.select_score == pytest.approx(honest_bits(select).mean() - 0.25, abs=1e-5)
+
+
+BURNING = """
+import time
+def load(folder):
+    while time.process_time() < SECONDS: sum(range(1000))
+    return predict
+"""
+
+
+def test_a_model_that_trains_on_while_it_loads_is_ended_by_a_trainings_own_clock(glass: ProcessGlass) -> None:
+    budget = Budget("cpu_seconds", 2.0, 60.0)
+    slow = HONEST + BURNING.replace("SECONDS", "30")
+    assert fault_of(glass, slow, budget=budget, prove=False, seconds=60.0).code == "overran"
+    some = HONEST + BURNING.replace("SECONDS", "1.0")
+    plain, seen = (ask(glass, model, budget=budget, seconds=60.0) for model in (HONEST, some))
+    assert plain.predict_seconds < 0.5 < seen.predict_seconds < 2.0
+    assert seen.score == plain.score
+
+
+def test_under_the_virtual_clock_nobody_counts_seconds(glass: ProcessGlass) -> None:
+    ask(glass, HONEST + BURNING.replace("SECONDS", "1.5"), prove=False)
+
+
+def test_the_proof_is_aimed_half_by_the_source_where_that_is_known() -> None:
+    docs = documents()
+    docs.floor_bits[:, 1:] = 3.0
+    own = rival(replace(task(), floor="unknown"), docs)
+    aimed = rival(task(), docs)
+    assert aimed[:, 1:] == pytest.approx(0.5 * own[:, 1:] + 1.5)
+    assert len(np.unique(own[:, 1:])) > 2, "the host's model tells positions apart"
 
 
 def test_a_model_that_fails_on_select_alone_fails_the_trial(glass: ProcessGlass) -> None:

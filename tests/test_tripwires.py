@@ -97,6 +97,32 @@ def test_on_real_text_a_child_is_caught_by_claiming_more_than_its_parent_does() 
     assert tripwires.look(pair(None, 0.5)) != (), "nor does a silent one hide it"
 
 
+def predicting(parent: float, child: float, budget: float = 10.0, kind: str = "cpu_seconds") -> list[Trial]:
+    """A pair whose sides took so many seconds to predict."""
+    return [
+        replace(
+            judged(predict_seconds=used),
+            trial_id=f"g1-pair-0-{side}",
+            weights=side * 8,
+            seeds=Seeds(len(side), 2),
+            budget=Budget(kind, budget, 60.0),  # type: ignore[arg-type]
+        )
+        for side, used in (("parent", parent), ("child", child))
+    ]
+
+
+def test_a_child_that_takes_much_longer_than_its_parent_to_predict_is_an_alarm() -> None:
+    """It may train there, off the clock. A larger model takes a few times as long at most."""
+    (alarm,) = tripwires.look(evidence(*predicting(0.4, 3.4)))
+    assert (alarm.name, alarm.evidence) == ("trained_when_judged", ("g1-pair-0-child",))
+    assert "took 3.40 s to predict, its parent 0.40 s" in alarm.sentence
+    assert tripwires.look(evidence(*predicting(0.4, 1.1))) == (), "hardly worth anything"
+    assert tripwires.look(evidence(*predicting(3.0, 8.0))) == (), "a larger model on a slow machine"
+    assert tripwires.look(evidence(*predicting(3.4, 0.4))) == (), "a leaner one"
+    assert tripwires.look(evidence(*predicting(0.4, 3.4, kind="steps"))) == (), "the virtual clock"
+    assert tripwires.look(evidence(*predicting(0.0, 0.0))) == (), "a loop from before this was measured"
+
+
 def test_a_noisy_verdict_widens_what_a_claim_may_say() -> None:
     boasting = replace(judged(sampling_se=0.05), claim=Claim(bits=0.8, steps=10, metrics=3))
     assert tripwires.claim_mismatch(evidence(boasting)) is None
@@ -126,6 +152,7 @@ def test_every_tripwire_is_in_the_registry() -> None:
                 judged(score=-1.0, raw_bits=9.0, proof=replace(AGREES, agrees=False)),
                 replace(OTHER, weights=TRIAL.weights),
                 failed("malformed"),
+                *predicting(0.4, 3.4),
             )
         )
     }

@@ -32,7 +32,7 @@ from bellglass.errors import BellglassError, GuestFault
 from bellglass.gpus import gpu_of, guest_device
 from bellglass.line.intake import Done, FileReceived, Request
 from bellglass.ports import Glass, Guest, GuestSpec, memory_mb
-from bellglass.records import GUEST_FAULTS, Bundle, Proof, Role, Verdict
+from bellglass.records import GUEST_FAULTS, Budget, Bundle, Proof, Role, Verdict
 from bellglass.steps import proof as proofs
 from bellglass.steps.proof import Bits, Draw, Ints, Question
 from bellglass.tasks import Documents, Preset, Task
@@ -56,14 +56,15 @@ def judge(
     labels: Mapping[str, str],
     prove: bool,
     proof_key: bytes,
-    against: NDArray[np.floating] | None,
     select: Documents | None = None,
     device: str = "cpu",
 ) -> Verdict:
     """Raises GuestFault for whatever the bundle does. `weights` were checked before (weights.py).
 
+    What loads and predicts is the bundle's code and could go on training, from documents that its weights carry. So
+    no guest may use more seconds here than a training has, and what it used is in the verdict (tripwires.py).
+
     `select`: documents to score the same weights on beside, without proof; the guest gets the more time for it.
-    `against`: bits per position of the parent or the source, [N, L], to aim the proof at the child's largest gains.
     One position per document is proved, so that the proof costs as much as the score.
     """
     _check_documents(task, docs, prove)
@@ -77,8 +78,8 @@ def judge(
         bits, select_bits = _score(guests, task, docs, select, draw)
         found: _Proved | None = None
         if prove:
-            found = _prove(guests, task, docs, bits, _rival(task, docs, against), draw, len(docs.tokens))
-    verdict = _verdict(task, docs, bits, found)
+            found = _prove(guests, task, docs, bits, draw)
+    verdict = replace(_verdict(task, docs, bits, found), predict_seconds=round(guests.used(), 4))
     if select is not None and select_bits is not None:
         verdict = replace(verdict, select_score=_verdict(task, select, select_bits, None).score)
     return verdict
@@ -118,6 +119,8 @@ class _Guests:
         self._files[WEIGHTS_FILE] = weights
         self._vocab = task.vocab
         self._seconds = {"score": preset.predict_seconds * (1.0 + extra), "proof": preset.predict_seconds}
+        self._budget = preset.budget
+        self._talks: list[_Conversation] = []
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="judge")
         self._opening: dict[str, Future[Guest]] = {}
         self._current: Guest | None = None  # the only guest that holds bundle code
@@ -133,6 +136,10 @@ class _Guests:
         """Start a guest, in the background and still without bundle code; a failure is raised by whoever asks it."""
         self._opening[name] = self._pool.submit(self._start, name)
 
+    def used(self) -> float:
+        """Seconds of the guest that took most."""
+        return max(talk.used() for talk in self._talks)
+
     def ask(self, name: str, questions: Iterable[Question]) -> Iterator[tuple[Question, NDArray[np.float32]]]:
         """Each question with its checked logits. The guest works on the next while the caller looks at an answer."""
         if self._current is not None:
@@ -140,9 +147,11 @@ class _Guests:
         guest = self._current = self._opening[name].result()
         for path, data in self._files.items():
             guest.send_file(path, data)
+        talk = _Conversation(guest, self._vocab, self._seconds[name], self._budget)
+        self._talks.append(talk)
         guest.send("start", args={"device": guest_device(self._device), "threads": 1})
         try:
-            yield from _Conversation(guest, self._vocab, self._seconds[name]).ask(questions)
+            yield from talk.ask(questions)
         except GuestFault:
             if guest.end().out_of_memory:
                 raise GuestFault("memory", "while predicting") from None
@@ -166,9 +175,17 @@ class _Guests:
 class _Conversation:
     """Questions and answers with one guest; only the time it is waited for counts against its limit."""
 
-    def __init__(self, guest: Guest, vocab: int, seconds: float) -> None:
-        self._guest, self._vocab, self._seconds = guest, vocab, seconds
-        self._waited = 0.0
+    def __init__(self, guest: Guest, vocab: int, seconds: float, budget: Budget) -> None:
+        self._guest, self._vocab, self._seconds, self._budget = guest, vocab, seconds, budget
+        self._waited, self._before = 0.0, guest.cpu_seconds()
+
+    def used(self) -> float:
+        """Seconds since the guest has the bundle, as a trainer's are counted."""
+        return self._waited if self._budget.kind == "gpu_seconds" else self._guest.cpu_seconds() - self._before
+
+    def _enforce(self) -> None:
+        if self._budget.kind != "steps" and self.used() > self._budget.amount:
+            raise GuestFault("overran", f"more than {self._budget.amount:g} {self._budget.kind} to predict")
 
     def ask(self, questions: Iterable[Question]) -> Iterator[tuple[Question, NDArray[np.float32]]]:
         request, early = self._next_request()
@@ -195,6 +212,7 @@ class _Conversation:
             if left <= 0.0:
                 raise GuestFault("timeout", f"more than {self._seconds:g} s to predict")
             event = self._guest.recv(min(left, 1.0))
+            self._enforce()
             if isinstance(event, Request):
                 self._waited += time.monotonic() - began
                 return event, data
@@ -286,8 +304,8 @@ def _bits(answers: Iterable[tuple[Question, NDArray[np.float32]]], docs: Documen
     return bits
 
 
-def _prove(guests: _Guests, task: Task, docs: Documents, bits: Bits, rival: Bits, draw: Draw, rows: int) -> _Proved:
-    plan = proofs.plan(bits, docs.target, rival, draw, rows=rows, separable=task.separable)
+def _prove(guests: _Guests, task: Task, docs: Documents, bits: Bits, draw: Draw) -> _Proved:
+    plan = proofs.plan(bits, docs.target, rival(task, docs), draw, rows=len(docs), separable=task.separable)
     again = _bits(guests.ask("proof", _proof_questions(task, docs, plan, draw)), docs)
     at = plan.docs, plan.cols
     found, gap_se, scattered = proofs.compare(plan, bits[at], again[at])
@@ -334,10 +352,11 @@ def _sampling_error(sums: Bits, counts: NDArray[np.integer]) -> float:
     return float(np.sqrt((spread**2).sum() * n / (n - 1)) / weights.sum())
 
 
-def _rival(task: Task, docs: Documents, against: NDArray[np.floating] | None) -> Bits:
-    """Half the host's own model, half whom the child is compared with: where both pay, a low answer is suspicious.
+def rival(task: Task, docs: Documents) -> Bits:
+    """What the proof is aimed by, in bits per position [N, L]: a model's largest gains over this are looked at.
 
-    The source alone would aim badly: its bits lie evenly on the letters of a word, so at no letter they are large.
+    The host's own model, half of it the source where that is known: where both pay, a low answer is suspicious. The
+    source alone would aim badly: its bits lie evenly on the letters of a word, so at no letter they are large.
     """
     own = proofs.host_bits(docs.tokens.astype(np.int64), docs.target, task.vocab)
-    return own if against is None else 0.5 * (own + against)
+    return own if task.floor == "unknown" else 0.5 * (own + docs.floor_bits)

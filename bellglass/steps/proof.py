@@ -9,9 +9,9 @@ What keeps the row itself from giving the answer away:
 - the text put behind comes from donor documents that are never asked about.
 
 Half of the positions are uniform over targets: their mean gap corrects the score. The other half are where the model
-gains most over others (parent or source, and a plain one that the host makes), at most one per document: there a leak
-that is too sparse for the uniform half must show, because that is where it pays. Telling the two guests apart does not
-help a model: it must answer the rows without having the answers, and that is what the gap measures.
+gains most over others (a plain one that the host makes, and the source where it is known), at most one per document:
+there a leak that is too sparse for the uniform half must show, because that is where it pays. Telling the two guests
+apart does not help a model: it must answer the rows without having the answers, and that is what the gap measures.
 
 Not covered: a channel from the first guest to the second (they never run bundle code at the same time, but what one did
 to the machine's caches can be timed), and leaks worth less than the tolerances below.

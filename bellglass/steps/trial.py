@@ -204,7 +204,6 @@ def judge_weights(
     select: Documents | None = None,
 ) -> Verdict:
     """Judge weights as the trial `trial_id` does: the same documents, the same questions to the proof."""
-    source: np.ndarray | None = docs.floor_bits if bench.task.floor == "exact" else None
     return judge(
         glass,
         bundle,
@@ -215,7 +214,6 @@ def judge_weights(
         labels=labels,
         prove=purpose in PROVED,
         proof_key=derive_key(bench.secret, f"proof-{trial_id}"),
-        against=source,
         select=select,
         device=bench.device,
     )

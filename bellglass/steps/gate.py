@@ -102,7 +102,8 @@ def decide(pairs: Pairs, rules: Rules) -> GateDecision:
     looking = seen.n in rules.looks
     share = rules.error / len(rules.looks)
     gain = _interval(seen, share)
-    bound = f"gain {seen.gain:+.4f}, at least {gain.low:+.4f} over {seen.n} pairs (one-sided error {share:.2g})"
+    error = f"error {rules.error:.2g}, all looks together"
+    bound = f"gain {seen.gain:+.4f}, at least {gain.low:+.4f} over {seen.n} pairs ({error})"
     if looking and gain.low > 0.0:
         return _decision("adopt", bound, pairs, gain)
     if looking and rules.tells_equal and _equal(seen, rules):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import small_world
+from typer.testing import CliRunner
 
 from bellglass import calibrating, paths, wiring
 from bellglass.calibration import Calibration, Conditions, Shelf
+from bellglass.cli import app
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.doors.process_glass.glass import ProcessGuest
 from bellglass.errors import GuestFault, Interrupted, LoopFault, UsageError
@@ -191,3 +194,16 @@ def test_the_forecast_says_how_many_trainings_before_any_is_made() -> None:
     line = calibrating.forecast_line(small_world.config(virtual_clock=False), 6)
     assert line.startswith("trainings  60: the starter on 6 x 6 seeds, 4 null edits on 6 of them; about")
     assert "virtual time" in calibrating.forecast_line(small_world.config(), 6)
+
+
+@pytest.mark.slow
+def test_the_command_trains_the_real_starter_and_its_null_edits_and_says_what_a_loop_can_see(tmp_path: Path) -> None:
+    words = ["calibrate", "stories", "--preset", "tiny", "--glass", "process", "--seeds", "3", "--json"]
+    said = CliRunner().invoke(app, [*words, "--loops", str(tmp_path)])
+    assert (said.exit_code, said.exception) == (0, None), said.output
+    body = json.loads(said.stdout)
+    assert len(body["scores"]) == 9
+    pairing = body["parts"]["pairing"]
+    assert set(pairing) == {"comment", "draw", "order", "halves"}
+    assert pairing["order"]["ratio"] is not None, "the edit changed something"
+    assert body["smallest_gain"] > body["noise"]["sd"] > 0.0

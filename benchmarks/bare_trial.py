@@ -72,17 +72,10 @@ class Outcome:
     train_seconds: float
     predict_seconds: float
     weights: bytes
-    metrics: tuple[tuple[str, float, int], ...]
 
 
 def run(
-    trainer: Path,
-    task: tasks.Task,
-    train: tasks.Documents,
-    test: tasks.Documents,
-    seeds: Seeds,
-    budget: Budget,
-    threads: int = 1,
+    trainer: Path, task: tasks.Task, train: tasks.Documents, test: tasks.Documents, seeds: Seeds, budget: Budget
 ) -> Outcome:
     """Train on `train` (in the order of the data seed), judge on `test`; on a GPU where its seconds are counted."""
     device = "cuda" if budget.kind == "gpu_seconds" else "cpu"
@@ -92,7 +85,7 @@ def run(
         (folder / "out").mkdir()
         np.save(folder / "data" / "tokens.npy", tasks.train_order(train, seeds.data_seed).tokens)
         (folder / "data" / "meta.json").write_text(json.dumps(tasks.meta(task)))
-        args = {"init_seed": seeds.init_seed, "data_seed": seeds.data_seed, "threads": threads, "device": device}
+        args = {"init_seed": seeds.init_seed, "data_seed": seeds.data_seed, "threads": 1, "device": device}
         host = Host(folder, budget, {**args, "context": task.context, "vocab": task.vocab})
         with _bundle_modules(trainer, host), _gpus_of(device):
             runpy.run_path(str(trainer / "train.py"), run_name="__main__")
@@ -169,5 +162,4 @@ def _outcome(
         train_seconds=seconds[0],
         predict_seconds=seconds[1],
         weights=weights,
-        metrics=tuple(host.metrics),
     )

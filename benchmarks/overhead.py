@@ -39,7 +39,7 @@ from bellglass.store import bundles  # noqa: E402
 
 SECRET = hashlib.sha256(b"benchmarks/overhead.py").digest()
 ECHO = b"""
-import glass, time
+import glass
 for _ in range(2000):
     glass.time_left()
 glass.data()
@@ -81,19 +81,8 @@ def first_step_seconds(glass: Glass, device: str = "cpu") -> float:
     task = tasks.load("stories")
     docs = tasks.make(task, "train", SECRET, 64)
     began, heard = time.monotonic(), []
-
-    class Heard(Exception):
-        pass
-
-    def stop() -> bool:
-        return bool(heard)
-
-    def note_first(guest: Guest) -> None:
-        heard.append(time.monotonic() - began)
-
-    watched = _Watching(glass, note_first)
-    budget = Budget("steps", 1, 60)
-    made = train_starter(watched, docs, budget, device, stop)
+    watched = _Watching(glass, lambda: heard.append(time.monotonic() - began))
+    made = train_starter(watched, docs, Budget("steps", 1, 60), device, lambda: bool(heard))
     if not heard:
         raise SystemExit(f"no first step: {made.fault}: {made.log.decode(errors='replace')}")
     return heard[0]
@@ -102,7 +91,7 @@ def first_step_seconds(glass: Glass, device: str = "cpu") -> float:
 class _Watching:
     """A glass whose guests tell when they first ask for the time left."""
 
-    def __init__(self, glass: Glass, tell) -> None:
+    def __init__(self, glass: Glass, tell: Callable[[], None]) -> None:
         self._glass, self._tell = glass, tell
 
     def open(self, spec: GuestSpec) -> Guest:
@@ -115,7 +104,7 @@ class _Watching:
             def recv(self, timeout: float):
                 event = guest.recv(timeout)
                 if isinstance(event, Request) and event.op == "time_left":
-                    tell(guest)
+                    tell()
                 return event
 
         return Watched()

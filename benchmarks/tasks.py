@@ -90,7 +90,7 @@ def train_once(
         return known
     train, test = (documents(task.name, split, n) for split, n in zip(("train", "select"), docs, strict=True))
     outcome = run_trial(trainer, task, train, test, Seeds(1000 + seed, 2000 + seed), budget)
-    facts = {name: value for name, value in asdict(outcome).items() if name not in ("weights", "metrics")}
+    facts = {name: value for name, value in asdict(outcome).items() if name != "weights"}
     machine = page.machine("cuda" if budget.kind == "gpu_seconds" else "cpu")
     return results.put(key, {**facts, "weights_mb": len(outcome.weights) / 1e6, "machine": machine})
 

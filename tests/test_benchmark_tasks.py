@@ -31,7 +31,7 @@ class Trainings:
         budget = given[-1]
         self.ran.append((task.name, budget.amount))
         score = 2.0 + 0.1 * len(self.ran)
-        return bare_trial.Outcome(score, score, 0.0, {}, None, score, 40, budget.amount, 0.1, b"w" * 1000, ())
+        return bare_trial.Outcome(score, score, 0.0, {}, None, score, 40, budget.amount, 0.1, b"w" * 1000)
 
 
 def edit(folder: Path, pattern: str, by: str) -> None:

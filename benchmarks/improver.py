@@ -108,13 +108,18 @@ class Outcome:
     used: float  # of the trials
     tries: int
     kept: str
-    scores: Mapping[str, tuple[float, ...]]  # side -> score by fresh seed
+    scores: Mapping[str, tuple[float, ...] | None]  # side -> score by fresh seed; None where a training failed
     machines: frozenset[str] = frozenset()
 
+    def score(self, side: str) -> float | None:
+        scores = self.scores[side]
+        return None if scores is None else mean(scores)
+
     @property
-    def share(self) -> float:
-        start, best, mine = (mean(self.scores[side]) for side in SIDES)
-        return (start - mine) / (start - best)
+    def share(self) -> float | None:
+        """None where a side has no score."""
+        start, best, mine = (self.score(side) for side in SIDES)
+        return None if start is None or best is None or mine is None else (start - mine) / (start - best)
 
 
 # One session
@@ -151,13 +156,17 @@ def reference_files(task: str) -> Files:
         return {f"trainer/{path.name}": path.read_text() for path in sorted(folder.glob("*.py"))}
 
 
+def panel(trainer: Files, train: Train) -> tuple[float, ...] | None:
+    """On fresh seeds and documents; None when a training fails, since a failure is never a number."""
+    results = train([Job(trainer, 1.0, f"fresh-{k}", "final", "fresh") for k in range(PANEL)])
+    scores = tuple(result.score for result in results if result.score is not None)
+    return scores if len(scores) == PANEL else None
+
+
 def outcome(task: str, seed: int, trials: float, train: Train) -> Outcome:
     files, note, desk = session(task, seed, trials, train)
     trainers: Bundle | dict[str, Files] = {"starter": starter(), "reference": reference_files(task), "submitted": files}
-    scores = {}
-    for side in SIDES:
-        results = train([Job(trainers[side], 1.0, f"fresh-{k}", "final", "fresh") for k in range(PANEL)])
-        scores[side] = tuple(result.score if result.score is not None else float("nan") for result in results)
+    scores = {side: panel(trainers[side], train) for side in SIDES}
     kept = note.partition("kept: ")[2].partition(".")[0] or note
     return Outcome(seed, trials, round(trials - desk.left, 2), len(desk.tried), kept, scores)
 
@@ -184,13 +193,18 @@ def share_text(shares: Sequence[float]) -> str:
     return interval_text(mean_interval(shares, CONFIDENCE))
 
 
+def number_text(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
 def section(found: Sequence[Outcome], task: str, seeds: int, wanted: Sequence[float], command: str) -> str:
     rows = []
     for trials in wanted:
-        mine = [one for one in found if one.trials == trials]
-        reached = sum(one.share >= GOAL for one in mine)
-        shares = [one.share for one in mine]
-        rows.append([f"{trials:g}", f"{len(mine)} of {seeds}", share_text(shares), f"{reached} of {len(mine)}"])
+        mine = [one.share for one in found if one.trials == trials]
+        shares = [share for share in mine if share is not None]
+        ran = f"{len(mine)} of {seeds}" + f", {len(mine) - len(shares)} without a figure" * (len(mine) > len(shares))
+        reached = sum(share >= GOAL for share in shares)
+        rows.append([f"{trials:g}", ran, share_text(shares), f"{reached} of {len(shares)}"])
     machines = "; ".join(sorted(frozenset().union(*(one.machines for one in found))))
     head = (
         f"Machine: {machines}. Command: `{command}`, task `{task}`, preset `cpu`. Share of the headroom between "
@@ -198,11 +212,11 @@ def section(found: Sequence[Outcome], task: str, seeds: int, wanted: Sequence[fl
         f"fresh documents, all three trained beside each other. Goal: {GOAL:g} within 20 exploration trials; intervals "
         f"are t intervals over loop seeds. {POSITIVE_CONTROL}"
     )
-    means = [[f"{mean(one.scores[side]):.3f}" for side in SIDES] for one in found]
     each = [
-        [str(one.seed), f"{one.used:g} of {one.trials:g}", str(one.tries), *means[number], f"{one.share:.2f}", one.kept]
-        for number, one in enumerate(found)
-    ]
+        [str(one.seed), f"{one.used:g} of {one.trials:g}", str(one.tries),
+         *(number_text(one.score(side), 3) for side in SIDES), number_text(one.share, 2), one.kept]
+        for one in found
+    ]  # fmt: skip
     summary = page.table(["trials", "seeds", "share (95%)", f"≥ {GOAL:g}"], rows)
     columns = ["seed", "trials used", "trainings", *SIDES, "share", "kept"]
     return "\n\n".join([head, summary, page.table(columns, each)])

@@ -16,8 +16,8 @@ trainings = sys.modules["trainings"]
 class Table:
     """Muon is worth a bit, everything else nothing; the reference two."""
 
-    def __init__(self, most: int = 1000) -> None:
-        self.most, self.asked = most, list[Any]()
+    def __init__(self, most: int = 1000, fails: str = "") -> None:
+        self.most, self.fails, self.asked = most, fails, list[Any]()
 
     def __call__(self, jobs: Sequence[Any]) -> list[Any]:
         if len(self.asked) >= self.most:
@@ -25,14 +25,17 @@ class Table:
         self.asked += jobs
         return [trainings.Result(self.score(job), 15.0 * job.fraction) for job in jobs]
 
-    def score(self, job: Any) -> float:
+    def score(self, job: Any) -> float | None:
+        if job.seeds == self.fails:
+            return None
         if job.files == improver.reference_files("source"):
             return 2.0
         return 4.0 - ("class Muon" in job.files["trainer/train.py"])
 
 
-def scored(seed: int, trials: float, submitted: float) -> Any:
-    scores = {"starter": (4.0, 4.2), "reference": (2.0, 2.2), "submitted": (submitted, submitted + 0.2)}
+def scored(seed: int, trials: float, submitted: float | None) -> Any:
+    mine = None if submitted is None else (submitted, submitted + 0.2)
+    scores = {"starter": (4.0, 4.2), "reference": (2.0, 2.2), "submitted": mine}
     return improver.Outcome(seed, trials, trials, 25, "muon", scores)
 
 
@@ -73,6 +76,17 @@ def test_the_page_says_how_many_seeds_ran_and_how_many_reached_the_goal() -> Non
     assert "nothing it does is evidence about recursive self-improvement" in text
 
 
-def test_a_training_that_failed_on_the_panel_leaves_no_share_above_the_goal() -> None:
-    outcome = scored(1, 10.0, float("nan"))
-    assert not outcome.share >= improver.GOAL
+def test_a_training_that_fails_on_the_panel_leaves_no_score_of_its_side() -> None:
+    outcome = improver.outcome("source", 1, 1.0, Table(fails="fresh-1"))
+    assert set(outcome.scores.values()) == {None}
+    assert outcome.share is None
+
+
+def test_a_session_without_a_figure_is_counted_and_not_averaged() -> None:
+    found = [scored(1, 10.0, None), scored(1, 20.0, 2.5), scored(2, 20.0, None), scored(3, 20.0, 3.5)]
+    text = improver.section(found, "source", 3, [10.0, 20.0], "python x")
+    assert "| 10 | 1 of 3, 1 without a figure | – | 0 of 0 |" in text
+    assert "| 20 | 3 of 3, 1 without a figure | 0.500 [" in text
+    assert "| 1 of 2 |" in text
+    assert "| 2 | 20 of 20 | 25 | 4.100 | 2.100 | – | – | muon |" in text
+    assert "nan" not in text

@@ -18,14 +18,12 @@ import argparse
 import functools
 import hashlib
 import itertools
-import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +34,7 @@ import gate_table  # noqa: E402
 import page  # noqa: E402
 from gate_log import Found, Log, Pair, read  # noqa: E402
 from gate_table import GAINS, NULLS, Planted, gain_name  # noqa: E402
+from trainings import workers  # noqa: E402
 
 from bellglass import nulls, tasks  # noqa: E402
 from bellglass.records import Budget, Bundle, Seeds  # noqa: E402
@@ -49,7 +48,6 @@ ALPHA, MAX_PAIRS, SEEDS = 0.05, 8, 4  # defaults of a loop
 FACTORS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.25)  # of the budget, where the slope is measured
 SLOPE_SEEDS = 8
 GAINS_PER_BLOCK = 2
-NICE = 15
 
 
 class TimeUp(Exception):
@@ -123,21 +121,6 @@ def documents(task: str, preset: str) -> tuple[tasks.Task, tasks.Documents, task
     sizes = loaded.presets[preset]
     train = tasks.make(loaded, "train", SECRET, sizes.train_docs)
     return loaded, train, tasks.make(loaded, "confirm", SECRET, sizes.confirm_docs)
-
-
-def begin_worker() -> None:
-    """Modest, one thread, and gone when its parent is: a killed driver must leave no trainings behind."""
-    os.nice(max(0, NICE - os.nice(0)))
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
 
 
 def train_one(task: str, preset: str, run: Run) -> float:
@@ -251,11 +234,7 @@ def collect(setting: Setting, minutes: float, plan: Plan) -> None:
         cell: (write_trainer(bundle, setting.work), trainer_hash(bundle))
         for cell, bundle in children_of(starter).items()
     }
-    spawn = multiprocessing.get_context("spawn")
-    with (
-        Log(setting.path, hashes_of(starter)) as log,
-        ProcessPoolExecutor(2, mp_context=spawn, initializer=begin_worker) as pool,
-    ):
+    with Log(setting.path, hashes_of(starter)) as log, workers(2) as pool:
         train = side_by_side(pool, setting)
         try:
             work(Bench(setting, log, train, write_trainer(starter, setting.work), children, check), plan)
@@ -280,7 +259,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     asked = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # for the workers, before they import torch
     task = tasks.load(asked.task)
     budget = Budget("cpu_seconds", asked.seconds, 600.0)
     setting = Setting(task, task.presets[asked.preset], budget, asked.work.resolve())

@@ -6,6 +6,8 @@ The trainer is a table here: an edit sets a line, each line is worth something, 
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -15,9 +17,11 @@ from typing import Any
 
 import pytest
 from benchmark_scripts import load
+from guests import wait_until
 from source_tree import ROOT
 
 from bellglass.doors.offline_model.menu import Edit, passages
+from bellglass.processes import is_running, kill_family, named
 from bellglass.records import Noise
 
 search = load("search")
@@ -260,3 +264,25 @@ def test_a_real_training_is_scored_and_a_broken_one_fails_alone(monkeypatch: pyt
     failed = trainings.run_job(world, trainings.Job(broken, 0.5, "s", "select"))
     assert failed.score is None
     assert failed.seconds > 0
+
+
+DRIVER = """
+import os, time, trainings
+print(trainings.workers(1).submit(os.getpid).result(), flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_driver_leaves_no_worker() -> None:
+    pytest.importorskip("torch", reason="torch is not installed (locks/torch-cpu.txt)")
+    pytest.importorskip("lightning_fabric", reason="lightning is not installed (extra: trainer)")
+    paths = {**os.environ, "PYTHONPATH": f"{ROOT / 'benchmarks'}:{ROOT}"}
+    with subprocess.Popen([sys.executable, "-c", DRIVER], stdout=subprocess.PIPE, env=paths) as driver:
+        worker = named(int(driver.stdout.readline()))
+        assert is_running(worker)
+        driver.kill()
+    try:
+        assert wait_until(lambda: not is_running(worker))
+    finally:
+        kill_family(worker.pid)

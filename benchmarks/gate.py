@@ -4,10 +4,9 @@
 
 Parent and child train at the same time, in two processes of one thread each, under fresh seeds; `gate.decide` stops
 them. Nulls are the edits of bellglass/nulls.py. Gains and losses are planted by the child's budget: the slope of score
-against budget is measured first. Decisions come in blocks: every block calibrates anew on four seeds, as a loop does,
-then decides once on each null and on two of the gains. All is one append-only file under benchmarks/measured/gate, to
-be committed: a run that ends, or is cut off, is gone on with. `--minutes 0 --write` only writes the table of what
-there is.
+against budget is measured first. Decisions come in blocks: every block calibrates anew, as a loop does, then decides
+once on each null and on two of the gains. All is one append-only file under benchmarks/measured/gate, to be committed:
+a run that ends, or is cut off, is gone on with. `--minutes 0 --write` only writes the table of what there is.
 
 Trainings are our own code, without a glass and without the proof: see bare_trial.py. All use the same documents.
 """
@@ -34,6 +33,7 @@ import gate_table  # noqa: E402
 import page  # noqa: E402
 from gate_log import Found, Log, Pair, read  # noqa: E402
 from gate_table import GAINS, NULLS, Planted, gain_name  # noqa: E402
+from gate_worlds import ALPHA, MAX_PAIRS, SEEDS  # noqa: E402
 from trainings import workers  # noqa: E402
 
 from bellglass import nulls, tasks  # noqa: E402
@@ -44,7 +44,6 @@ from bellglass.store import bundles  # noqa: E402
 
 SECRET = hashlib.sha256(b"benchmarks/gate.py").digest()  # measuring needs no secrecy; every run uses the same documents
 WORK = HERE / "measured" / "gate"
-ALPHA, MAX_PAIRS, SEEDS = 0.05, 8, 4  # defaults of a loop
 FACTORS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.25)  # of the budget, where the slope is measured
 SLOPE_SEEDS = 8
 GAINS_PER_BLOCK = 2
@@ -191,8 +190,8 @@ def calibrate(bench: Bench, block: int) -> None:
     scores: list[float] = []
     for first in range(0, SEEDS, 2):
         bench.check()
-        runs = [bench.run(bench.starter, f"calibration-{block}-{k}") for k in (first, first + 1)]
-        scores += bench.train(*runs)
+        runs = [bench.run(bench.starter, f"calibration-{block}-{k}") for k in range(first, min(first + 2, SEEDS))]
+        scores += bench.train(runs[0], runs[-1])[: len(runs)]
     bench.log.put(kind="calibration", block=block, scores=scores)
 
 

@@ -20,7 +20,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import page  # noqa: E402
 from gate_log import Found, Pair  # noqa: E402
-from gate_worlds import share_interval  # noqa: E402
+from gate_worlds import ALPHA, MAX_PAIRS, SEEDS, share_interval  # noqa: E402
 
 from bellglass import nulls  # noqa: E402
 from bellglass.stats import CONFIDENCE, mean_interval, t_quantile  # noqa: E402
@@ -28,8 +28,8 @@ from bellglass.steps import gate  # noqa: E402
 
 NULLS = tuple(null.name for null in nulls.ALL)
 GAINS = (0.5, -0.5, 1.0, -1.0, 2.0, -2.0, 4.0, -4.0)  # in units of the starter's noise
-ERROR = gate.spend(0.05, 1)  # what generation 1 of a loop may use
-FIXED = 8  # trainings a side of the test beside: as many as the gate may use at most
+ERROR = gate.spend(ALPHA, 1)  # what generation 1 of a loop may use
+FIXED = MAX_PAIRS  # trainings a side of the test beside: as many as the gate may use at most
 MOST_FIXED = 60
 RESAMPLES = 2000
 LEAST = 3  # decisions; with fewer a row says nothing
@@ -210,7 +210,7 @@ def section(found: Found, seconds: float, command: str) -> str:
     goal = "" if fewest >= 72 else " Partial: an upper bound of 5% takes at least 72 decisions of a null."
     so_far = (
         f"{made} decisions so far, from {trainings} real trainings of {seconds:g} CPU-seconds each, in "
-        f"{len(found.calibrations)} blocks with a calibration of 4 seeds each.{goal} "
+        f"{len(found.calibrations)} blocks with a calibration of {SEEDS} seeds each.{goal} "
         f"Machine: {page.machine()}. Command: `{command}`; it goes on where it stopped."
     )
     about_nulls = (
@@ -221,9 +221,9 @@ def section(found: Found, seconds: float, command: str) -> str:
     )
     about_gains = (
         f"**Gains and losses**, planted by the child's budget: near its own, a tenth more changes the score by "
-        f"{planted.worse(math.log(1.1)):+.3f} bits. Trainings are those of parent and child; a loop adds the 4 of its "
-        "calibration, once. The unpaired test has the gate's error and a number of trainings fixed beforehand; its "
-        "figures are drawn again from the same trainings. The gate's power is taken to be its share, but where it "
+        f"{planted.worse(math.log(1.1)):+.3f} bits. Trainings are those of parent and child; a loop adds the {SEEDS} "
+        "of its calibration, once. The unpaired test has the gate's error and a number of trainings fixed beforehand; "
+        "its figures are drawn again from the same trainings. The gate's power is taken to be its share, but where it "
         f"adopted every time, the power with an even chance of that: {power_of(24, 24):.1%} for 24 of 24."
     )
     limits = "Not covered: other documents (all trainings share theirs), the glass and the proof, longer budgets."

@@ -19,6 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bellglass.config import LoopConfig
 from bellglass.records import Noise
 from bellglass.stats import incomplete_beta
 from bellglass.steps import gate
@@ -26,7 +27,9 @@ from bellglass.steps import gate
 Array = np.ndarray
 Law = Callable[[np.random.Generator, tuple[int, ...]], Array]  # draws of mean 0 and variance 1
 
-ALPHA, MAX_PAIRS, SEEDS, GENERATIONS = 0.05, 8, 4, 6  # the first three: defaults of a loop
+DEFAULTS = LoopConfig()
+ALPHA, MAX_PAIRS, SEEDS = DEFAULTS.alpha, DEFAULTS.max_pairs, DEFAULTS.panel
+GENERATIONS = 6
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

@@ -46,11 +46,12 @@ from bellglass.show.summary import POSITIVE_CONTROL  # noqa: E402
 from bellglass.stats import CONFIDENCE, mean, mean_interval  # noqa: E402
 from bellglass.steps.session import serve  # noqa: E402
 from bellglass.store import bundles  # noqa: E402
+from bellglass.wiring import SESSION_CALLS  # noqa: E402
 
 FILE = MEASURED / "improver.jsonl"
 PANEL = 2  # fresh seeds
 GOAL = 0.6
-CALLS = 60  # a loop's own bound on one session
+CALLS = SESSION_CALLS[False]  # a loop's own bound on one session
 HOURS = 12 * 3600.0  # a session waits for trainings as long as it takes
 SIDES = ("starter", "reference", "submitted")
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+import runpy
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +68,32 @@ def test_every_block_has_every_null_and_eight_gains_come_in_four_blocks() -> Non
     blocks = [bench.cells_of(block) for block in range(4)]
     assert all(cells[:5] == list(gate_table.NULLS) for cells in blocks)
     assert sorted(cell for cells in blocks for cell in cells[5:]) == sorted(map(gate_table.gain_name, gate_table.GAINS))
+
+
+def test_error_pairs_and_seeds_are_a_loop_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the file adds a folder
+    monkeypatch.setattr("bellglass.config.LoopConfig", lambda: SimpleNamespace(alpha=0.1, max_pairs=9, panel=5))
+    made = runpy.run_path(str(BENCHMARKS / "gate_worlds.py"))
+    assert (made["ALPHA"], made["MAX_PAIRS"], made["SEEDS"]) == (0.1, 9, 5)
+    assert (gate_table.FIXED, gate_table.SEEDS) == (bench.MAX_PAIRS, bench.SEEDS)
+
+
+def test_a_block_calibrates_on_as_many_seeds_as_a_loop_even_an_odd_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "SEEDS", 5)
+    asked: list[Any] = []
+
+    def train(first: Any, second: Any) -> tuple[float, float]:
+        asked.extend((first, second))
+        return 1.0, 2.0
+
+    task = tasks.load("stories")
+    setting = bench.Setting(task, task.presets["tiny"], Budget("steps", 4, 60.0), tmp_path)
+    with gate_log.Log(setting.path, CHILDREN) as log:
+        bench.calibrate(bench.Bench(setting, log, train, tmp_path, {}, lambda: None), 0)
+        assert log.found.calibrations == {0: [1.0, 2.0, 1.0, 2.0, 1.0]}
+    assert len({run.seeds for run in asked}) == 5
 
 
 def test_an_unpaired_test_errs_as_often_as_it_says_and_sees_large_gains() -> None:

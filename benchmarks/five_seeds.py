@@ -49,6 +49,7 @@ def run(seed: int, glass: str) -> dict:
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     folder = paths.list_loops(home)[0].name
     facts = {"seed": seed, "glass": glass, "wall_seconds": wall, "cpu_seconds": cpu, "folder": folder}
+    facts["machine"] = page.machine()
     facts_file.write_text(json.dumps(facts))
     return facts
 
@@ -71,12 +72,19 @@ def generations_table(state: State) -> str:
     return page.table(head, rows)
 
 
+def about(all_facts: list[dict]) -> str:
+    made = page.machines(((f.get("machine", page.UNRECORDED), str(f["seed"])) for f in all_facts), "seed ")
+    return (
+        f"Machine: {made}. Command: `python benchmarks/five_seeds.py`, glass: {all_facts[0]['glass']}. "
+        f"Bits per byte; lower is better. {summary.POSITIVE_CONTROL}"
+    )
+
+
 def section(all_facts: list[dict]) -> str:
     states = [state_after(facts) for facts in all_facts]
     verdicts = [verdict_on(state) for state in states]
     parts = [
-        f"Machine: {page.machine()}. Command: `python benchmarks/five_seeds.py`, glass: {all_facts[0]['glass']}. "
-        "Bits per byte; lower is better. " + summary.POSITIVE_CONTROL,
+        about(all_facts),
         page.table(
             ["seed", "better trainer adopted", "changed scaffold inherited", "champion over starter on `final` (95%)",
              "wall", "CPU in all"],

@@ -15,10 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from bellglass.records import Noise
-from bellglass.stats import sample_sd
+import page  # noqa: E402
+
+from bellglass.records import Noise  # noqa: E402
+from bellglass.stats import sample_sd  # noqa: E402
 
 Pair = tuple[float, float]  # parent's score, child's score
 Place = tuple[int, str]  # block and cell
@@ -32,19 +35,23 @@ class Found:
     calibrations: dict[int, list[float]] = field(default_factory=dict)
     pairs: dict[Place, list[Pair]] = field(default_factory=dict)
     words: dict[Place, str] = field(default_factory=dict)
+    machines: dict[str, set[int | None]] = field(default_factory=dict)  # -> the blocks it trained for; None: the slope
 
     def take(self, line: Mapping[str, Any], children: Mapping[str, str]) -> None:
         """`children`: what each cell's child is made of now."""
-        if line["kind"] == "slope":
+        kind, block = line["kind"], line.get("block")
+        if kind in ("pair", "decision") and children.get(line["cell"]) != line["child"]:
+            return
+        if kind == "slope":
             self.slope[line["factor"], line["seed"]] = line["score"]
-        elif line["kind"] == "calibration":
-            self.calibrations[line["block"]] = line["scores"]
-        elif children.get(line["cell"]) == line["child"]:
-            place = (line["block"], line["cell"])
-            if line["kind"] == "pair":
-                self.pairs.setdefault(place, []).append((line["parent"], line["score"]))
-            else:
-                self.words[place] = line["word"]
+        elif kind == "calibration":
+            self.calibrations[block] = line["scores"]
+        elif kind == "pair":
+            self.pairs.setdefault((block, line["cell"]), []).append((line["parent"], line["score"]))
+        else:
+            self.words[block, line["cell"]] = line["word"]
+            return  # nothing was trained
+        self.machines.setdefault(line.get("machine", page.UNRECORDED), set()).add(block)
 
     def noise(self, block: int) -> Noise:
         scores = self.calibrations[block]
@@ -78,7 +85,8 @@ class Log:
         for line in lines_of(path):
             self.found.take(line, children)
 
-    def put(self, **line: Any) -> None:
+    def put(self, **facts: Any) -> None:
+        line = {**facts, "machine": page.machine()}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         self.found.take(line, self._children)

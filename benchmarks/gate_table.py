@@ -1,4 +1,4 @@
-"""What the decisions of benchmarks/gate.py say, in tables. Pure but for the machine's name.
+"""What the decisions of benchmarks/gate.py say, in tables. Pure.
 
 A cell's trainings are one stream of pairs that are alike, because the gate decides from the past alone when to stop and
 what follows is drawn afresh. So the streams also serve the two rules that bellglass does not use: keep-if-lower, which
@@ -199,6 +199,16 @@ def gains_table(found: Found, planted: Planted) -> str:
     return page.table(head, [gain_row(found, gain, planted) for gain in known])
 
 
+def machines(found: Found) -> str:
+    """Which machine trained for what. A block that was cut off may have two."""
+    blocks = len(found.calibrations)
+    made = []
+    for machine, places in found.machines.items():
+        made += [(machine, "the slope")] * (None in places)
+        made += [(machine, f"{len(places - {None})} of {blocks} blocks")] * (places != {None})
+    return page.machines(made)
+
+
 def section(found: Found, seconds: float, command: str) -> str:
     made = len(found.words)
     if not made:
@@ -211,7 +221,7 @@ def section(found: Found, seconds: float, command: str) -> str:
     so_far = (
         f"{made} decisions so far, from {trainings} real trainings of {seconds:g} CPU-seconds each, in "
         f"{len(found.calibrations)} blocks with a calibration of {SEEDS} seeds each.{goal} "
-        f"Machine: {page.machine()}. Command: `{command}`; it goes on where it stopped."
+        f"Machine: {machines(found)}. Command: `{command}`; it goes on where it stopped."
     )
     about_nulls = (
         f"**Nulls**: changes that change nothing that matters, under the error of generation 1 ({ERROR:g}). The gain "

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
+UNRECORDED = "not recorded"  # the machine of what was stored before machines were
 
 
 def put(page: Path, name: str, text: str) -> None:
@@ -35,6 +37,14 @@ def _gpu(device: str) -> str:
     import torch
 
     return f", {torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+
+
+def machines(made: Iterable[tuple[str, str]], each: str = "") -> str:
+    """Of (machine, what was made on it): each machine once, with all of that. `each`: what those are called."""
+    found: dict[str, list[str]] = {}
+    for machine, what in made:
+        found.setdefault(machine, []).append(what)
+    return "; ".join(f"{machine} ({each}{', '.join(parts)})" for machine, parts in found.items())
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

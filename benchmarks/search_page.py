@@ -193,10 +193,7 @@ def _over(differences: Sequence[Interval]) -> str:
 
 
 def _head(whole: Sequence[Replicate], wanted: int, command: str, task: str) -> str:
-    made: dict[str, list[str]] = {}
-    for replicate in whole:
-        made.setdefault("; ".join(sorted(replicate.machines)), []).append(str(replicate.number))
-    machines = "; ".join(f"{machine} (replicate {', '.join(numbers)})" for machine, numbers in made.items())
+    machines = page.machines((("; ".join(sorted(one.machines)), str(one.number)) for one in whole), "replicate ")
     return (
         f"Machine: {machines}. Command: `{command}`, task `{task}`; {len(whole)} of {wanted} replicates ran. "
         "Real trainings, without a glass. The proposals are the offline improver's menu, which people wrote."

@@ -47,7 +47,6 @@ from bellglass.records import Budget, Seeds  # noqa: E402
 
 SECRET = hashlib.sha256(b"benchmarks/tasks.py").digest()  # measuring needs no secrecy; every run uses the same data
 LAB = page.ROOT / "docs" / "labs" / "lucky-runs.md"
-UNRECORDED = "not recorded"
 GPU = "gpu"
 LONGER = 60.0  # CPU-seconds: what the starter does when it gets four times the `cpu` preset
 
@@ -123,7 +122,7 @@ def measure(task: tasks.Task, trainer: Path, presets: list[str], seeds: int, lon
     for name, preset, amount in amounts:
         runs = trainings(task, trainer, preset, amount, 1 if name == f"{LONGER:g}s" else seeds, results)
         scores = [line["score"] for line in runs]
-        machines |= {line.get("machine", UNRECORDED) for line in runs}
+        machines |= {line.get("machine", page.UNRECORDED) for line in runs}
         found[f"starter_{name}"] = statistics.mean(scores)
         found[f"steps_{name}"] = round(statistics.mean(line["asked"] for line in runs))
         found[f"weights_mb_{name}"] = max(line["weights_mb"] for line in runs)
@@ -182,11 +181,8 @@ def headroom_table() -> str:
 
 def _machines(loaded: list[tasks.Task], what: str, key: str, presets: Iterable[str] = ("tiny", "cpu")) -> str:
     """As it was written beside the figures, with the tasks that it holds for."""
-    made: dict[str, list[str]] = {}
-    for task in loaded:
-        if any(_stored(task, what, [preset]) for preset in presets):
-            made.setdefault(task.measured.get(key, UNRECORDED), []).append(f"`{task.name}`")
-    return "; ".join(f"{machine} ({', '.join(names)})" for machine, names in made.items())
+    there = [task for task in loaded if any(_stored(task, what, [preset]) for preset in presets)]
+    return page.machines((task.measured.get(key, page.UNRECORDED), f"`{task.name}`") for task in there)
 
 
 def _headroom(task: tasks.Task, preset: tasks.Preset) -> list[str]:
@@ -233,8 +229,9 @@ def lab_table(task: tasks.Task, runs: list[dict], shown: str) -> str:
     ]
     right, scores = ([run[key] for run in runs] for key in ("certain", "score"))
     steps = [run["asked"] for run in runs]
+    made = page.machines(((run.get("machine", page.UNRECORDED), str(seed)) for seed, run in enumerate(runs)), "seed ")
     return (
-        f"Machine: {page.machine()}. Command: `{shown}`. Steps: {min(steps)} to {max(steps)}.\n\n"
+        f"Machine: {made}. Command: `{shown}`. Steps: {min(steps)} to {max(steps)}.\n\n"
         f"{page.table(head, rows)}\n\n"
         f"Documents all right: {100 * statistics.mean(right):.0f}% ± {100 * statistics.stdev(right):.0f}% (standard "
         f"deviation over seeds), from {100 * min(right):.0f}% to {100 * max(right):.0f}%. Score: "

@@ -61,7 +61,7 @@ class Job:
 class Result:
     score: float | None  # None: the training failed
     seconds: float  # of training, failed or not
-    machine: str = ""
+    machine: str = page.UNRECORDED
 
 
 Train: TypeAlias = Callable[[Sequence[Job]], list[Result]]

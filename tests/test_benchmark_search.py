@@ -6,6 +6,7 @@ The trainer is a table here: an edit sets a line, each line is worth something, 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -235,6 +236,15 @@ def test_what_is_stored_is_not_trained_again_and_a_new_run_goes_on(tmp_path: Pat
     assert ran == [0.25, 0.5, 1.0]
     ask(later, 0.25, replicate=1)
     assert ran == [0.25, 0.5, 1.0, 0.25]
+
+
+def test_a_training_that_was_stored_without_its_machine_says_so(tmp_path: Path) -> None:
+    world, job = trainings.World("stories", 0, 3.0), trainings.Job(START, 1.0, "s", "select")
+    (tmp_path / "x.jsonl").write_text(json.dumps({"key": trainings.key_of(world, job), "score": 1.5, "seconds": 2.0}))
+    with ThreadPoolExecutor(1) as pool:
+        desk = trainings.Trainings(tmp_path / "x.jsonl", world, pool, time.monotonic() - 1.0, trainings.run_job)
+        assert desk.train([job])[0].score == 1.5
+    assert desk.machines == {"not recorded"}
 
 
 def test_a_way_that_is_cut_off_is_left_out_and_the_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,13 @@ def test_figures_name_the_machine_of_each_training_behind_them(
     assert tasks.load("sums").measured["machine"] == "a machine; another machine"
 
 
+def test_the_lab_names_the_machine_of_each_seed_and_not_the_one_that_writes_it(ran: Trainings) -> None:
+    run = {"score": 1.0, "by_skill": {}, "certain": 0.5, "asked": 9, "machine": "one core"}
+    runs = [run, {**run, "machine": "two cores"}, {key: run[key] for key in run if key != "machine"}, run]
+    text = script.lab_table(tasks.load("sums"), runs, "the command")
+    assert "Machine: one core (seed 0, 3); two cores (seed 1); not recorded (seed 2). Command" in text
+
+
 def test_the_table_says_what_the_headroom_is_to_and_whose_figures_they_are(ran: Trainings) -> None:
     shutil.rmtree(tasks.content_root() / "tasks" / "broken")
     shutil.copy(ROOT / "tasks" / "sums" / "task.toml", tasks.content_root() / "tasks" / "sums")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import runpy
@@ -161,6 +162,25 @@ def test_lines_are_found_again_and_a_cut_off_one_is_measured_again(tmp_path: Pat
     assert gate_log.read(path, {"draw": "changed"}).pairs == {}
 
 
+def test_the_machines_are_those_that_trained_and_not_the_one_that_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, pair = tmp_path / "f.jsonl", {"kind": "pair", "cell": "draw", "child": "abc", "parent": 2.0, "score": 1.0}
+    path.write_text(json.dumps({"kind": "calibration", "block": 0, "scores": [1.0, 2.0]}) + "\n")
+    with gate_log.Log(path, CHILDREN) as log:
+        for name, block in (("one core", 1), ("two cores", 1), ("two cores", 2)):
+            monkeypatch.setattr(gate_log.page, "machine", lambda name=name: name)
+            log.put(kind="calibration", block=block, scores=[1.0, 2.0])
+        log.put(kind="slope", factor=1.0, seed=2, score=4.5)
+        log.put(**pair, block=2)
+        monkeypatch.setattr(gate_log.page, "machine", lambda: "three cores")
+        log.put(kind="decision", block=2, cell="draw", child="abc", word="reject", pairs=1)
+        log.put(**{**pair, "child": "changed"}, block=2)
+    assert gate_table.machines(gate_log.read(path, CHILDREN)) == (
+        "not recorded (1 of 3 blocks); one core (1 of 3 blocks); two cores (the slope, 2 of 3 blocks)"
+    )
+
+
 def test_tables_say_what_was_counted() -> None:
     found = found_with("gain +1", 1.0)
     found.take({"kind": "decision", "block": 0, "cell": "gain +1", "child": "def", "word": "adopt"}, CHILDREN)
@@ -173,6 +193,7 @@ def test_tables_say_what_was_counted() -> None:
         found.words[len(found.pairs) - 1, cell] = "reject"
     text = gate_table.section(found, 1.0, "the command")
     assert "60 decisions so far" in text
+    assert "Machine: not recorded (30 of 30 blocks). Command" in text
     assert "| draw: one extra random draw after seeding | 0 of 30: 0.0% [0.0%, 11.6%] | 4.0 |" in text
     assert "Partial" in text
     assert "1 of 30: 3.3% [0.1%, 17.2%]" in text

@@ -163,13 +163,19 @@ def nulls_table(found: Found, noise: float) -> str:
             "gain in noise units", "child's spread over parent's", "correlation"]  # fmt: skip
     known = [null for null in nulls.ALL if len(found.decided(null.name)) >= LEAST]
     rows = [null_row(found, null.name, null.about, noise) for null in known]
-    every = [decision for null in known for decision in found.decided(null.name)]
-    if every:
-        adopted = sum(word == "adopt" for word, _ in every)
-        pairs = sum(len(pairs) for _, pairs in every) / len(every)
-        rows.append(["all", share(adopted, len(every)), f"{pairs:.1f}", share(keep_if_lower(every), len(every)),
-                     "", "", "", ""])  # fmt: skip
+    alike = [decision for null in known if null in nulls.EQUAL_SPREAD for decision in found.decided(null.name)]
+    if alike:
+        adopted = sum(word == "adopt" for word, _ in alike)
+        pairs = sum(len(pairs) for _, pairs in alike) / len(alike)
+        rows.append(["all of like spread", share(adopted, len(alike)), f"{pairs:.1f}",
+                     share(keep_if_lower(alike), len(alike)), "", "", "", ""])  # fmt: skip
     return page.table(head, rows)
+
+
+SHARED = (
+    "The nulls of a block share its calibration: decisions are independent within a null's row, not across rows. The "
+    "last row's interval counts all of them as independent, so it may be too narrow."
+)
 
 
 def gain_row(found: Found, gain: float, planted: Planted) -> list[str]:
@@ -238,4 +244,4 @@ def section(found: Found, seconds: float, command: str) -> str:
     )
     limits = "Not covered: other documents (all trainings share theirs), the glass and the proof, longer budgets."
     tables = nulls_table(found, planted.noise), gains_table(found, planted)
-    return "\n\n".join((so_far, about_nulls, tables[0], about_gains, tables[1], limits))
+    return "\n\n".join((so_far, about_nulls, tables[0], SHARED, about_gains, tables[1], limits))

@@ -181,6 +181,17 @@ def test_the_machines_are_those_that_trained_and_not_the_one_that_writes(
     )
 
 
+def test_the_sum_over_nulls_leaves_out_the_one_of_a_larger_spread() -> None:
+    found = found_with("draw", 0.0)
+    for (block, _), pairs in found_with("draw", 0.0, seed=2).pairs.items():
+        found.pairs[block, "jitter"], found.words[block, "jitter"] = pairs, "adopt"
+        found.pairs[block, "comment"], found.words[block, "comment"] = pairs[:1], "reject"
+    rows = gate_table.nulls_table(found, 1.0).splitlines()
+    assert rows[-2].startswith("| jitter: ")
+    assert "| 30 of 30: 100.0% " in rows[-2]
+    assert rows[-1].startswith("| all of like spread | 0 of 60: 0.0% [0.0%, 6.0%] | 2.5 | ")
+
+
 def test_tables_say_what_was_counted() -> None:
     found = found_with("gain +1", 1.0)
     found.take({"kind": "decision", "block": 0, "cell": "gain +1", "child": "def", "word": "adopt"}, CHILDREN)
@@ -196,6 +207,7 @@ def test_tables_say_what_was_counted() -> None:
     assert "Machine: not recorded (30 of 30 blocks). Command" in text
     assert "| draw: one extra random draw after seeding | 0 of 30: 0.0% [0.0%, 11.6%] | 4.0 |" in text
     assert "Partial" in text
+    assert gate_table.SHARED in text
     assert "1 of 30: 3.3% [0.1%, 17.2%]" in text
 
 

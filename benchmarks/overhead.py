@@ -219,18 +219,41 @@ def command_seconds(*words: str) -> float:
 
 
 Row = list[str]
+# What was to be reached: its words, and the most that the figure may be, in the figure's own unit.
+TRIP, BOTH_WAYS, OUTSIDE, COMMAND = ("0.1 ms", 0.1), ("≤ 1 s out", 1.0), ("≤ 1 s", 1.0), ("≤ 0.3 s", 0.3)
+JUDGE, CPU = ("≤ 5% of 60 s", 0.05 * 60), ("≤ 10% of 60 s", 0.1 * 60)
+NO_GOAL = "–"
+
+
+def goal(aim: tuple[str, float], found: float) -> str:
+    words, most = aim
+    return f"{words}, missed" if found > most else words
 
 
 def guest_rows(name: str) -> Iterator[Row]:
     with opened(make_glass(name)) as cold:
         first_step_seconds(cold)  # the first one reads everything from disk
-        yield ["cold guest to first training step", f"{first_step_seconds(cold):.2f} s", "–"]
+        yield ["cold guest to first training step", f"{first_step_seconds(cold):.2f} s", NO_GOAL]
         found = wire(cold)
-        yield ["round trip", f"{found['round_trip_ms']:.2f} ms", "0.1 ms"]
+        yield trip_row("round trip", found)
         if name != "process":
             with opened(make_glass("process")) as bare:
-                yield ["round trip without Docker", f"{wire(bare)['round_trip_ms']:.2f} ms", "0.1 ms"]
-        yield ["100 MB in, then 100 MB out", f"{found['both_ways_seconds']:.2f} s", "≤ 1 s out"]
+                yield trip_row("round trip without Docker", wire(bare))
+        seconds = found["both_ways_seconds"]
+        yield ["100 MB in, then 100 MB out", f"{seconds:.2f} s", goal(BOTH_WAYS, seconds)]
+
+
+def trip_row(figure: str, found: dict[str, float]) -> Row:
+    return [figure, f"{found['round_trip_ms']:.2f} ms", goal(TRIP, found["round_trip_ms"])]
+
+
+def outside_row(figure: str, found: dict[str, float]) -> Row:
+    return [figure, f"{found['outside']:.2f} s", goal(OUTSIDE, found["outside"])]
+
+
+def judge_row(seconds: float, found: dict[str, float]) -> Row:
+    measured = f"{found['judge']:.2f} s, {found['judge'] / seconds:.1%}"
+    return [f"judge of a {seconds:.0f} s trial (two guests)", measured, goal(JUDGE, found["judge"])]
 
 
 def trial_rows(name: str, lengths: list[float]) -> Iterator[Row]:
@@ -239,50 +262,49 @@ def trial_rows(name: str, lengths: list[float]) -> Iterator[Row]:
         first_step_seconds(warm)
         trial(warm, 2.0)
         full(warm, wanted)
-        yield ["warm guest to first training step", f"{first_step_seconds(warm):.2f} s", "–"]
+        yield ["warm guest to first training step", f"{first_step_seconds(warm):.2f} s", NO_GOAL]
         for seconds in lengths:
             found, cpu = spent_on(warm, wanted, seconds)
-            yield [f"outside training, {seconds:.0f} s trial, cores idle", f"{found['outside']:.2f} s", "≤ 1 s"]
-            share = f"{100 * found['judge'] / seconds:.1f}%"
-            yield [f"judge of a {seconds:.0f} s trial (two guests)", f"{found['judge']:.2f} s, {share}", "≤ 5% of 60 s"]
-            cpu_words = f"{cpu:.1f} CPU-s, {100 * cpu / seconds:.1f}%"
-            yield [
-                f"CPU outside training, {seconds:.0f} s trial, warming and judging included",
-                cpu_words,
-                "≤ 10% of 60 s",
-            ]
+            yield outside_row(f"outside training, {seconds:.0f} s trial, cores idle", found)
+            yield judge_row(seconds, found)
+            figure = f"CPU outside training, {seconds:.0f} s trial, warming and judging included"
+            yield [figure, f"{cpu:.1f} CPU-s, {cpu / seconds:.1%}", goal(CPU, cpu)]
         busy = two_at_once(warm, wanted, lengths[0])
-        yield [f"outside training, two {lengths[0]:.0f} s trials side by side", f"{busy:.2f} s", "–"]
+        yield [f"outside training, two {lengths[0]:.0f} s trials side by side", f"{busy:.2f} s", NO_GOAL]
 
 
 def gpu_rows(name: str, lengths: list[float], device: str) -> Iterator[Row]:
     """One trainer at a time, as wiring.py has it on a GPU; guests there are started, never forked."""
     with opened(make_glass(name, device)) as cold:
         first_step_seconds(cold, device)  # the first one reads everything from disk
-        yield ["cold guest to first training step", f"{first_step_seconds(cold, device):.2f} s", "–"]
+        yield ["cold guest to first training step", f"{first_step_seconds(cold, device):.2f} s", NO_GOAL]
     wanted = {Role.TRAIN: 1, Role.PREDICT: 1}
     with opened(WarmGlass(make_glass(name, device), wanted)) as warm:
         full(warm, wanted)
-        yield ["warm guest to first training step", f"{first_step_seconds(warm, device):.2f} s", "–"]
+        yield ["warm guest to first training step", f"{first_step_seconds(warm, device):.2f} s", NO_GOAL]
         for seconds in lengths:
             full(warm, wanted)
             found = trial(warm, seconds, device)
-            share = f"{100 * found['judge'] / seconds:.1f}%"
-            yield [f"outside training, {seconds:.0f} s trial", f"{found['outside']:.2f} s", "≤ 1 s"]
-            yield [f"judge of a {seconds:.0f} s trial (two guests)", f"{found['judge']:.2f} s, {share}", "≤ 5% of 60 s"]
+            yield outside_row(f"outside training, {seconds:.0f} s trial", found)
+            yield judge_row(seconds, found)
 
 
 def command_rows() -> Iterator[Row]:
-    yield ["`bellglass --help`", f"{command_seconds('--help'):.2f} s", "≤ 0.3 s"]
-    yield ["`bellglass status` of a finished loop", f"{command_seconds('status', str(real_loop())):.2f} s", "≤ 0.3 s"]
+    for figure, words in (
+        ("`bellglass --help`", ("--help",)),
+        ("`bellglass status` of a finished loop", ("status", str(real_loop()))),
+    ):
+        seconds = command_seconds(*words)
+        yield [figure, f"{seconds:.2f} s", goal(COMMAND, seconds)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024 * 1024)
-    yield ["memory of this driver at its peak", f"{peak:.0f} MB", "–"]
+    yield ["memory of this driver at its peak", f"{peak:.0f} MB", NO_GOAL]
 
 
 ROUND_TRIP = (
     "A round trip wakes nine threads one after another: four of the supervisor, two of its child, three of the host. "
     "That is where its time goes; Docker adds little. They keep a flood, a stall or a frozen side from blocking the "
-    "other, so they stay: a trainer asks once per step, and a step of the starter takes 80 ms."
+    "other, so they stay: a trainer asks once per step, and on the CPU a step of the starter takes 80 to 90 ms on "
+    "`stories` and `source`, 20 ms on `digits`, 10 to 13 ms on `sums`."
 )
 
 

@@ -141,9 +141,11 @@ def text(found: list[Figures], rounds: int) -> str:
     elements = ", ".join(f"{one.elements:,}" for one in found)
     how = (
         f"Median and fastest of {rounds} openings in a headless Chromium, from the start of the navigation until the "
-        f"page is drawn and painted ({elements} elements). A server reads the ledger once, then only what is new. "
-        f"Other work was on the machine when its load, {os.getloadavg()[1]:.1f}, is above 1."
+        f"page is drawn and painted ({elements} elements). A server reads the ledger once, then only what is new."
     )
+    load = os.getloadavg()[1]
+    if load > 1:  # more than the browser's own
+        how += f" The machine's load was {load:.1f}: other work ran beside, so these are too slow."
     made_by = f"Made by `python benchmarks/page_open.py` on {page.machine()}."
     return "\n".join([page.table(head, rows), "", how, "", made_by])
 

@@ -13,13 +13,21 @@ BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 UNRECORDED = "not recorded"  # the machine of what was stored before machines were
 
 
+def get(page: Path, name: str) -> str:
+    return _inside(page, name)[1].strip()
+
+
 def put(page: Path, name: str, text: str) -> None:
+    found = _inside(page, name)
+    page.write_text(f"{found.string[: found.start(1)]}\n{text.strip()}\n{found.string[found.end(1) :]}")
+
+
+def _inside(page: Path, name: str) -> re.Match[str]:
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    old = page.read_text()
-    pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
-    if not pattern.search(old):
+    found = re.search(f"{re.escape(begin)}(.*?){re.escape(end)}", page.read_text(), re.DOTALL)
+    if found is None:
         raise SystemExit(f"{page} has no section {name}: add the lines {begin} and {end}")
-    page.write_text(pattern.sub(lambda _: f"{begin}\n{text.strip()}\n{end}", old))
+    return found
 
 
 def machine(device: str = "cpu") -> str:

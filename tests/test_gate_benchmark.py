@@ -211,6 +211,30 @@ def test_tables_say_what_was_counted() -> None:
     assert "1 of 30: 3.3% [0.1%, 17.2%]" in text
 
 
+@pytest.mark.parametrize("stated", ["671 decisions so far, and a table.", "1 decisions so far.", ""])
+def test_a_table_of_more_decisions_stays(stated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sheet, words = tmp_path / "page.md", ["gate.py", "--minutes", "0", "--write", "--work", str(tmp_path)]
+    sheet.write_text(f"<!-- begin gate -->\n{stated}\n<!-- end gate -->")
+    monkeypatch.setattr(bench.page, "BENCHMARKS", sheet)
+    monkeypatch.setattr(sys, "argv", words)
+    if stated:
+        with pytest.raises(SystemExit, match=f"{stated.split()[0]} decisions, 0 are at hand"):
+            bench.main()
+        assert stated in sheet.read_text()
+    else:
+        bench.main()
+        assert "Nothing measured yet." in sheet.read_text()
+
+
+def test_as_many_decisions_as_the_page_states_or_more_are_written(tmp_path: Path) -> None:
+    sheet = tmp_path / "page.md"
+    for text in ("2 decisions so far.", "2 decisions so far, again.", "10 decisions so far."):
+        sheet.write_text("<!-- begin gate -->\n2 decisions so far.\n<!-- end gate -->\nmore\n")
+        bench.put(sheet, text, tmp_path)
+        assert sheet.read_text() == f"<!-- begin gate -->\n{text}\n<!-- end gate -->\nmore\n"
+    assert bench.decisions_in(bench.page.get(bench.page.BENCHMARKS, "gate")) > 0, "the page says it in these words"
+
+
 @pytest.mark.slow
 def test_one_decision_in_real_trainings_is_made_and_not_made_again(tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("torch", reason="torch is not installed (locks/torch-cpu.txt)")

@@ -1,12 +1,12 @@
 """Planted nulls, gains and losses in real trainings: how often the gate adopts what is no better, what it misses.
 
-    python benchmarks/gate.py [--seconds 1.0] [--minutes 60] [--write]
+    python benchmarks/gate.py [--seconds 1.0] [--minutes 60] [--write-only]
 
 Parent and child train at the same time, in two processes of one thread each, under fresh seeds; `gate.decide` stops
 them. Nulls are the edits of bellglass/nulls.py. Gains and losses are planted by the child's budget: the slope of score
 against budget is measured first. Decisions come in blocks: every block calibrates anew, as a loop does, then decides
 once on each null and on two of the gains. All is one append-only file under benchmarks/measured/gate, to be committed:
-a run that ends, or is cut off, is gone on with. `--minutes 0 --write` only writes the table of what there is.
+a run that ends, or is cut off, is gone on with. Writes the section `gate` of docs/benchmarks.md.
 
 The section stays where it states more decisions than are at hand, because the raw data behind its table may be lost, as
 those of the first 671 decisions are. Delete the section's text by hand to have fewer on the page.
@@ -250,7 +250,7 @@ def found_of(setting: Setting) -> Found:
 
 
 def command(asked: argparse.Namespace) -> str:
-    return f"python benchmarks/gate.py --task {asked.task} --preset {asked.preset} --seconds {asked.seconds:g} --write"
+    return f"python benchmarks/gate.py --task {asked.task} --preset {asked.preset} --seconds {asked.seconds:g}"
 
 
 def put(sheet: Path, text: str, data: Path) -> None:
@@ -271,23 +271,23 @@ def decisions_in(section: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw, allow_abbrev=False)  # --write was a flag
     parser.add_argument("--task", default="stories", choices=tasks.names())
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--seconds", type=float, default=1.0, help="CPU-seconds of one training")
-    parser.add_argument("--minutes", type=float, default=60.0, help="stop after about that long; 0: no trainings")
+    parser.add_argument("--minutes", type=float, default=60.0, help="stop after about that long")
     parser.add_argument("--work", type=Path, default=WORK)
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--write-only", action="store_true", help="train nothing, write what is known")
     asked = parser.parse_args()
     task = tasks.load(asked.task)
     budget = Budget("cpu_seconds", asked.seconds, 600.0)
     setting = Setting(task, task.presets[asked.preset], budget, asked.work.resolve())
-    if asked.minutes > 0:
+    if not asked.write_only:
         collect(setting, asked.minutes, Plan())
     text = gate_table.section(found_of(setting), asked.seconds, command(asked))
     print(text)
-    if asked.write:
-        put(page.BENCHMARKS, text, setting.path)
+    put(page.BENCHMARKS, text, setting.path)
 
 
 if __name__ == "__main__":

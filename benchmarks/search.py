@@ -1,6 +1,7 @@
 """One fixed stream of proposals through two ways to search, in real trainings: what each pays for its champion.
 
     python benchmarks/search.py [--seconds 15] [--trials 12] [--replicates 4] [--minutes 40] [--workers 2]
+                                [--write-only]
 
 A proposal is an edit of the offline improver's menu, made to the champion of the moment where it fits. Each replicate
 has its own order of the stream, data and seeds; its two ways share them:
@@ -230,11 +231,12 @@ def main() -> None:
     parser.add_argument("--task", default="stories")
     parser.add_argument("--seconds", type=float, default=15.0, help="CPU-seconds of a full training")
     parser.add_argument("--replicates", type=int, default=4)
-    parser.add_argument("--minutes", type=float, default=40.0, help="start no training after that; 0: only the page")
+    parser.add_argument("--minutes", type=float, default=40.0, help="start no training after that")
+    parser.add_argument("--write-only", action="store_true", help="train nothing, write what is known")
     parser.add_argument("--trials", type=float, default=DEFAULTS.trials_per_generation, help="explored before a gate")
     parser.add_argument("--workers", type=int, default=WORKERS, help="trainings at a time; for one core each")
     asked = parser.parse_args()
-    deadline = time.monotonic() + 60 * asked.minutes
+    deadline = time.monotonic() + (-1.0 if asked.write_only else 60 * asked.minutes)
     side_by_side = ThreadPoolExecutor(max(1, asked.workers // BUSY))
     # Panels have workers of their own, which give way: a search waits for each of its trainings, nobody for a panel.
     with side_by_side, workers(asked.workers) as pool, workers(asked.workers, NICEST) as panel_pool:

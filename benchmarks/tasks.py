@@ -1,7 +1,7 @@
 """Measures the tasks: floor, compressors, the starter after each budget, the noise of its seeds.
 
     python benchmarks/tasks.py                                         what the table of docs/benchmarks.md lacks
-    python benchmarks/tasks.py --table                                 that table again, measuring nothing
+    python benchmarks/tasks.py --write-only                            that table again, measuring nothing
     python benchmarks/tasks.py stories [--presets tiny,cpu] [--seeds 4] [--longer] [--reference] [--out FILE] [--write]
     python benchmarks/tasks.py sums --presets cpu --seeds 8 --lab      the table of docs/labs/lucky-runs.md
     python benchmarks/tasks.py stories --presets gpu --seeds 2 --write      what a GPU makes of it
@@ -281,7 +281,7 @@ def words() -> argparse.ArgumentParser:
     parser.add_argument("--reference", action="store_true", help="measure reference.py's trainer, not the starter")
     parser.add_argument("--out", type=Path, default=Path(".cache") / "benchmarks" / "tasks.jsonl")
     parser.add_argument("--write", action="store_true", help="put the figures into task.toml")
-    parser.add_argument("--table", action="store_true", help="only write the table of docs/benchmarks.md again")
+    parser.add_argument("--write-only", action="store_true", help="measure nothing, write what is known to the page")
     parser.add_argument("--lab", action="store_true", help="write the table of docs/labs/lucky-runs.md")
     return parser
 
@@ -294,7 +294,7 @@ def main() -> None:
         parser.error("--lab needs a task")
     if GPU in presets and (presets != [GPU] or asked.task is None or asked.lab or asked.longer or asked.reference):
         parser.error("--presets gpu goes with a task and no other preset, without --lab, --longer and --reference")
-    if not asked.table:
+    if not asked.write_only:
         import torch
 
         torch.set_num_threads(1)
@@ -303,7 +303,7 @@ def main() -> None:
             fill(asked, results)
         else:
             one_task(tasks.load(asked.task), asked, results)
-    if asked.table or asked.task is None:
+    if asked.write_only or asked.task is None:
         page.put(page.BENCHMARKS, "tasks", headroom_table())
 
 

@@ -238,6 +238,17 @@ def test_what_is_stored_is_not_trained_again_and_a_new_run_goes_on(tmp_path: Pat
     assert ran == [0.25, 0.5, 1.0, 0.25]
 
 
+def test_only_writing_the_page_trains_nothing_even_where_nothing_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(search, "SEARCH", tmp_path / "x.jsonl")
+    monkeypatch.setattr(search, "workers", lambda *_: ThreadPoolExecutor(1))
+    monkeypatch.setattr(search, "run_job", lambda *_: pytest.fail("it trains"))
+    monkeypatch.setattr(sys, "argv", ["search.py", "--write-only", "--replicates", "1"])
+    search.main()
+    assert capsys.readouterr().out == "replicate 0: no way complete\n"
+
+
 def test_a_training_that_was_stored_without_its_machine_says_so(tmp_path: Path) -> None:
     world, job = trainings.World("stories", 0, 3.0), trainings.Job(START, 1.0, "s", "select")
     (tmp_path / "x.jsonl").write_text(json.dumps({"key": trainings.key_of(world, job), "score": 1.5, "seconds": 2.0}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,16 @@ def test_the_table_says_what_the_headroom_is_to_and_whose_figures_they_are(ran: 
     assert "not recorded (`sums`)" in lines[0]
     (row,) = (line for line in lines if line.startswith("| `sums` | tiny"))
     assert row.split(" | ")[-2] == "0.278 to the floor"
+
+
+def test_only_writing_the_page_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sheet = tmp_path / "page.md"
+    sheet.write_text("<!-- begin tasks --><!-- end tasks -->")
+    monkeypatch.setattr(script.page, "BENCHMARKS", sheet)
+    monkeypatch.setattr(script, "fill", lambda *_: pytest.fail("it measures"))
+    monkeypatch.setattr(sys, "argv", ["tasks.py", "--write-only"])
+    script.main()
+    assert script.page.get(sheet, "tasks") == script.headroom_table()
 
 
 def test_the_pages_table_is_the_stored_one() -> None:

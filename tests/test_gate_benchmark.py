@@ -213,9 +213,10 @@ def test_tables_say_what_was_counted() -> None:
 
 @pytest.mark.parametrize("stated", ["671 decisions so far, and a table.", "1 decisions so far.", ""])
 def test_a_table_of_more_decisions_stays(stated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sheet, words = tmp_path / "page.md", ["gate.py", "--minutes", "0", "--write", "--work", str(tmp_path)]
+    sheet, words = tmp_path / "page.md", ["gate.py", "--write-only", "--work", str(tmp_path)]
     sheet.write_text(f"<!-- begin gate -->\n{stated}\n<!-- end gate -->")
     monkeypatch.setattr(bench.page, "BENCHMARKS", sheet)
+    monkeypatch.setattr(bench, "collect", lambda *_: pytest.fail("--write-only trains"))
     monkeypatch.setattr(sys, "argv", words)
     if stated:
         with pytest.raises(SystemExit, match=f"{stated.split()[0]} decisions, 0 are at hand"):
@@ -224,6 +225,15 @@ def test_a_table_of_more_decisions_stays(stated: str, tmp_path: Path, monkeypatc
     else:
         bench.main()
         assert "Nothing measured yet." in sheet.read_text()
+
+
+def test_a_flag_of_earlier_versions_is_refused_not_taken_for_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gate.py", "--write"])
+    with pytest.raises(SystemExit):
+        bench.main()
+    assert "unrecognized arguments: --write" in capsys.readouterr().err
 
 
 def test_as_many_decisions_as_the_page_states_or_more_are_written(tmp_path: Path) -> None:

@@ -237,7 +237,8 @@ def section(plan: Plan, wanted: Sequence[str]) -> str:
         f"{plan.glass}. Each loop: {plan.generations} generations of {plan.trials} trials and at most {plan.max_pairs} "
         f"pairs at the gate, {plan.trainings} trainings; calibration, panels of new champions and `final` come on top, "
         "by one rule for all. Gains are of the champion over the starter on `final`, in the task's unit, 0 where "
-        f"nothing was adopted; intervals are t intervals over loops. {POSITIVE_CONTROL}"
+        "nothing was adopted; intervals are t intervals over loops. Most loops took a task's stored calibration: they "
+        f"share its luck, and the trainings of those that made it hold its own. {POSITIVE_CONTROL}"
     )
     head = [
         "task",

@@ -98,7 +98,7 @@ class Replicate:
 
     @property
     def common(self) -> float:
-        """A true score that greedy and racing both reach."""
+        """A score on the panel that greedy and racing both reach."""
         return max(self.ways[way].last.true for way in WAYS)
 
     def ratio(self, charged: Literal["explored", "searched", "in_loop"], target: float) -> float | None:
@@ -155,7 +155,7 @@ def lines(found: Sequence[Replicate]) -> str:
                 f"{kept}: {worse} not better, {clear} clear of zero",
             ]
         )
-    head = ["replicate", "greedy: s", "raced: s", "greedy / raced", "greedy's true score", "raced's"]
+    head = ["replicate", "greedy: s", "raced: s", "greedy / raced", "greedy's panel score", "raced's"]
     return page.table([*head, "raced better by (95%)", "kept by greedy"], rows)
 
 
@@ -179,7 +179,7 @@ def section(found: Sequence[Replicate], wanted: int, command: str, task: str) ->
         ["training seconds in all: of raced's exploring; of its gate; of greedy",
          "; ".join(median(part, 0) for part in (explored, gates, greedy)), "–"],
         ["replicates in which racing reached greedy's champion", f"{sum(map(bool, ratios))} of {len(whole)}", "all"],
-        ["true score: raced better than greedy by (95%, over replicates)",
+        ["score on the panel: raced better than greedy by (95%, over replicates)",
          _over([replicate.difference() for replicate in whole]), "not worse"],
         ["the same where greedy stops when it has trained for as long as raced has explored", _over(early), "–"],
         *([f"champions of {way}, on the panel", kept[way], "0 not better"] for way in kept),

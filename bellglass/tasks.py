@@ -326,13 +326,6 @@ def reopen(name: str, made_from: Mapping[str, str]) -> Task:
     return task
 
 
-def prepared(name: str) -> Task:
-    """The task, tried on one document: what this machine lacks for it is said before a loop is made."""
-    task = load(name)
-    make(task, "select", bytes(32), 1)
-    return task
-
-
 def train_order(docs: Documents, data_seed: int) -> Documents:
     """The order and the share of the train split that this data seed shows to a trainer. Made by the host."""
     raw = hashlib.shake_256(b"bellglass train order" + data_seed.to_bytes(16, "little", signed=True))

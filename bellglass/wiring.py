@@ -32,7 +32,7 @@ from bellglass.review import Reviewer
 from bellglass.steps.gate import LOOKS
 from bellglass.steps.generation import Crew
 from bellglass.steps.propose import Limits, Workplace
-from bellglass.steps.trial import Lab, Progress, Workbench, worst_case
+from bellglass.steps.trial import Lab, Progress, Workbench, try_documents, worst_case
 from bellglass.store import bundles
 from bellglass.store.blobs import Blobs
 from bellglass.store.books import Books, Listener
@@ -64,11 +64,13 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None, *, cal
     `starter` replaces the bundle of generation 0, for labs and tests. `calibrates`: it is no loop but a calibration on
     that many seeds.
     """
-    task = tasks.prepared(config.task)
+    task = tasks.load(config.task)
     refuse_contradictions(config, task)
     glass_name = choose_glass(config)
     paths.refuse_network_filesystem(home)
     paths.require_free_disk(home, 500_000_000, "a loop's folder")
+    secret = secrets.token_bytes(32) if config.seed is None else seeded_secret(config.seed)
+    try_documents(Workbench(task, config.preset_of(task), secret, config.device, side_by_side(config)))
     loop_id = secrets.token_hex(4)
     folder = home / paths.loop_name(task.name, loop_id)
     try:
@@ -76,7 +78,6 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None, *, cal
     except OSError as error:
         found, needed = str(error.strerror), "a folder this user may write"
         raise SetupError(f"loop folder {folder}", found, needed, "bellglass run --loops FOLDER") from error
-    secret = secrets.token_bytes(32) if config.seed is None else seeded_secret(config.seed)
     _write_secret(folder, secret)
     lineage = Lineage.create(folder / "lineage.git")
     first = lineage.commit(bundles.starter() if starter is None else starter, None, "starter")

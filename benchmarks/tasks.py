@@ -149,7 +149,8 @@ def fill(asked: argparse.Namespace, results: Results) -> None:
     """Measure what [measured] lacks, and write it task by task."""
     for name in tasks.names():
         try:
-            task = tasks.prepared(name)
+            task = tasks.load(name)
+            tasks.make(task, "select", SECRET, 1)
         except BellglassError as error:
             print(f"left out: {error.one_line()}")
             continue

@@ -20,7 +20,7 @@ from bellglass.errors import BellglassError, LoopFault, UsageError
 from bellglass.loop import run_loop
 from bellglass.show import report, showing
 from bellglass.steps.generation import Crew
-from bellglass.steps.judge import _check_documents
+from bellglass.steps.judge import check_documents
 
 SECRET = bytes(range(32))
 
@@ -44,7 +44,7 @@ def test_the_example_of_the_guide_is_a_task(echo: Path) -> None:
     assert task.brief().startswith("# echo")
     made = {split: tasks.make(task, split, SECRET, 64, "g1") for split in tasks.SPLITS}
     for docs in made.values():
-        _check_documents(task, docs, True)
+        check_documents(task, docs, True)
         assert np.array_equal(docs.tokens[:, :6], docs.tokens[:, :6:-1])
         assert set(docs.skill[:, 7:].ravel()) == {1}
     assert len({row.tobytes() for docs in made.values() for row in docs.tokens}) > 250
@@ -104,6 +104,12 @@ def test_a_whole_loop_runs_on_a_task_folder(echo: Path, tmp_path: Path) -> None:
         pass
 
 
+def edit(file: Path, before: str, after: str) -> None:
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after, 1))
+
+
 @pytest.mark.parametrize(
     ("before", "after", "error"),
     [
@@ -115,10 +121,41 @@ def test_a_whole_loop_runs_on_a_task_folder(echo: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_task_folder_that_breaks_the_contract_is_one_clear_error(
-    echo: Path, before: str, after: str, error: type[BellglassError]
+    echo: Path, tmp_path: Path, before: str, after: str, error: type[BellglassError]
 ) -> None:
-    text = (echo / "task.toml").read_text()
-    assert text.count(before) == 1
-    (echo / "task.toml").write_text(text.replace(before, after))
+    edit(echo / "task.toml", before, after)
     with pytest.raises(error, match="echo"):
-        tasks.prepared(str(echo))
+        small_world.create(tmp_path / "loops", task=str(echo))
+
+
+ENOUGH = "if split == {split!r} and docs > {there}: raise ValueError('{there} words')\n    raw = "
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "says"),
+    [
+        ("task.toml", "confirm_docs = 64", "confirm_docs = 3", "3 to prove; needed: at least 4"),
+        ("task.toml", "final_docs = 128", "final_docs = 3", "3 to prove; needed: at least 4"),
+        ("task.toml", "separable = false", "separable = true", "not one target per document"),
+        ("data.py", "raw = ", ENOUGH.format(split="select", there=50), "50 words; needed: other counts"),
+        ("data.py", "raw = ", ENOUGH.format(split="confirm", there=50), "50 words; needed: other counts"),
+        ("data.py", "raw = ", ENOUGH.format(split="final", there=100), "100 words; needed: other counts"),
+    ],
+)
+def test_documents_that_no_trial_could_be_judged_on_are_told_before_a_loop_is_made(
+    echo: Path, tmp_path: Path, file: str, before: str, after: str, says: str
+) -> None:
+    edit(echo / file, before, after)
+    with pytest.raises(BellglassError, match=says):
+        small_world.create(tmp_path / "loops", task=str(echo))
+    assert list((tmp_path / "loops").iterdir()) == []
+
+
+def test_a_loop_s_own_secret_deals_the_documents_that_are_tried(echo: Path, tmp_path: Path) -> None:
+    """Of a fixed text the world's key says how many windows a split has."""
+    edit(echo / "data.py", "raw = ", "if world == SEEN: raise ValueError('this very world')\n    raw = ")
+    world = tasks._derive(wiring.seeded_secret(7), "world")
+    (echo / "data.py").write_text((echo / "data.py").read_text() + f"\n\nSEEN = {world!r}\n")
+    with pytest.raises(UsageError, match="this very world"):
+        small_world.create(tmp_path / "loops", task=str(echo))
+    assert small_world.create(tmp_path / "loops", task=str(echo), seed=8).is_dir()

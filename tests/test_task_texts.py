@@ -14,6 +14,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import small_world
 from source_tree import ROOT
 from typer.testing import CliRunner
 
@@ -145,12 +146,14 @@ def test_another_version_or_content_than_pinned_is_one_clear_error(
         tasks.make(source, "train", SECRET, 1)
 
 
-def test_a_missing_library_of_source_is_one_clear_error(source: tasks.Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_of_source_is_one_clear_error(
+    source: tasks.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(module(source).FILES, "no-such-library", ("1", "", ()))
     module(source)._corpus.cache_clear()
     module(source)._dealt.cache_clear()
     with pytest.raises(SetupError, match=r"found: no no-such-library.*locks/base\.txt"):
-        tasks.prepared("source")
+        small_world.create(tmp_path / "loops", task="source")
 
 
 @pytest.mark.slow
@@ -260,7 +263,7 @@ def test_without_its_text_tinystories_says_which_command_fetches_it(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(SetupError, match=r"https://huggingface\.co/.*next: bellglass tasks --fetch tinystories"):
-        tasks.prepared("tinystories")
+        small_world.create(tmp_path / "loops", task="tinystories")
 
 
 def test_windows_of_tinystories_are_pieces_of_the_right_file_and_never_overlap(stories: tasks.Task) -> None:

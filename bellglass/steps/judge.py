@@ -67,7 +67,7 @@ def judge(
     `select`: documents to score the same weights on beside, without proof; the guest gets the more time for it.
     One position per document is proved, so that the proof costs as much as the score.
     """
-    _check_documents(task, docs, prove)
+    check_documents(task, docs, prove)
     draw = Draw(proof_key)
     extra = 0.0 if select is None else len(select) / len(docs)
     guests = _Guests(glass, bundle, weights, task, preset, dict(labels), device, extra)
@@ -237,7 +237,7 @@ class _Conversation:
         return logits
 
 
-def _check_documents(task: Task, docs: Documents, prove: bool) -> None:
+def check_documents(task: Task, docs: Documents, prove: bool) -> None:
     """Mistakes of a task's author, found before they become wrong scores."""
     thing = f"documents of task {task.name!r}"
     per_doc = docs.target.sum(axis=1)

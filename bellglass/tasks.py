@@ -1,4 +1,4 @@
-"""Tasks: what is trained and judged on. Reads `tasks/<name>/task.toml`, and runs `data.py` to make documents.
+"""Tasks: what is trained and judged on. Reads `tasks/<name>/task.toml`, and checks the documents that `data.py` makes.
 
 A task is named by one of the shipped folders, or by the path of a folder of one's own; docs/tasks.md says how to write
 one.
@@ -12,23 +12,21 @@ Not covered: `data.py` and `task.toml` are trusted host code; nothing from a gla
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import re
-import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from bellglass import data_file
+from bellglass.data_file import AGAIN
 from bellglass.download import Download, ready, recorded
-from bellglass.errors import BellglassError, LoopFault, SetupError, UsageError
+from bellglass.errors import LoopFault, UsageError
 from bellglass.paths import CONTENT, cache_home, content_hash, content_root
 from bellglass.records import Budget, Json
 
@@ -274,13 +272,7 @@ def make(task: Task, split: Split, secret: bytes, docs: int, salt: str = "") -> 
     if task.confirm_slices > 1:
         extras["part"] = (_turn(salt) % task.confirm_slices, task.confirm_slices) if split == "confirm" else (0, 1)
     key, world = _derive(secret, f"{split}\0{salt}"), _derive(secret, "world")
-    try:
-        made = _module(task.folder).make(split, key, docs, world, **extras)
-    except ImportError as error:
-        raise _missing(task, error) from None
-    except ValueError as error:
-        raise UsageError(f"documents of task {task.name!r}", str(error), "other counts in task.toml", LIST) from None
-    documents = Documents(**made)
+    documents = Documents(**data_file.run(task.name, task.folder, split, key, docs, world, **extras))
     _check(task, documents, docs)
     return documents
 
@@ -289,15 +281,6 @@ def _turn(salt: str) -> int:
     """Two a generation: its gate's, then its panel's, which must not be what chose the champion."""
     number = re.search(r"\d+", salt)
     return 2 * max(0, int(number[0]) - 1) + salt.startswith("panel") if number else 0
-
-
-def _missing(task: Task, error: ImportError) -> SetupError:
-    """A library that data.py wants; it may say itself what is needed and what to type, as second and third words."""
-    found, needed, next_command = (*error.args, None, None)[:3] if len(error.args) > 1 else (str(error), None, None)
-    extra = f"pip install 'bellglass[{task.name}]'"  # an extra has its task's name
-    return SetupError(
-        f"task {task.name!r}", str(found), needed or "the libraries that its data.py uses", next_command or extra
-    )
 
 
 def contents(task: Task) -> dict[str, str]:
@@ -345,26 +328,30 @@ def _derive(secret: bytes, label: str) -> bytes:
     return hashlib.blake2b(label.encode(), key=secret, digest_size=32, person=b"bellglass-data").digest()
 
 
-@lru_cache(maxsize=16)
-def _module(folder: Path) -> ModuleType:
-    name = f"bellglass_task_{folder.name}_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, folder / "data.py")
-    if spec is None or spec.loader is None or not (folder / "data.py").is_file():
-        raise UsageError(f"task {folder.name!r}", f"no {folder / 'data.py'}", "a data.py with make()", LIST)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
-
-
 def _check(task: Task, made: Documents, docs: int) -> None:
     """A task that breaks its own contract must not become a strange verdict."""
+
+    def wrong(found: str, needed: str) -> UsageError:
+        return UsageError(f"documents of task {task.name!r} ({task.folder / 'data.py'})", found, needed, AGAIN)
+
     shape = (docs, task.context + 1)
     for name, dtype in (("tokens", np.uint16), ("target", np.bool_), ("skill", np.uint8), ("floor_bits", np.float32)):
         array = getattr(made, name)
         if array.shape != shape or array.dtype != dtype:
-            found = f"{name}: {array.dtype} {array.shape}"
-            raise BellglassError(f"documents of task {task.name!r}", found, f"{np.dtype(dtype)} {shape}", LIST)
+            raise wrong(f"{name}: {array.dtype} {array.shape}", f"{np.dtype(dtype)} {shape}")
     if made.tokens.max() >= task.vocab or made.skill.max() >= len(task.skills) or made.target[:, 0].any():
         found = f"token {made.tokens.max()}, skill {made.skill.max()}, or a target at position 0"
-        raise BellglassError(f"documents of task {task.name!r}", found, "what task.toml says", LIST)
+        raise wrong(found, "what task.toml says")
+    if not ((made.floor_bits >= 0.0) & (made.floor_bits < np.inf)).all():  # neither holds for NaN
+        raise wrong("floor_bits that are negative, infinite or no number", "code lengths in bits")
+    if task.floor == "unknown" and made.floor_bits.any():
+        raise wrong("floor_bits that are not 0, and an unknown floor", 'zeros, or floor = "exact" in task.toml')
+    if task.targets == "last" and (made.target & ~_last(made.tokens)).any():
+        raise wrong("a target before a document's last token", 'that one alone, or targets = "all" in task.toml')
+
+
+def _last(tokens: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
+    """Where each document's last token stands, before its padding."""
+    told = tokens != PAD
+    last: npt.NDArray[np.bool_] = told & (told[:, ::-1].cumsum(axis=1)[:, ::-1] == 1)
+    return last

@@ -29,7 +29,8 @@ from source_tree import (
 # only `wiring` imports doors.
 LAYERS = {
     0: "errors records trial_ids stats variance strict_json bootstrap",  # vocabulary; pure
-    1: "paths gpus config tasks download bounds processes weights nulls calibration curves forecast store",  # disk
+    1: "paths gpus config tasks data_file download bounds processes weights nulls calibration curves forecast "
+    "store",  # disk
     2: "ports line doors",  # protocols, frames, and what implements them
     3: "steps tripwires review deciding verify recheck halt probe",  # receive ports
     4: "loop calibrating wiring preflight",

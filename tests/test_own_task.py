@@ -159,3 +159,76 @@ def test_a_loop_s_own_secret_deals_the_documents_that_are_tried(echo: Path, tmp_
     with pytest.raises(UsageError, match="this very world"):
         small_world.create(tmp_path / "loops", task=str(echo))
     assert small_world.create(tmp_path / "loops", task=str(echo), seed=8).is_dir()
+
+
+MAKE = "def make(split: str, key: bytes, docs: int, world: bytes)"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "says"),
+    [
+        ("def make(", "def made(", 0, r"no make\(\)"),
+        (MAKE, "def make(split, key)", 0, r"TypeError: make\(\) takes 2 positional arguments"),
+        ("tokens = np.concatenate([", "tokens = np.concatenate((", 13, "SyntaxError: "),
+        ("SIGN = 8, 6, 9", "SIGN = 8, 6", 7, "ValueError: not enough values to unpack"),
+        ("word = np.frombuffer(raw", "word = np.frombuffer(rwa", 12, "NameError: name 'rwa' is not defined"),
+        ("target[:, 0] = False", "target = target + np.ones(3)", 15, "ValueError: operands could not be broadcast"),
+        ("target[:, 0] = False", "np.pad(target, -1)", 15, "ValueError: "),
+        ("target[:, 0] = False", "open('corpus.txt').read()", 15, "FileNotFoundError: .*corpus.txt"),
+        ("target[:, 0] = False", "b'\\xff'.decode()", 15, "UnicodeDecodeError: "),
+        ('"skill": skill, ', "", 0, r"returned tokens, target, floor_bits; needed: a dict of tokens, target, skill"),
+        ('"skill": skill', '"skills": skill', 0, "returned tokens, target, skills, floor_bits; needed: a dict of"),
+        ("return {", "return None and {", 0, "returned NoneType; needed: a dict of tokens"),
+        ('"skill": skill', '"skill": skill.tolist()', 0, "returned skill as list; needed: numpy arrays"),
+        ("np.log2(LETTERS)", "np.log(-1.0 * word)", 0, "negative, infinite or no number"),
+        ("np.log2(LETTERS)", "np.inf", 0, "negative, infinite or no number"),
+        ("np.log2(LETTERS)", "-np.log2(LETTERS)", 0, "negative, infinite or no number"),
+        ("np.log2(LETTERS)", "np.log2(LETTERS, dtype=bool)", 19, "TypeError: "),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value encountered in log:RuntimeWarning")
+def test_a_mistake_in_data_py_is_one_clear_error_with_its_line(
+    echo: Path, tmp_path: Path, before: str, after: str, line: int, says: str
+) -> None:
+    edit(echo / "data.py", before, after)
+    with pytest.raises(UsageError, match=rf"{says}.*; next: the same again") as told:
+        small_world.create(tmp_path / "loops", task=str(echo))
+    assert str(echo / "data.py") in told.value.thing
+    assert re.findall(r", line (\d+)$", told.value.thing) == ([str(line)] if line else [])
+    assert told.value.needed not in ("", "other counts in task.toml")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ('floor = "exact"', 'floor = "unknown"', "floor_bits that are not 0, and an unknown floor"),
+        ('targets = "all"', 'targets = "last"', "a target before a document's last token"),
+    ],
+)
+def test_what_task_toml_denies_is_no_strange_score(
+    echo: Path, tmp_path: Path, before: str, after: str, says: str
+) -> None:
+    edit(echo / "task.toml", before, after)
+    with pytest.raises(UsageError, match=f"{says}; needed: .*; next: the same again"):
+        small_world.create(tmp_path / "loops", task=str(echo))
+
+
+def test_the_last_token_stands_before_a_document_s_padding() -> None:
+    tokens = np.array([[3, 1, 2], [3, 1, 0], [3, 0, 0], [3, 0, 2]], dtype=np.uint16)
+    last = [[False, False, True], [False, True, False], [True, False, False], [False, False, True]]
+    assert tasks._last(tokens).tolist() == last
+
+
+def test_a_raise_of_one_s_own_tells_of_counts_wherever_in_data_py_it_stands(echo: Path, tmp_path: Path) -> None:
+    several = """def _enough(docs):
+    if docs > 60: raise ValueError(
+        f"60 words; {docs} asked for"
+    )
+
+
+def make("""
+    edit(echo / "data.py", "def make(", several)
+    edit(echo / "data.py", "    target = ", "    _enough(docs)\n    target = ")
+    with pytest.raises(UsageError, match=r"60 words; 64 asked for; needed: other counts in task\.toml"):
+        small_world.create(tmp_path / "loops", task=str(echo))

@@ -12,14 +12,14 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from bellglass import tasks
+from bellglass import data_file, tasks
 
 WORLD, KEY = (hashlib.sha256(name).digest() for name in (b"world", b"key"))
 
 
 @pytest.fixture(scope="module")
 def stories() -> ModuleType:
-    return tasks._module(tasks.load("stories").folder)
+    return data_file.load(tasks.load("stories").folder)
 
 
 class Reader:

@@ -18,7 +18,7 @@ import small_world
 from source_tree import ROOT
 from typer.testing import CliRunner
 
-from bellglass import tasks
+from bellglass import data_file, tasks
 from bellglass.cli import app
 from bellglass.errors import LoopFault, SetupError, UsageError
 from bellglass.records import Budget, Seeds, Trial
@@ -34,7 +34,7 @@ def source() -> tasks.Task:
 
 
 def module(task: tasks.Task) -> ModuleType:
-    return tasks._module(task.folder)
+    return data_file.load(task.folder)
 
 
 def runs(task: tasks.Task, made: dict[str, np.ndarray]) -> np.ndarray:

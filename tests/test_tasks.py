@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bellglass import tasks
+from bellglass import data_file, tasks
 from bellglass.errors import BellglassError, SetupError, UsageError
 from bellglass.paths import content_root
 from bellglass.records import Budget
@@ -102,7 +102,7 @@ def test_documents_derive_from_secret_split_and_salt() -> None:
 
 def test_splits_and_salts_share_one_lexicon() -> None:
     task = tasks.load("stories")
-    module = tasks._module(task.folder)
+    module = data_file.load(task.folder)
     words = module.lexicon(tasks._derive(SECRET, "world"))
     for split, salt in (("train", ""), ("confirm", "gen-1")):
         text = module.decode(tasks.make(task, split, SECRET, 1, salt).tokens[0])
@@ -142,7 +142,7 @@ def test_the_arrays_of_a_document_stay_together_in_the_train_order() -> None:
 )
 def test_documents_that_break_the_task_s_own_contract_are_refused(breaks: Callable[[dict], dict]) -> None:
     task = tasks.load("stories")
-    made = tasks._module(task.folder).make("train", SECRET, 30, SECRET)
+    made = data_file.load(task.folder).make("train", SECRET, 30, SECRET)
     tasks._check(task, tasks.Documents(**made), 30)
     with pytest.raises(BellglassError, match="documents of task 'stories'"):
         tasks._check(task, tasks.Documents(**breaks(made)), 30)
@@ -175,7 +175,7 @@ def test_digits_asked_for_more_than_there_are_says_how_many() -> None:
 
 def test_digits_without_scikit_learn_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     task = tasks.load("digits")
-    tasks._module(task.folder)._images.cache_clear()
+    data_file.load(task.folder)._images.cache_clear()
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(SetupError, match=r"scikit-learn.*pip install 'bellglass\[digits\]'"):
         tasks.make(task, "select", SECRET, 1)

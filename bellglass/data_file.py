@@ -1,0 +1,88 @@
+"""Runs a task's data.py. What its author got wrong in it is one clear error, with its line where it has one.
+
+Not covered: what the documents hold (tasks.py looks at that), and code that never returns or ends the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import linecache
+import sys
+import traceback
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bellglass.errors import BellglassError, SetupError, UsageError
+
+ARRAYS = ("tokens", "target", "skill", "floor_bits")
+AGAIN = "the same again, with it mended"
+
+
+def run(task: str, folder: Path, *given: object, **more: object) -> dict[str, npt.NDArray[Any]]:
+    """The arrays that its make() returns."""
+    path = folder / "data.py"
+    try:
+        made = load(folder).make(*given, **more)
+    except BellglassError:
+        raise
+    except ImportError as error:
+        raise _missing(task, error) from None
+    except Exception as error:  # another's code may raise anything; what it was is told
+        raise _mistake(task, path, error) from error
+    if not isinstance(made, dict) or set(made) != set(ARRAYS):
+        found = f"make() returned {', '.join(map(str, made)) if isinstance(made, dict) else type(made).__name__}"
+        raise UsageError(str(path), found, f"a dict of {', '.join(ARRAYS)}", AGAIN)
+    if strange := [name for name in ARRAYS if not isinstance(made[name], np.ndarray)]:
+        found = f"make() returned {strange[0]} as {type(made[strange[0]]).__name__}"
+        raise UsageError(str(path), found, "numpy arrays", AGAIN)
+    return made
+
+
+@lru_cache(maxsize=16)
+def load(folder: Path) -> ModuleType:
+    path = folder / "data.py"
+    name = f"bellglass_task_{folder.name}_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UsageError(f"task {folder.name!r}", f"no {path}", "a data.py with make()", "bellglass tasks")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "make", None)):
+        raise UsageError(str(path), "no make()", "make(split, key, docs, world), as docs/tasks.md has it", AGAIN)
+    return module
+
+
+def _missing(task: str, error: ImportError) -> SetupError:
+    """A library that data.py wants; it may say itself what is needed and what to type, as second and third words."""
+    found, needed, next_command = (*error.args, None, None)[:3] if len(error.args) > 1 else (str(error), None, None)
+    extra = f"pip install 'bellglass[{task}]'"  # an extra has its task's name
+    return SetupError(
+        f"task {task!r}", str(found), needed or "the libraries that its data.py uses", next_command or extra
+    )
+
+
+def _mistake(task: str, path: Path, error: Exception) -> UsageError:
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, ValueError) and _raised_by(path, frames[-1]):
+        return UsageError(f"documents of task {task!r}", str(error), "other counts in task.toml", "bellglass tasks")
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    said = str(error)
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        lines, said = [error.lineno], error.msg
+    where = f"{path}, line {lines[-1]}" if lines and lines[-1] else str(path)
+    found = f"{type(error).__name__}: {' '.join(said.split())}"
+    return UsageError(where, found, "a make() that returns documents", AGAIN)
+
+
+def _raised_by(path: Path, last: traceback.FrameSummary) -> bool:
+    """Whether a `raise` of the file says it: errors of numpy's compiled parts seem to come from its lines, too."""
+    if last.filename != str(path) or last.lineno is None:
+        return False
+    return linecache.getline(last.filename, last.lineno)[last.colno :].lstrip().startswith("raise")

@@ -286,16 +286,29 @@ def _turn(salt: str) -> int:
 def contents(task: Task) -> dict[str, str]:
     """Hashes of all that a loop is made from, for its first event; a folder of one's own and downloads are apart."""
     root = content_root()
-    own = {} if task.folder.parent == root / "tasks" else {OWN: content_hash(task.folder)}
-    fetched = {d.name: d.sha256 or recorded(task.cache / d.name) or "" for d in task.downloads}
+    own = {} if _shipped(task) else {OWN: content_hash(task.folder)}
+    fetched = {d.name: checksum or "" for d, checksum in zip(task.downloads, _checksums(task), strict=True)}
     return {part: content_hash(root / part) for part in CONTENT} | own | fetched
 
 
 def documents_hash(task: Task, preset: Preset) -> str:
-    """Of what makes the documents that a preset trains and scores on, and of how many those are."""
+    """Of what makes the documents that a preset trains and scores on, and of how many those are.
+
+    Of a shipped task data.py says all; whoever wrote another may have put anything beside it.
+    """
     counts = (preset.train_docs, preset.select_docs)
-    made_from = (task.folder / "data.py").read_bytes() + repr((counts, [d.sha256 for d in task.downloads])).encode()
-    return hashlib.sha256(made_from).hexdigest()
+    made_from = (task.folder / "data.py").read_bytes() + repr((counts, _checksums(task))).encode()
+    own = "" if _shipped(task) else content_hash(task.folder)
+    return hashlib.sha256(made_from + own.encode()).hexdigest()
+
+
+def _shipped(task: Task) -> bool:
+    return task.folder.parent == content_root() / "tasks"
+
+
+def _checksums(task: Task) -> list[str | None]:
+    """Of its downloads, as pinned or as recorded; None of one that is not there."""
+    return [download.sha256 or recorded(task.cache / download.name) for download in task.downloads]
 
 
 def reopen(name: str, made_from: Mapping[str, str]) -> Task:

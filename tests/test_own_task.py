@@ -39,6 +39,12 @@ def echo(tmp_path: Path) -> Path:
     return folder
 
 
+def edit(file: Path, before: str, after: str) -> None:
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after, 1))
+
+
 def test_the_example_of_the_guide_is_a_task(echo: Path) -> None:
     task = tasks.load(str(echo))
     assert task.brief().startswith("# echo")
@@ -73,6 +79,28 @@ def test_a_loop_whose_task_folder_changed_is_refused(echo: Path) -> None:
     assert tasks.OWN not in tasks.contents(tasks.load("stories"))
 
 
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("task.toml", "separable = false", "separable = true"),
+        ("corpus.txt", "", "once"),
+        ("data.py", "SIGN = 8", "SIGN = 7"),
+    ],
+)
+def test_a_calibration_is_not_used_for_other_documents_than_its_own(
+    echo: Path, file: str, before: str, after: str
+) -> None:
+    def documents() -> str:
+        task = tasks.load(str(echo))
+        return tasks.documents_hash(task, task.presets["tiny"])
+
+    found = documents()
+    assert documents() == found
+    (echo / file).touch()
+    edit(echo / file, before, after)
+    assert documents() != found
+
+
 def test_a_loop_on_a_task_folder_is_shown_in_its_unit_and_names_the_folder_to_run_it_again(
     echo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,12 +130,6 @@ def test_a_whole_loop_runs_on_a_task_folder(echo: Path, tmp_path: Path) -> None:
     (echo / "brief.md").write_text("something else")
     with pytest.raises(LoopFault, match="not what the loop began with"), opened():
         pass
-
-
-def edit(file: Path, before: str, after: str) -> None:
-    text = file.read_text()
-    assert before in text
-    file.write_text(text.replace(before, after, 1))
 
 
 @pytest.mark.parametrize(

@@ -287,13 +287,14 @@ def test_skills_of_tinystories_tell_letters_apart(stories: tasks.Task) -> None:
     assert "".join("sr."[skill] for skill in module(stories)._skills(codes)[0]) == "s.srr....s..s"
 
 
-def test_a_loop_knows_which_text_it_began_with(stories: tasks.Task) -> None:
-    before = tasks.contents(stories)
+def test_a_loop_knows_which_text_it_began_with_and_a_calibration_which_it_is_for(stories: tasks.Task) -> None:
+    before, documents = tasks.contents(stories), tasks.documents_hash(stories, stories.presets["tiny"])
     assert tasks.reopen("tinystories", before).name == "tinystories"
     path = stories.cache / "TinyStories-valid.txt"
     path.with_name(path.name + ".sha256").write_text("0" * 64)
     with pytest.raises(LoopFault, match=r"TinyStories-valid\.txt: not what the loop began with"):
         tasks.reopen("tinystories", before)
+    assert tasks.documents_hash(stories, stories.presets["tiny"]) != documents
 
 
 # The commands

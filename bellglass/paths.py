@@ -17,7 +17,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -65,10 +65,15 @@ def content_files(folder: Path) -> Iterator[tuple[str, Path]]:
     return iter(sorted(found))
 
 
-def content_hash(folder: Path) -> str:
-    """sha256 over names and bytes; the same for a checkout, an installed copy and a used one."""
+def content_hash(folder: Path, without: Collection[str] = ()) -> str:
+    """sha256 over names and bytes; the same for a checkout, an installed copy and a used one.
+
+    `without`: names of files that don't count, wherever they lie.
+    """
     total = hashlib.sha256()
     for name, path in content_files(folder):
+        if path.name in without:
+            continue
         data = path.read_bytes()
         total.update(f"{len(name.encode())}:{name}:{len(data)}:".encode())
         total.update(data)

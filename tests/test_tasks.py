@@ -14,7 +14,7 @@ import pytest
 
 from bellglass import data_file, tasks
 from bellglass.errors import BellglassError, SetupError, UsageError
-from bellglass.paths import content_root
+from bellglass.paths import CONTENT, content_root
 from bellglass.records import Budget
 
 SECRET = bytes(range(32))
@@ -188,6 +188,28 @@ def test_loading_tasks_imports_neither_torch_nor_scikit_learn() -> None:
         "[tasks.load(n) for n in tasks.names()]; sys.exit(bool({'torch', 'sklearn'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=content_root(), check=False).returncode == 0
+
+
+def test_figures_of_other_loops_are_no_part_of_what_a_loop_is_made_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A benchmark rewrites them: else a recheck warns for nothing, and an interrupted calibration begins anew."""
+    for part in CONTENT:
+        (tmp_path / part).mkdir()
+    shutil.copytree(content_root() / "tasks" / "stories", tmp_path / "tasks" / "stories")
+    own = changed(tmp_path / "own", "vocab", "vocab")
+    monkeypatch.setattr(tasks, "content_root", lambda: tmp_path)
+
+    def differs(folder: Path, name: str) -> set[str]:
+        before = tasks.contents(tasks.read(own))
+        (folder / name).write_text("{}\n")
+        after = tasks.contents(tasks.read(own))
+        return {part for part in after if after[part] != before[part]}
+
+    assert differs(tmp_path / "tasks" / "stories", "baselines.json") == set()
+    assert differs(tmp_path / "tasks" / "stories", "brief.md") == {"tasks"}
+    assert differs(tmp_path / "agent", "baselines.json") == {"agent"}
+    assert differs(own, "baselines.json") == {tasks.OWN}, "loops made before must still be resumed"
 
 
 def test_the_documents_of_shipped_tasks_are_hashed_as_ever() -> None:

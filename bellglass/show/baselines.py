@@ -17,9 +17,9 @@ from bellglass.errors import UsageError
 from bellglass.paths import content_root
 from bellglass.records import Interval, Json
 from bellglass.store.state import State
+from bellglass.tasks import FIGURES as FILE
 
 NAMES = ("random", "tpe")
-FILE = "baselines.json"
 
 
 @dataclass(frozen=True, slots=True)

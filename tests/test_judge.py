@@ -455,10 +455,12 @@ def test_a_separable_model_that_answers_by_chance_fails_the_trial(glass: Process
 
 
 def test_documents_that_cannot_be_judged_are_refused_before_any_guest(glass: ProcessGlass) -> None:
-    two = separable_documents()
+    two, none, first = separable_documents(), separable_documents(), separable_documents()
     two.target[0, 2] = True
-    for docs, separable in ((two, True), (documents(3), False)):
-        with pytest.raises(BellglassError, match="documents of task"):
+    none.target[:] = False
+    first.target[0, 0] = True
+    for docs, separable in ((two, True), (none, True), (first, False), (documents(3), False)):
+        with pytest.raises(BellglassError, match=r"documents of task 'rule' \(data\.py\); .*; needed: .*; next: "):
             ask(glass, HONEST, docs, separable=separable)
     assert not glass._home.exists()
 

@@ -239,10 +239,11 @@ class _Conversation:
 
 def check_documents(task: Task, docs: Documents, prove: bool) -> None:
     """Mistakes of a task's author, found before they become wrong scores."""
-    thing = f"documents of task {task.name!r}"
+    thing = f"documents of task {task.name!r} ({task.folder / 'data.py'})"
     per_doc = docs.target.sum(axis=1)
     if not per_doc.any() or docs.target[:, 0].any():
-        raise BellglassError(thing, "no target, or one with nothing before it", "targets from column 1 on")
+        found = "no target, or one with nothing before it"
+        raise BellglassError(thing, found, "targets from column 1 on", "another target array")
     if task.separable and (per_doc != 1).any():
         raise BellglassError(thing, "separable, but not one target per document", "exactly one", "separable = false")
     if prove and (per_doc > 0).sum() < proofs.MIN_DOCS:

@@ -30,8 +30,8 @@ def changed(folder: Path, before: str, after: str) -> Path:
     return copy
 
 
-def test_both_tasks_load_with_all_presets() -> None:
-    assert {"digits", "stories"} <= set(tasks.names())
+def test_every_shipped_task_loads_with_all_presets() -> None:
+    assert set(tasks.names()) == {"digits", "source", "stories", "sums", "tinystories"}
     for name in tasks.names():
         task = tasks.load(name)
         assert set(task.presets) == set(tasks.PRESETS)

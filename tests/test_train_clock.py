@@ -35,10 +35,11 @@ def run(tmp_path: Path, before: str) -> Training:
 
 
 def test_an_ordinary_set_up_is_free(tmp_path: Path) -> None:
-    result = run(tmp_path, "import numpy")
+    """It uses its own CPU time up to a mark, so that a slow machine takes longer over it and uses no more of it."""
+    result = run(tmp_path, "while time.process_time() < 0.8: pass")
     left, total = json.loads(result.log)
     assert (result.fault, total) == ("no_weights", 3.0)
-    assert left > 2.5
+    assert total - left < 0.5
 
 
 TIRED = """
@@ -80,6 +81,18 @@ class Idle:
 def test_a_question_that_was_not_recorded_is_answered_with_nothing_left() -> None:
     clock = Clock(BUDGET, Idle(), [3.0, 1.25])  # type: ignore[arg-type]
     assert [clock.ask()["left"] for _ in range(3)] == [3.0, 1.25, 0.0]
+
+
+@pytest.mark.parametrize(("set_up", "counts"), [(0.9, 0.0), (1.5, 0.5)])
+def test_of_a_set_up_a_second_of_cpu_is_free_and_what_takes_longer_counts(set_up: float, counts: float) -> None:
+    guest = SimpleNamespace(spent=7.0, cpu_seconds=lambda: guest.spent)  # what it spent before there was a clock
+    clock = Clock(BUDGET, guest)  # type: ignore[arg-type]
+    guest.spent += set_up
+    assert clock.used() == pytest.approx(counts)
+    clock.start()
+    guest.spent += 0.25
+    assert clock.used() == pytest.approx(counts + 0.25)
+    assert clock.ask()["left"] == pytest.approx(3.0 - counts - 0.25)
 
 
 def test_on_a_gpu_the_start_of_its_driver_is_free_and_what_takes_longer_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,7 @@ from bellglass.errors import (
 )
 from bellglass.records import Json, Noise
 from bellglass.review import Answer, decision_event
-from bellglass.stats import CONFIDENCE, paired_interval
-from bellglass.steps import gate, panel
+from bellglass.steps import final, gate, panel
 from bellglass.steps.generation import Crew, refuse_if_tripped, run_generation
 from bellglass.steps.trial import Order
 from bellglass.store.books import Books
@@ -111,8 +110,8 @@ def _open_final(crew: Crew) -> None:
             faults.append(panel.faults([starter, champion]))
         else:
             pairs.append((starter.verdict.score, champion.verdict.score))
-    gain = to_json(paired_interval(pairs, CONFIDENCE)) if len(pairs) > 1 else None
     trials = tuple(trial for trial in state.trials.values() if trial.purpose == "final")
+    gain = final.gain(pairs, trials)
     alarms = tripwires.look(tripwires.Watched(crew.config.generations, trials, crew.place.lab.bench.task.floor))
     for alarm in alarms:
         crew.place.books.record("tripwire.fired", generation=crew.config.generations, **to_json(alarm))
@@ -120,7 +119,8 @@ def _open_final(crew: Crew) -> None:
         "final.opened",
         starter=state.starter,
         champion=state.champion,
-        gain=gain,
+        gain=gain and to_json(gain),
+        lacks=final.lacks(pairs, trials),
         pairs=pairs,
         faults=faults,
         alarms=[f"{alarm.name}: {alarm.sentence}" for alarm in alarms],

@@ -24,9 +24,9 @@ from bellglass.errors import BellglassError, GuestFault, LoopFault
 from bellglass.paths import typed
 from bellglass.ports import Glass
 from bellglass.records import GateWord, Interval, Json, Trial
-from bellglass.stats import CONFIDENCE, paired_interval
 from bellglass.steps import gate
 from bellglass.steps.adopt import Adoption, next_bundle
+from bellglass.steps.final import recorded_gain
 from bellglass.steps.panel import rules_of, spread
 from bellglass.steps.trial import PROVED, Workbench, judge_weights, make_documents, seeds_of, split_of
 from bellglass.store.blobs import Blobs
@@ -201,7 +201,7 @@ def _final_finding(state: State) -> Finding:
     if others or {side: final[side] for side in sides} != sides:
         return Finding("final", False, f"{others[0] if others else 'it'} is not of the loop's starter and champion")
     pairs, _ = _paired(trials, trial_ids.final, trial_ids.FINAL_SIDES)
-    again = paired_interval(pairs, CONFIDENCE) if len(pairs) > 1 else None
+    again = recorded_gain(final, pairs, trials)
     if [tuple(pair) for pair in final.get("pairs", pairs)] != pairs or not _same_gain(final["gain"], again):
         return Finding("final", False, "the recorded gain is not that of its trials")
     return Finding("final", True, f"derived again from {len(pairs)} pairs")

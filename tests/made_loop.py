@@ -72,7 +72,7 @@ class Maker:
             yield from self._trial(f"final-pair-{index}-champion", "final", self.champion, new, exact=True)
         gain = asdict(paired_interval(pairs, CONFIDENCE))
         body = {"alarms": [], "faults": [], "pairs": pairs, "starter": starter, "champion": self.champion}
-        yield "final.opened", {**body, "gain": gain}
+        yield "final.opened", {**body, "gain": gain, "lacks": ""}
         yield "loop.ended", {"why": "finished", "detail": "within its bounds", "secret": self.secret.hex()}
 
     def _created(self) -> Json:

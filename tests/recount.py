@@ -251,7 +251,8 @@ def _row(trial: Any) -> list[Any]:
 def _final(events: Events) -> Any:
     for final in events.all("final.opened"):
         trials = [trial for trial in events.settled if trial["purpose"] == "final"]
-        believed = final["gain"] and not final["alarms"] and final["champion"] != final["starter"]
+        gave_up = any(trial["verdict"] is None and trial["bundle"] == final["champion"] for trial in trials)
+        believed = final["gain"] and not (final["alarms"] or gave_up or final["champion"] == final["starter"])
         gain = mean(old - new for old, new in final["pairs"]) if believed else None
         return {
             "gain": {**_recorded(final["gain"]), "mean": _bits(gain)} if believed else None,

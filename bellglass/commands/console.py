@@ -17,7 +17,16 @@ from bellglass.calibration import out_of_reach
 from bellglass.records import Interval, Json
 from bellglass.show.compare import Mean
 from bellglass.show.splits import looks_line
-from bellglass.show.summary import Row, about_improvers, baselines_line, final_gain, final_lacks, rows, title_and_unit
+from bellglass.show.summary import (
+    Row,
+    about_improvers,
+    baselines_line,
+    final_gain,
+    final_text,
+    final_words,
+    rows,
+    title_and_unit,
+)
 from bellglass.store.ledger import Event
 from bellglass.store.lineage import visible
 from bellglass.store.state import State, trial_from
@@ -179,11 +188,12 @@ def split_lines(state: State) -> list[str]:
 
 
 def final_line(state: State) -> str:
-    gain = final_gain(state)
+    gain, words = final_gain(state), final_words(state)
     if gain is None:
-        return f"final: {visible(final_lacks(state))}"
+        return f"final: {visible(final_text(words, ''))}"
     clear = "clear of zero" if gain.low > 0 else "NOT clear of zero"
-    return f"final (opened once): champion better than starter by {interval_text(gain, sign='+')} bits, {clear}"
+    told = f"champion better than starter by {interval_text(gain, sign='+')} bits, {clear}"
+    return f"final (opened once): {final_text(words, told)}"
 
 
 def print_summary(state: State, out: Console | None = None) -> None:
@@ -222,6 +232,10 @@ def print_comparison(found: Sequence[Json], means: Sequence[Mean], cautions: Seq
     for row in found:
         table.add_row(*(escape(cell) for cell in _comparison_cells(row)))
     console.print(table)
+    for row in found:
+        if row["final_failed"]:
+            told = Text(visible(f"{row['loop']}: final, {row['final_failed']}"))
+            console.print(told, soft_wrap=not console.is_terminal)
     for mean in means:
         if mean.gain is not None:
             told = Text(f"{mean.of}: final gain {mean.gain.text('+')} over {mean.gain.n} of {mean.loops} loops")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bellglass.records import Interval, Json
 from bellglass.show.showing import Shown
-from bellglass.show.summary import about_improvers
+from bellglass.show.summary import about_improvers, final_text
 from bellglass.stats import CONFIDENCE, mean_interval
 from bellglass.store.state import State
 
@@ -28,7 +28,7 @@ class Mean:
 def row(shown: Shown) -> Json:
     """LoopFault where its events make a state that cannot be shown."""
     doc, state = shown.document(), shown.state
-    final = doc["final"] or {"gain": None}
+    final = doc["final"] or {"gain": None, "failed": ""}
     improved = [gen["raw"] for gen in doc["generations"] if gen["trainer"] == "adopted" and gen["raw"]]
     done = [gen for gen in doc["generations"] if gen["done"]]
     return {
@@ -45,6 +45,7 @@ def row(shown: Shown) -> Json:
         "starter": doc["starter"]["raw"],
         "champion": improved[-1] if improved else doc["starter"]["raw"],
         "final_gain": final["gain"],
+        "final_failed": final["failed"] and final_text(final, ""),
         "baselines": doc["baselines"],
         "noise": None if doc["calibration"] is None else doc["calibration"]["sd"],
         "train_seconds": doc["spent"]["train_seconds"],

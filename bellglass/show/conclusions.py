@@ -25,7 +25,7 @@ def _may(state: State) -> list[str]:
     if gain is not None and gain.low > 0:
         said.append(
             f"The champion is better than the starter on {place}, under this budget: by {gain.text('+')} {unit} "
-            f"over {gain.n} pairs of seeds, on documents used for nothing else."
+            f"over {gain.n} pairs of seeds, on documents used for nothing else{_failed(state)}."
         )
     adopted = sum(gen.adopted for gen in state.generations.values())
     if adopted:
@@ -46,12 +46,19 @@ def _measured(state: State) -> list[str]:
     if state.final is None:
         said.append("That the champion is better than the starter: the final split has not been opened.")
     elif gain is None and state.champion != state.starter:
-        said.append(f"That the champion is better than the starter: {summary.final_lacks(state)}.")
+        said.append(f"That the champion is better than the starter: {summary.final_lacks(state)}{_failed(state)}.")
     elif gain is not None and gain.low <= 0:
-        said.append(f"That the champion is better than the starter: {gain.text('+')} bits is not clear of zero.")
+        clear = f"{gain.text('+')} bits is not clear of zero{_failed(state)}"
+        said.append(f"That the champion is better than the starter: {clear}.")
     if state.tripwires:
         said.append("Anything from the generations in which a tripwire fired, before a person has looked.")
     return said
+
+
+def _failed(state: State) -> str:
+    """Behind what is said of the gain on `final`."""
+    failed = summary.final_words(state)["failed"]
+    return f"; {failed}" if failed else ""
 
 
 def _improver(state: State) -> list[str]:

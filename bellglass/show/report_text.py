@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from bellglass.records import Json
 from bellglass.show.report import Report
+from bellglass.show.summary import final_text
 from bellglass.store.lineage import visible
 from bellglass.tripwires import place
 
@@ -44,9 +45,10 @@ def _measured(doc: Json) -> Iterator[str]:
     final = doc["final"]
     if final is not None and final["gain"] is not None:
         clear = "clear of zero" if final["clear"] else "NOT clear of zero"
-        yield f"- final, opened once: champion better than starter by {interval(final['gain'], '+')} {unit}, {clear}"
+        told = f"champion better than starter by {interval(final['gain'], '+')} {unit}, {clear}"
+        yield f"- final, opened once: {told}" + (f"; {foreign(final['failed'])}" if final["failed"] else "")
     else:
-        yield "- final: " + ("not opened" if final is None else foreign(final["lacks"]))
+        yield "- final: " + ("not opened" if final is None else foreign(final_text(final, "")))
     yield f"- starter: verdict {interval(doc['starter']['raw'])} {unit}"
     if doc["floor"]:
         yield f"- floor of the champion's documents: {doc['floor']:.4f} {unit}; each set of documents has its own"

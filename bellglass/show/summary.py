@@ -13,6 +13,7 @@ from bellglass.errors import BellglassError
 from bellglass.records import Cost, Interval, Json, Trial
 from bellglass.show import baselines, phase, splits
 from bellglass.stats import CONFIDENCE, mean, mean_interval
+from bellglass.steps.final import champion_failed, failed_pairs
 from bellglass.store.state import Generation, State
 
 POSITIVE_CONTROL = (
@@ -141,7 +142,7 @@ def as_json(state: State) -> Json:
         "starter": state.starter,
         "champion": state.champion,
         "generations": [_row_json(item) for item in rows(state)],
-        "final": state.final and {**state.final, "gain": gain and asdict(gain), "lacks": final_lacks(state)},
+        "final": state.final and {**state.final, "gain": gain and asdict(gain), **final_words(state)},
         "looks": splits.looks(state),
         "baselines": _baselines_json(state),
         "spent": cost_json(state.spent),
@@ -170,7 +171,20 @@ def final_lacks(state: State) -> str:
         return f"not believed, for a tripwire fired: {'; '.join(final['alarms'])}"
     if final["champion"] == final["starter"]:
         return "the champion is the starter"
+    if said := champion_failed(state.trials.values()):
+        return said  # in older ledgers with a gain over the rest
     return "too few trials succeeded" if final["gain"] is None else ""
+
+
+def final_words(state: State) -> dict[str, str]:
+    """Beside the gain: why there is none, and what failed."""
+    opened = () if state.final is None else state.trials.values()
+    return {"lacks": final_lacks(state), "failed": failed_pairs(opened)}
+
+
+def final_text(words: Json, gain: str) -> str:
+    """In one line: the gain, or why there is none; and what failed."""
+    return "; ".join(part for part in (words["lacks"] or gain, words["failed"]) if part)
 
 
 def baselines_line(state: State) -> str | None:

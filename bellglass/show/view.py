@@ -242,7 +242,7 @@ def _final(state: State) -> Json:
     sides = {name: [trial for trial in trials if trial.bundle == final[name]] for name in ("starter", "champion")}
     return {
         "gain": gain,
-        "lacks": summary.final_lacks(state),
+        **summary.final_words(state),
         "clear": gain is not None and gain["low"] > 0,
         "pairs": [[_round(a), _round(b)] for a, b in final.get("pairs", [])],
         "faults": final.get("faults", []),

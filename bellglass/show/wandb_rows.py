@@ -153,6 +153,8 @@ def end_of(doc: Json) -> Row:
         "spent/wall_seconds": doc["wall_seconds"],
         **_ends("final/gain", final.get("gain")),
         "final/clear": final.get("clear"),
+        "final/lacks": final.get("lacks") or None,
+        "final/failed": final.get("failed") or None,
         "baselines": (doc["baselines"] or {}).get("line"),
         "tripwires/latched": len(doc["tripwires"]),
         "tripwires/names": ", ".join(sorted({str(wire.get("name", "?")) for wire in doc["tripwires"]})) or None,

@@ -10,6 +10,7 @@ import made_loop
 import pytest
 import small_world
 from pages import driver
+from test_final import CHAMPION, NONE, STARTER, failing
 from test_report import HOSTILE
 
 from bellglass.show import report, showing
@@ -74,6 +75,25 @@ def test_a_real_loop_s_report_says_what_may_be_concluded_and_how_to_check_it(
     assert f"bellglass verify {folder.name}" in tab.inner_text("#reproduce")
     tab.evaluate("document.querySelector('#safety').scrollIntoView()")
     picture(tab, "report")
+    assert page.said == []
+    tab.close()
+
+
+@pytest.mark.parametrize(
+    ("failed", "event", "told"), [(CHAMPION, {"gain": None, "lacks": NONE}, NONE), (STARTER, {"lacks": ""}, "+")]
+)
+def test_what_failed_on_final_stands_beside_its_gain(
+    chromium: Any, tmp_path: Path, failed: str, event: dict[str, Any], told: str
+) -> None:
+    folder, _ = failing(
+        made_loop.write(tmp_path / "honest", 6, texts=True, seed=4), tmp_path, failed, "crashed", **event
+    )
+    file = tmp_path / "report.html"
+    file.write_text(report.html(report.gather(showing.open_loop(folder))), "utf-8")
+    tab = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page, tile = Page(tab, file), tab.locator(".tiles .tile").first.inner_text()
+    assert told in tile
+    assert f"1 of 3 pairs failed, first {failed}: crashed" in tile
     assert page.said == []
     tab.close()
 

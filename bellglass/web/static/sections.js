@@ -69,10 +69,11 @@
     const champion = gens.filter((g) => g.trainer === "adopted" && g.score).at(-1) || doc.starter;
     const adopted = doc.oversight.adopted;
     const unit = doc.loop.unit;
+    const failed = doc.final && doc.final.failed ? ["; ", bg.foreign(doc.final.failed)] : [];
     const first = doc.final
       ? final
-        ? tile([bg.term("final"), ": gain over the starter"], bg.plus(final.mean), unit, [bg.range(final), ", " + (doc.final.clear ? "clear of zero" : "NOT clear of zero")])
-        : tile([bg.term("final"), ": gain over the starter"], "none", "", bg.foreign(doc.final.lacks))
+        ? tile([bg.term("final"), ": gain over the starter"], bg.plus(final.mean), unit, [bg.range(final), ", " + (doc.final.clear ? "clear of zero" : "NOT clear of zero"), ...failed])
+        : tile([bg.term("final"), ": gain over the starter"], "none", "", [bg.foreign(doc.final.lacks), ...failed])
       : tile([bg.term("verdict", "Verdict"), " of the ", bg.term("champion")], bg.num(champion.raw && champion.raw.mean), unit, "starter " + bg.num(doc.starter.raw && doc.starter.raw.mean) + "; the final split is not opened yet");
     const rest = gens.length - adopted;
     const score = (one) => (one.score ? bg.num(one.score.mean) : "–");

@@ -126,6 +126,10 @@ def is_hosted(provider: str) -> bool:
     return "/" in provider
 
 
+def wants_hosted(config: LoopConfig) -> bool:
+    return any(is_hosted(provider) for provider in config.models.values())
+
+
 def _read(file: Path) -> dict[str, Json]:
     try:
         return tomllib.loads(file.read_text("utf-8"))

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 
 from bellglass import tasks
 from bellglass.config import LoopConfig
+from bellglass.contradictions import refuse_contradictions
 from bellglass.errors import SetupError
 from bellglass.forecast import Plan, Price, forecast
 from bellglass.ports import Model
 from bellglass.probe import BookedModel, probe
 from bellglass.store.books import Books
-from bellglass.wiring import open_model, refuse_contradictions, require_server, side_by_side
+from bellglass.wiring import open_model, require_server, side_by_side
 
 EXPECTED_CALLS, EXPECTED_TOKENS_IN, EXPECTED_TOKENS_OUT = 40, 12_000, 600  # of one session
 

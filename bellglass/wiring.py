@@ -19,7 +19,8 @@ from pathlib import Path
 from bellglass import __version__, paths, processes, tasks
 from bellglass.bounds import Bounds
 from bellglass.calibration import Conditions, Shelf, speed_reference
-from bellglass.config import LoopConfig, is_hosted, restore
+from bellglass.config import LoopConfig, is_hosted, restore, wants_hosted
+from bellglass.contradictions import refuse_contradictions
 from bellglass.errors import LoopFault, SetupError, UsageError
 from bellglass.gpus import gpu_of, guest_device
 from bellglass.halt import Killer
@@ -29,10 +30,9 @@ from bellglass.loop import take_requests
 from bellglass.ports import Board, Glass, Model
 from bellglass.records import Bundle, Json, Kind, Role
 from bellglass.review import Reviewer
-from bellglass.steps.gate import LOOKS
 from bellglass.steps.generation import Crew
 from bellglass.steps.propose import Limits, Workplace
-from bellglass.steps.trial import Lab, Progress, Workbench, try_documents, worst_case
+from bellglass.steps.trial import Lab, Progress, Workbench, try_documents
 from bellglass.store import bundles
 from bellglass.store.blobs import Blobs
 from bellglass.store.books import Books, Listener
@@ -223,10 +223,6 @@ def open_model(provider: str, config: LoopConfig) -> Model:
     return LitellmModel(provider, free=provider in config.free_models)
 
 
-def wants_hosted(config: LoopConfig) -> bool:
-    return any(is_hosted(provider) for provider in config.models.values())
-
-
 def choose_glass(config: LoopConfig) -> str:
     """`auto` is Docker where engine and images are there; a hosted model never gets less. It is opened, to be sure."""
     hosted = wants_hosted(config)
@@ -275,34 +271,6 @@ def _refuse_unsealed_strangers(created: Json, models: Mapping[str, Model]) -> No
         raise SetupError("the process glass", found, "a loop made here by you", "bellglass run --glass docker")
     if any(model.hosted for model in models.values()):
         raise SetupError("the process glass", "a hosted model", "a built-in improver", "bellglass run --glass docker")
-
-
-def refuse_contradictions(config: LoopConfig, task: Task) -> None:
-    """What a loop can't be begun with, whatever machine it runs on."""
-    _refuse_told_documents(config)
-    _refuse_undecidable(config, task)
-
-
-def _refuse_undecidable(config: LoopConfig, task: Task) -> None:
-    """Said before anything is spent: a bound that an improver may use up before its first successor is decided on."""
-    each = worst_case(config.preset_of(task).budget).train_seconds
-    explored = config.trials_per_generation  # an improver may use all of them before the first pair
-    least = round((config.panel + explored + 2 * LOOKS[0]) * each, 1)
-    if config.train_seconds is not None and config.train_seconds < least:
-        parts = f"{config.panel} trainings to calibrate, {explored:g} to explore"
-        needed = f"at least {least:g} s: {parts} and {LOOKS[0]} pairs to adopt anything"
-        again = f"the same with --train-seconds {least:g}"
-        raise UsageError("the bound on training time", f"{config.train_seconds:g} s", needed, again)
-
-
-def _refuse_told_documents(config: LoopConfig) -> None:
-    """From a seed anyone can make every document that decides; an improver is told it, and could guess a short one."""
-    if config.virtual_clock and wants_hosted(config):
-        needed = "a budget that the host measures: under the virtual clock a trainer that never asks trains on"
-        raise UsageError("the virtual clock", "a hosted model", needed, "bellglass run --help")
-    if config.seed is not None and wants_hosted(config):
-        needed = "no seed, because who knows it can make the documents that decide"
-        raise UsageError("the seed", f"{config.seed}, with a hosted model", needed, "bellglass run without --seed")
 
 
 def _read_secret(folder: Path, state: State) -> bytes:

@@ -33,7 +33,7 @@ LAYERS = {
     "store",  # disk
     2: "ports line doors",  # protocols, frames, and what implements them
     3: "steps tripwires review deciding verify recheck halt probe",  # receive ports
-    4: "loop calibrating wiring preflight",
+    4: "loop calibrating wiring preflight contradictions",
     5: "cli commands show web __main__",  # what people type and see; nothing below depends on it
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules.split()}

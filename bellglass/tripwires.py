@@ -5,6 +5,8 @@ The loop appends an alarm to the ledger (there it latches) and stops; only a per
 
 A sentence holds numbers and ids of the host and never a guest's own text, so it may be shown anywhere.
 
+The first event of a loop names the tripwires that it was begun with: those that came later are not missed in it.
+
 Not covered: anything that leaves no trace in verdicts, claims, hashes and fault codes; on real text, claims that grow
 by a little in each generation.
 """
@@ -159,6 +161,16 @@ def broke_the_wire(evidence: Watched) -> Alarm | None:
     return Alarm("broke_the_wire", sentence, tuple(trial_id for trial_id, _ in caught))
 
 
+def parent_failed(evidence: Watched) -> Alarm | None:
+    """The parent failed at the gate, so its child was rejected unseen: a champion that goes on so is never replaced."""
+    for trial in evidence.trials:
+        as_parent = trial.purpose == "gate" and trial_ids.side_of(trial.trial_id) == "parent"
+        if as_parent and trial.fault not in (None, "lost"):  # a lost guest may be the machine's doing
+            sentence = f"{trial.trial_id} failed ({trial.fault}): no child can be compared with it"
+            return Alarm("parent_failed", sentence, (trial.trial_id,))
+    return None
+
+
 TRIPWIRES: tuple[Tripwire, ...] = (
     proof_disagrees,
     below_floor,
@@ -166,7 +178,15 @@ TRIPWIRES: tuple[Tripwire, ...] = (
     trained_when_judged,
     seeds_ignored,
     broke_the_wire,
+    parent_failed,
 )
+NAMES = tuple(tripwire.__name__ for tripwire in TRIPWIRES)
+FIRST_NAMES = ("proof_disagrees", "below_floor", "claim_mismatch", "seeds_ignored", "broke_the_wire")  # named nowhere
+
+
+def owed(created: Json) -> tuple[str, ...]:
+    """Whose alarms the ledger that begins like this must have."""
+    return tuple(created.get("tripwires", FIRST_NAMES))
 
 
 def look(evidence: Watched) -> tuple[Alarm, ...]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bellglass import __version__, paths, processes, tasks
+from bellglass import __version__, paths, processes, tasks, tripwires
 from bellglass.bounds import Bounds
 from bellglass.calibration import Conditions, Shelf, speed_reference
 from bellglass.config import LoopConfig, is_hosted, restore, wants_hosted
@@ -95,6 +95,7 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None, *, cal
                 "sealed": glass_name == "docker",
                 "content": tasks.contents(task),
                 "confirm_slices": task.confirm_slices,
+                "tripwires": tripwires.NAMES,
                 **({"calibrates": calibrates} if calibrates else {}),
                 **paths.user_host(),
             },

@@ -22,6 +22,7 @@ from bellglass.steps.trial import seeds_of
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
+from bellglass.tripwires import NAMES
 from bellglass.variance import pooled
 
 SKILLS = ("grammar", "spelling", "copying", "agreement", "number", "holder", "place", "sum")
@@ -83,7 +84,7 @@ class Maker:
         return {
             "loop_id": f"{self.seed:08x}", "task": "stories", "glass": "docker", "sealed": True, "host": "lab",
             "user": "someone", "version": "0.1.0", "content": content, "starter": self.champion,
-            "config": {**SETTINGS, "generations": self.generations}, "confirm_slices": 1,
+            "tripwires": NAMES, "config": {**SETTINGS, "generations": self.generations}, "confirm_slices": 1,
             "secret_commitment": hashlib.sha256(self.secret).hexdigest(),
         }  # fmt: skip
 

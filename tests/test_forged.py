@@ -69,6 +69,17 @@ def alarm_left_out(kind: str, body: Json, starter: str) -> None:
         body["verdict"]["proof"]["agrees"] = False
 
 
+def parent_that_failed(kind: str, body: Json, starter: str) -> None:
+    if kind == "trial.settled" and body["trial_id"] == "g1-pair-0-parent":
+        body["verdict"], body["fault"] = None, "crashed"
+
+
+def parent_that_failed_before_there_was_an_alarm(kind: str, body: Json, starter: str) -> None:
+    parent_that_failed(kind, body, starter)
+    if kind == "loop.created":
+        del body["tripwires"]
+
+
 def alarm_on_final_left_out(kind: str, body: Json, starter: str) -> None:
     if kind == "trial.settled" and body["trial_id"] == "final-pair-0-champion":
         body["verdict"]["proof"]["agrees"] = False
@@ -83,6 +94,7 @@ def nicer_noise(kind: str, body: Json, starter: str) -> None:
     ("change", "what", "found"),
     [
         (alarm_left_out, "tripwires", "proof_disagrees in generation 1 is not in the ledger"),
+        (parent_that_failed, "tripwires", "parent_failed in generation 1 is not in the ledger"),
         (alarm_on_final_left_out, "tripwires", "proof_disagrees on final is not in the ledger"),
         (nicer_noise, "gates", "not those that it takes"),
         (larger_final, "final", "not that of its trials"),
@@ -96,6 +108,10 @@ def test_what_does_not_follow_from_the_trials_is_found(
     loop: Path, tmp_path: Path, change: Change, what: str, found: str
 ) -> None:
     assert found in wrong(loop, tmp_path / "forged", change)[what]
+
+
+def test_an_older_loop_owes_no_alarm_of_a_later_tripwire(loop: Path, tmp_path: Path) -> None:
+    assert "tripwires" not in wrong(loop, tmp_path / "old", parent_that_failed_before_there_was_an_alarm)
 
 
 def test_pairs_behind_a_decision_are_found() -> None:

@@ -25,6 +25,7 @@ from bellglass.steps.trial import seeds_of
 from bellglass.store.ledger import Event, Ledger
 from bellglass.store.state import State, state_of
 from bellglass.tripwires import place
+from bellglass.verify import verify
 
 
 class Scripted(Tuner):
@@ -262,6 +263,23 @@ def test_a_claim_far_better_than_the_verdict_trips_and_only_a_person_goes_on(tmp
         assert [wire["name"] for wire in crew.state.tripwires] == ["claim_mismatch"]
         crew.place.books.record("tripwire.rearmed", name="claim_mismatch", who="me", reason="looked")
         assert run_loop(crew).ended["why"] == "finished"
+
+
+def test_a_parent_that_fails_at_the_gate_halts_the_loop_and_only_a_person_goes_on(tmp_path: Path) -> None:
+    twin = small_world.create(tmp_path / "twin", generations=1)  # the same seed, so the same secret
+    when = seeds_of((twin / "secret").read_bytes(), "g1-pair-1-parent").data_seed
+    gives_up = f"if SMOOTHING == 1e5 and glass.args['data_seed'] == {when}:\n    raise SystemExit(1)\n"
+    bundle = small_world.starter()
+    bundle = {**bundle, "trainer/train.py": bundle["trainer/train.py"] + gives_up.encode()}
+    folder = wiring.create(small_world.config(generations=1), tmp_path / "twin", bundle)
+    with opened(folder, Tuner()) as crew, pytest.raises(TripwireFired, match="g1-pair-1-parent failed"):
+        run_loop(crew)
+    with opened(folder, Tuner()) as crew:
+        crew.place.books.record("tripwire.rearmed", name="parent_failed", who="me", reason="looked")
+        state = run_loop(crew)
+    assert (state.generations[1].result["trainer"], state.ended["why"]) == ("rejected", "finished")
+    with Ledger.open(folder) as ledger:
+        assert all(finding.ok for finding in verify(folder, ledger))
 
 
 @pytest.mark.slow

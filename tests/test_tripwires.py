@@ -144,6 +144,21 @@ def test_a_malformed_frame_is_an_alarm_from_a_trial_or_a_session() -> None:
     assert tripwires.broke_the_wire(evidence(session_faults=("malformed",))) is not None
 
 
+def test_a_parent_that_fails_at_its_gate_is_an_alarm_unless_its_guest_was_lost() -> None:
+    def gone(trial_id: str, fault: str, purpose: str = "gate") -> Trial:
+        return replace(failed(fault), trial_id=trial_id, purpose=purpose)
+
+    (alarm,) = tripwires.look(evidence(TRIAL, gone("g1-pair-1-parent", "crashed")))
+    assert (alarm.name, alarm.evidence) == ("parent_failed", ("g1-pair-1-parent",))
+    assert "crashed" in alarm.sentence
+    others = (
+        gone("g1-pair-1-child", "crashed"),
+        gone("g1-panel-0", "crashed", "panel"),
+        gone("g1-pair-1-parent", "lost"),
+    )
+    assert tripwires.look(evidence(*others)) == ()
+
+
 def test_every_tripwire_is_in_the_registry() -> None:
     names = {
         alarm.name
@@ -153,6 +168,7 @@ def test_every_tripwire_is_in_the_registry() -> None:
                 replace(OTHER, weights=TRIAL.weights),
                 failed("malformed"),
                 *predicting(0.4, 3.4),
+                replace(failed("crashed"), trial_id="g1-pair-0-parent"),
             )
         )
     }

@@ -23,13 +23,14 @@ from bellglass.errors import UsageError
 from bellglass.records import Json, Kind
 from bellglass.tasks import Preset, Task, full_name
 
-Count: TypeAlias = Annotated[int, Field(ge=1)]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=10**12)]
 Device: TypeAlias = Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?)$", description="cpu, cuda or cuda:1")]
 Amount: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]
 Provider: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,200}$")]
 
 HELP = "bellglass run --help"
+MOST_SAID = 60  # characters of a wrong value
 
 
 class LoopConfig(BaseModel):
@@ -40,7 +41,7 @@ class LoopConfig(BaseModel):
     models: dict[Name, Provider] = Field(default_factory=lambda: {"main": "offline"})  # what a scaffold may ask for
     free_models: tuple[Provider, ...] = ()  # providers that the person declares to cost nothing
 
-    generations: Count = 5  # a bound; `resume` can raise bounds
+    generations: Annotated[int, Field(ge=1, le=100_000)] = 5  # a bound; `resume` can raise bounds
     trials_per_generation: Count = 12  # of an improver, in full trainings
     train_seconds: Amount | None = None  # a bound: of all trainings together
     wall_seconds: Amount | None = None  # a bound: while the loop runs
@@ -50,7 +51,7 @@ class LoopConfig(BaseModel):
 
     panel: Annotated[int, Field(ge=2, le=50)] = 4  # seeds to calibrate on, for a new champion, and for `final`
     max_pairs: Annotated[int, Field(ge=3, le=50)] = 8  # the gate stops earlier when it can
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05  # chance of any false adoption in the whole loop
+    alpha: Annotated[float, Field(ge=1e-6, lt=0.5)] = 0.05  # chance of any false adoption in the loop; 1e-6 or more
     may_edit: tuple[Kind, ...] = tuple(Kind)  # kinds of files; the host refuses the rest
     scaffold_rule: Literal["ride", "neutral"] = "ride"  # inherited with a better trainer; neutral: or an equal one
     review: Literal["every", "tripwire", "never"] = "every"  # when a person decides; `every` where a model is hosted
@@ -173,4 +174,6 @@ def _usage(error: ValidationError, thing: str) -> UsageError:
     if not key:
         return UsageError(thing, f"{says}{more}", "words that fit together", HELP)
     field = LoopConfig.model_fields[str(first["loc"][0])]
-    return UsageError(thing, f"{key} = {first['input']!r}{more}", field.description or says, HELP)
+    said = repr(first["input"])
+    said = said if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}…"
+    return UsageError(thing, f"{key} = {said}{more}", field.description or says, HELP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,10 @@ def test_a_config_cannot_be_changed() -> None:
         ("generations = 2.0", "generations = 2.0", "integer"),
         ("preset = 'big'", "preset = 'big'", "'tiny', 'cpu' or 'gpu'"),
         ("alpha = nan", "alpha = nan", "0.5"),
+        ("alpha = 1e-16", "alpha = 1e-16", "0.000001"),
+        ("alpha = 0.5", "alpha = 0.5", "less than 0.5"),
+        ("generations = 100001", "generations = 100001", "equal to 100000"),
+        ("tokens = 1000000000001", "tokens = 1000000000001", "equal to 1000000000000"),
         ("train_seconds = inf", "train_seconds = inf", "finite"),
         ("train_seconds = 1979-05-27", "train_seconds = '1979-05-27'", "number"),
         ("budget_usd = 0", "budget_usd = 0", "greater than 0"),
@@ -114,6 +119,17 @@ def test_each_mistake_in_a_file_is_one_clear_error(tmp_path: Path, text: str, fo
     assert needed in caught.value.needed
     assert caught.value.next_command
     assert "\n" not in str(caught.value)
+
+
+NUMBERS = [key for key, field in LoopConfig.model_fields.items() if re.search("int|float", str(field.annotation))]
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_a_number_beyond_all_bounds_is_one_short_error(tmp_path: Path, key: str, sign: str) -> None:
+    path = written(tmp_path, f"{key} = {sign}1{'0' * 400}")
+    with pytest.raises(UsageError, match=rf"found: {key} = .{{3,80}}; needed: ."):
+        load(path)
 
 
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import re
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bellglass.config import load
 from bellglass.records import Noise
 from bellglass.stats import sample_sd, t_cdf, t_quantile
 from bellglass.steps import gate
@@ -309,3 +311,21 @@ def test_the_worked_example_of_the_page_is_what_the_gate_says() -> None:
         assert decision.gain is not None
         assert decision.gain.low == pytest.approx(centre - over * se)
     assert f"`{decision.why}`" in page
+
+
+@pytest.mark.parametrize("df", [1, 2, 3, 49])
+def test_the_least_error_that_a_config_can_ask_for_still_has_its_bound(df: int) -> None:
+    """The last generation of the longest loop, at the most looks."""
+    longest = load(None, {"alpha": 1e-6, "generations": 100_000, "max_pairs": 50})
+    rules = Rules(gate.spend(longest.alpha, longest.generations), Noise(sd=0.05, df=df), longest.max_pairs)
+    each = rules.error / len(rules.looks)
+    assert 1.0 - each == 1.0, "the upper tail cannot even name it"
+    assert t_cdf(t_quantile(each, df), df) == pytest.approx(each, rel=1e-8)
+    if df == 1:
+        assert t_quantile(each, df) == pytest.approx(-1.0 / math.tan(math.pi * each), rel=1e-8)
+    assert 0.0 < gate.smallest_gain(rules) < math.inf
+    for n in range(1, 51):
+        decision = gate.decide(pairs_of([0.5 + 0.01 * (k % 7) for k in range(n)]), rules)
+        assert decision.gain is not None
+        assert -math.inf < decision.gain.low < decision.gain.mean < decision.gain.high < math.inf
+    assert decision.decision == "adopt"

@@ -74,8 +74,8 @@ class _Seen:
         return math.sqrt(self.variance / self.n)
 
     def reach(self, error: float) -> float:
-        """How far a one-sided bound with this error lies from the mean."""
-        return t_quantile(1.0 - error, self.df) * self.se
+        """How far a one-sided bound with this error lies from the mean. By the lower tail: 1 - error may round to 1."""
+        return -t_quantile(error, self.df) * self.se
 
 
 def spend(alpha: float, generation: int) -> float:

@@ -4,7 +4,9 @@ A person asks for it (`bellglass tasks --fetch NAME`); nothing else here opens a
 `.part` file, and the next one goes on behind it where the server can (HTTP ranges, only of the same version: If-Range).
 
 Trust: a checksum in task.toml is enforced. Without one, the first complete file is taken as it comes, and its checksum
-is recorded beside it; from then on only this content counts. A file with another content is put aside as `.bad`.
+is recorded beside it; from then on only this content counts. A file with another content is put aside as `.bad`. An
+answer that does not say how long it is may have been cut off anywhere: it is taken only where a checksum is known.
+Every address on the way is https, redirects included, or on this very machine.
 
 Not covered: a publisher (or whoever answers in its name) who sends something wrong the first time.
 """
@@ -22,6 +24,7 @@ from email.message import Message
 from functools import lru_cache
 from hashlib import file_digest
 from pathlib import Path
+from typing import IO
 
 from bellglass.errors import SetupError, UsageError
 
@@ -43,6 +46,10 @@ class _Broken(Exception):
     """The transfer ended early; what came is kept."""
 
 
+class _Endless(Exception):
+    """Nobody could say whether the transfer ended early."""
+
+
 def ready(task: str, download: Download, folder: Path) -> Path:
     """The complete file, checked; SetupError that names the command which fetches it."""
     path = folder / download.name
@@ -61,7 +68,7 @@ def fetch(task: str, download: Download, folder: Path, say: Callable[[str], None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
-            _complete(task, download, part, say)
+            _complete(task, download, part, known is not None, say)
         there = path if path.is_file() else part  # a person may have copied the file to its place
         digest = _digest(there)
         if known is not None:
@@ -86,13 +93,16 @@ def recorded(path: Path) -> str | None:
     return text if re.fullmatch(r"[0-9a-f]{64}", text) else None
 
 
-def _complete(task: str, download: Download, part: Path, say: Callable[[str], None]) -> None:
+def _complete(task: str, download: Download, part: Path, known: bool, say: Callable[[str], None]) -> None:
     """Ask again where a transfer broke off, as long as each attempt brings something."""
     while True:
         have = _size(part)
         say(f"{download.url}: {f'from byte {have} on' if have else 'from the start'}")
         try:
-            return _transfer(download.url, part)
+            return _transfer(download.url, part, known)
+        except _Endless:
+            needed = "a server that says it, or a sha256 in task.toml: nobody else could tell that it is whole"
+            raise SetupError(download.url, "an answer that does not say its length", needed, _next(task)) from None
         except (_Broken, http.client.HTTPException, urllib.error.URLError, TimeoutError, ConnectionError) as error:
             if _size(part) > have:
                 continue
@@ -101,7 +111,27 @@ def _complete(task: str, download: Download, part: Path, say: Callable[[str], No
             raise SetupError(download.url, found, needed, _next(task)) from None
 
 
-def _transfer(url: str, part: Path) -> None:
+class _Watched(urllib.request.HTTPRedirectHandler):
+    """Looks at each address on the way, before it is asked."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        try:
+            _require_safe(newurl)
+        except UsageError:
+            fp.close()
+            raise
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _transfer(url: str, part: Path, known: bool) -> None:
     """One request for what is missing. Raises _Broken, or what urllib raises, when not all of it came."""
     have, tag = _size(part), _read(_tag(part))
     headers = {"User-Agent": "bellglass", "Accept-Encoding": "identity"}
@@ -109,7 +139,8 @@ def _transfer(url: str, part: Path) -> None:
         headers |= {"Range": f"bytes={have}-", "If-Range": tag}
     _require_safe(url)
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
+        opener = urllib.request.build_opener(_Watched)
+        response = opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         with error:
             if error.code != 416 or "Range" not in headers:
@@ -117,11 +148,12 @@ def _transfer(url: str, part: Path) -> None:
             if error.headers.get("Content-Range") == f"bytes */{have}":
                 return None  # it was complete
         part.unlink()
-        return _transfer(url, part)
+        return _transfer(url, part, known)
     with response:
-        _require_safe(response.url)  # behind redirects
         goes_on = response.status == 206
         total = _announced(response.headers, have if goes_on else None)
+        if total is None and not known and (goes_on or not response.chunked):  # chunks have an end of their own
+            raise _Endless
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         with part.open("ab" if goes_on else "wb") as file:
             _tag(part).write_text("" if tag.startswith("W/") else tag)

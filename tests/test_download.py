@@ -29,6 +29,9 @@ class Shop:
     ranges: bool = True
     cut_after: list[int] = field(default_factory=list)  # bytes of a body that each of the next answers ends after
     asked: list[str | None] = field(default_factory=list)  # the Range of each request
+    hops: list[str] = field(default_factory=list)  # where the next requests are sent on to
+    length: bool = True  # whether it says how long an answer is
+    chunks: bool = False
 
     def download(self, sha256: str | None = None, name: str = "text.txt") -> Download:
         return Download(name, f"http://127.0.0.1:{self.port}/{name}", sha256)
@@ -37,6 +40,11 @@ class Shop:
 def handler(shop: Shop) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if shop.hops:
+                self.send_response(302)
+                self.send_header("Location", shop.hops.pop(0))
+                self.end_headers()
+                return
             wanted = self.headers["Range"]
             shop.asked.append(wanted)
             first = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and shop.ranges else 0
@@ -49,11 +57,16 @@ def handler(shop: Shop) -> type[BaseHTTPRequestHandler]:
                 self.end_headers()
                 return
             self.send_response(206 if first else 200)
-            self.send_header("Content-Length", str(len(body)))
+            if shop.length:
+                self.send_header("Content-Length", str(len(body)))
+            if shop.chunks:
+                self.send_header("Transfer-Encoding", "chunked")
+                body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
             if shop.etag:
                 self.send_header("ETag", shop.etag)
             if first:
-                self.send_header("Content-Range", f"bytes {first}-{len(shop.content) - 1}/{len(shop.content)}")
+                total = len(shop.content) if shop.length else "*"
+                self.send_header("Content-Range", f"bytes {first}-{len(shop.content) - 1}/{total}")
             self.end_headers()
             self.wfile.write(body[: shop.cut_after.pop(0)] if shop.cut_after else body)
 
@@ -179,6 +192,39 @@ def test_offline_says_what_to_do(tmp_path: Path) -> None:
 def test_nothing_is_fetched_unencrypted_from_elsewhere(tmp_path: Path, url: str) -> None:
     with pytest.raises(UsageError, match="needed: https"):
         fetch("t", Download("text.txt", url, None), tmp_path, said)
+
+
+def test_a_redirect_is_looked_at_before_it_is_followed(shop: Shop, tmp_path: Path) -> None:
+    here = f"{shop.port}/text.txt"
+    shop.hops = [f"http://localhost:{here}", f"http://127.0.0.1:{here}"]
+    assert fetch("t", shop.download(), tmp_path / "local", said).read_bytes() == TEXT
+    shop.hops = [f"http://127.1:{here}", f"http://127.0.0.1:{here}"]  # by a name that we don't know as this machine's
+    with pytest.raises(UsageError, match=r"http://127\.1:.*needed: https"):
+        fetch("t", shop.download(), tmp_path / "around", said)
+    assert len(shop.hops) == 1, "the stranger was asked"
+    assert not list((tmp_path / "around").iterdir())
+
+
+@pytest.mark.parametrize("left", [b"", TEXT[:1000]], ids=["whole", "rest"])
+def test_what_could_have_been_cut_off_anywhere_is_taken_only_by_a_known_checksum(
+    shop: Shop, tmp_path: Path, left: bytes
+) -> None:
+    if left:
+        (tmp_path / "text.txt.part").write_bytes(left)
+        (tmp_path / "text.txt.part.tag").write_text('"one"')
+    shop.length, shop.cut_after = False, [20_000]
+    with pytest.raises(SetupError, match=r"does not say its length; needed: .* sha256 in task\.toml"):
+        fetch("t", shop.download(), tmp_path, said)
+    assert not (tmp_path / "text.txt").exists()
+    shop.cut_after = []
+    assert fetch("t", shop.download(SHA), tmp_path, said).read_bytes() == TEXT
+
+
+def test_chunks_say_themselves_where_they_end(shop: Shop, tmp_path: Path) -> None:
+    shop.length, shop.chunks, shop.cut_after = False, True, [1000]
+    with pytest.raises(SetupError, match="IncompleteRead"):
+        fetch("t", shop.download(), tmp_path, said)
+    assert fetch("t", shop.download(), tmp_path, said).read_bytes() == TEXT
 
 
 def test_a_folder_that_can_t_be_written_is_one_clear_error(shop: Shop, tmp_path: Path) -> None:

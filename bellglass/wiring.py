@@ -135,7 +135,8 @@ def open_loop(
             found, go_on = "`final` was opened", f"bellglass resume {paths.typed(folder)}"
             raise UsageError(f"loop {folder.name}", found, "no other number of generations", go_on)
         if ledger.last_seq > 1 and not finished:
-            books.record("loop.resumed", config=config.model_dump(mode="json"))
+            changed = _changed(books.state.created, config)
+            books.record("loop.resumed", config=config.model_dump(mode="json"), **changed)
         if models is None:
             models = {name: open_model(provider, config) for name, provider in config.models.items()}
         _refuse_unsealed_strangers(books.state.created, models)
@@ -146,6 +147,13 @@ def open_loop(
             yield _crew(folder, books, config, glass, models, surface)
         finally:
             glass.close()
+
+
+def _changed(created: Json, config: LoopConfig) -> Json:
+    """For `loop.resumed`: the hashes of what is not what the loop began with, so that the ledger says it."""
+    now = tasks.contents(tasks.load(config.task))
+    content = {part: found for part, found in now.items() if created["content"].get(part) != found}
+    return {"content": content} if content else {}
 
 
 def _final_begun(state: State) -> bool:

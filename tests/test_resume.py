@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import small_world
 
+from bellglass import wiring
+from bellglass.commands.console import line_for
 from bellglass.doors.process_glass import ProcessGlass
-from bellglass.store.ledger import Ledger
+from bellglass.store.ledger import Event, Ledger
 from bellglass.store.state import State, fold
 
 DRIVER = Path(__file__).parent / "small_driver.py"
@@ -113,6 +117,26 @@ def check(undisturbed: dict[str, object], home: Path, chance: random.Random, mos
     ProcessGlass(warm=False, forks=True, home=guests).reap()
     assert not any(guests.iterdir()), "a workspace was left behind"
     return kills
+
+
+@pytest.mark.parametrize("changed", [(), ("sandbox", "tasks")])
+def test_resume_says_what_is_not_what_the_loop_began_with(tmp_path: Path, changed: tuple[str, ...]) -> None:
+    first, folder = small_world.create(tmp_path / "loops"), tmp_path / "stories-copy"
+    shutil.copytree(first, folder, ignore=shutil.ignore_patterns("loop.*"))
+    with closing(Ledger.open(first)) as ledger, closing(Ledger.create(folder)) as other:
+        body = ledger.events()[0].body
+        other.append("loop.created", {**body, "content": {**body["content"], **dict.fromkeys(changed, "0" * 64)}})
+        other.append("loop.clock", {"wall_seconds": 0.1})
+    said: list[Event] = []
+    surface = replace(small_world.quiet(), listener=said.append)
+    glass = ProcessGlass(warm=False, home=tmp_path / "guests")
+    with wiring.open_loop(folder, surface, models={"main": small_world.Tuner()}, glass=glass):
+        pass
+    assert said[0].body.get("content", {}).keys() == set(changed)
+    assert all(said[0].body["content"][part] == body["content"][part] for part in changed)
+    told = "resumed; not what the loop began with: sandbox/, tasks/"
+    assert line_for(said[0]) == (told if changed else "resumed")
+    assert state_of(folder).loop_id == body["loop_id"]
 
 
 @pytest.mark.slow

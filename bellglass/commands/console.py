@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bellglass.calibration import out_of_reach
+from bellglass.paths import CONTENT
 from bellglass.records import Interval, Json
 from bellglass.show.compare import Mean
 from bellglass.show.splits import looks_line
@@ -78,6 +79,11 @@ def _created(body: Json) -> str:
     return f"loop {body['loop_id']}: task {body['task']}, glass {body['glass']} ({seal})"
 
 
+def _resumed(body: Json) -> str:
+    changed = ", ".join(f"{part}/" if part in CONTENT else part for part in body.get("content", ()))
+    return f"resumed; not what the loop began with: {changed}" if changed else "resumed"
+
+
 def _trial(body: Json) -> str:
     trial = trial_from(body)
     if trial.verdict is None:
@@ -113,7 +119,7 @@ def _calibrated(body: Json) -> str:
 LINES: dict[str, Callable[[Json], str | None]] = {
     "loop.created": _created,
     "loop.calibrated": _calibrated,
-    "loop.resumed": lambda body: "resumed",
+    "loop.resumed": _resumed,
     "generation.started": lambda body: f"generation {body['generation']} (parent {body['parent'][:8]})",
     "trial.settled": _trial,
     "trial.burnt": lambda body: f"  {body['trial_id']}: interrupted; will run again, its seconds are charged apart",

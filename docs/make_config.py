@@ -20,11 +20,14 @@ line goes over it, and `model = "…"` is short for `main` in the table `[models
 ```toml
 task = "stories"
 preset = "cpu"
-model = "offline"
+model = "anthropic/claude-sonnet-4-5"
+budget_usd = 2.0
 generations = 5
 max_pairs = 8
 may_edit = ["objective", "optimiser", "scaffold"]
 ```
+
+The offline improver does not know `may_edit`: its first edit outside of it is refused, and that ends its session early.
 
 | key | default | what it says |
 |---|---|---|

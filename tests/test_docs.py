@@ -15,6 +15,8 @@ import typer
 from source_tree import ROOT, name, nodes, package_modules, python_files
 
 from bellglass.cli import app
+from bellglass.config import is_hosted, load
+from bellglass.records import Kind
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("sandbox/*.md")])
 FENCE = re.compile(r"(?ms)^```[^\n]*\n(.*?)^```")
@@ -118,6 +120,12 @@ def test_pages_made_from_the_code_are_fresh(made: str) -> None:
     maker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(maker)
     assert (ROOT / "docs" / f"{made}.md").read_text() == maker.page(), "next: make fix"
+
+
+def test_the_example_of_a_config_is_one_that_its_improver_can_work_under(tmp_path: Path) -> None:
+    (tmp_path / "loop.toml").write_text(FENCE.findall((ROOT / "docs" / "config.md").read_text())[0])
+    config = load(tmp_path / "loop.toml")
+    assert is_hosted(config.models["main"]) or set(config.may_edit) == set(Kind)  # the built-in ones don't know of it
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)

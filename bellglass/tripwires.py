@@ -181,12 +181,12 @@ TRIPWIRES: tuple[Tripwire, ...] = (
     parent_failed,
 )
 NAMES = tuple(tripwire.__name__ for tripwire in TRIPWIRES)
-FIRST_NAMES = ("proof_disagrees", "below_floor", "claim_mismatch", "seeds_ignored", "broke_the_wire")  # named nowhere
+FIRST_NAMES = ("proof_disagrees", "below_floor", "claim_mismatch", "seeds_ignored", "broke_the_wire")
 
 
 def owed(created: Json) -> tuple[str, ...]:
-    """Whose alarms the ledger that begins like this must have."""
-    return tuple(created.get("tripwires", FIRST_NAMES))
+    """Whose alarms the ledger that begins like this must have: older ones name none."""
+    return (*FIRST_NAMES, *created.get("tripwires", ()))
 
 
 def look(evidence: Watched) -> tuple[Alarm, ...]:

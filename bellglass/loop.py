@@ -24,7 +24,6 @@ from bellglass.records import Json, Noise
 from bellglass.review import Answer, decision_event
 from bellglass.steps import final, gate, panel
 from bellglass.steps.generation import Crew, refuse_if_tripped, run_generation
-from bellglass.steps.trial import Order
 from bellglass.store.books import Books
 from bellglass.store.ledger import InboxRequest
 from bellglass.store.state import State, to_json
@@ -104,7 +103,10 @@ def _open_final(crew: Crew) -> None:
     faults: list[str] = []
     for index in range(crew.config.panel):
         starter, champion = crew.place.lab.run(
-            [_final_order(crew, index, "starter", state.starter), _final_order(crew, index, "champion", state.champion)]
+            [
+                panel.order(crew.place.lab, trial_ids.final(index, side), "final", crew.config.generations, commit)
+                for side, commit in zip(trial_ids.FINAL_SIDES, (state.starter, state.champion), strict=True)
+            ]
         )
         if starter.verdict is None or champion.verdict is None:
             faults.append(panel.faults([starter, champion]))
@@ -126,16 +128,6 @@ def _open_final(crew: Crew) -> None:
         alarms=[f"{alarm.name}: {alarm.sentence}" for alarm in alarms],
     )
     refuse_if_tripped(state)
-
-
-def _final_order(crew: Crew, index: int, side: str, commit: str) -> Order:
-    return Order(
-        trial_id=trial_ids.final(index, side),
-        bundle=commit,
-        purpose="final",
-        generation=crew.config.generations,
-        budget=crew.place.lab.bench.preset.budget,
-    )
 
 
 def take_requests(books: Books) -> None:

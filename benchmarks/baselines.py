@@ -138,7 +138,7 @@ def facts_of(state: State) -> dict:
     purposes = [trial.purpose for trial in state.trials.values()]
     return {
         "gain": gain,
-        "why": "" if gain is not None else "too few trainings on `final` succeeded",
+        "why": "" if gain is not None else final.get("lacks") or "`final` was not opened",
         "adopted": sum(result["trainer"] == "adopted" for result in results),
         "trainings": {purpose: purposes.count(purpose) for purpose in sorted(set(purposes))},
         "train_seconds": round(state.spent.train_seconds, 1),

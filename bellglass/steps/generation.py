@@ -18,7 +18,6 @@ from bellglass.records import GateDecision, Trial
 from bellglass.steps import adopt, gate, panel
 from bellglass.steps.boot import boot_check
 from bellglass.steps.propose import Workplace, propose
-from bellglass.steps.trial import Order
 from bellglass.store.state import Generation, State, to_json
 
 
@@ -94,7 +93,10 @@ def _gate(crew: Crew, gen: Generation) -> None:
     while decision.decision == "more":
         index = len(pairs)
         parent, child = crew.place.lab.run(
-            [_pair_order(crew, gen, index, "parent", gen.parent), _pair_order(crew, gen, index, "child", gen.successor)]
+            [
+                panel.order(crew.place.lab, trial_ids.pair(gen.number, index, side), "gate", gen.number, commit)
+                for side, commit in zip(trial_ids.GATE_SIDES, (gen.parent, gen.successor), strict=True)
+            ]
         )
         if parent.verdict is None or child.verdict is None:
             decision = _failure(parent, child, pairs)
@@ -108,16 +110,6 @@ def _failure(parent: Trial, child: Trial, pairs: list[tuple[float, float]]) -> G
     """A failed child is rejected. So is a child whose parent failed: a failure is never a number, on either side."""
     name, trial = ("successor", child) if child.verdict is None else ("parent", parent)
     return gate.failed(f"the {name}'s trial {trial.trial_id} failed: {trial.fault}", pairs)
-
-
-def _pair_order(crew: Crew, gen: Generation, index: int, side: str, commit: str) -> Order:
-    return Order(
-        trial_id=trial_ids.pair(gen.number, index, side),
-        bundle=commit,
-        purpose="gate",
-        generation=gen.number,
-        budget=crew.place.lab.bench.preset.budget,
-    )
 
 
 def _watch(crew: Crew, gen: Generation) -> None:

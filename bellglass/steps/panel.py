@@ -89,7 +89,7 @@ def spread(trials: Sequence[Trial]) -> Noise:
 
 def retrain(lab: Lab, number: int, champion: str, *, seeds: int) -> list[Trial]:
     """The champion-to-be on new seeds and on documents nobody has been scored on."""
-    return lab.run([_order(lab, trial_ids.panel(number, k), "panel", number, champion) for k in range(seeds)])
+    return lab.run([order(lab, trial_ids.panel(number, k), "panel", number, champion) for k in range(seeds)])
 
 
 def noise_of(state: State, before: int) -> Noise:
@@ -119,10 +119,11 @@ def rules_of(state: State, number: int) -> gate.Rules:
 
 
 def calibration_order(lab: Lab, trial_id: str, commit: str) -> Order:
-    return _order(lab, trial_id, "calibrate", 0, commit)
+    return order(lab, trial_id, "calibrate", 0, commit)
 
 
-def _order(lab: Lab, trial_id: str, purpose: str, generation: int, commit: str) -> Order:
+def order(lab: Lab, trial_id: str, purpose: str, generation: int, commit: str) -> Order:
+    """A training with all of the preset's budget."""
     return Order(trial_id, commit, purpose, generation, lab.bench.preset.budget)
 
 

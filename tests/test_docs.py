@@ -14,6 +14,7 @@ import pytest
 import typer
 from source_tree import ROOT, name, nodes, package_modules, python_files
 
+from bellglass import tasks
 from bellglass.cli import app
 from bellglass.config import is_hosted, load
 from bellglass.records import Kind
@@ -134,6 +135,13 @@ def test_parts_that_scripts_make_were_made(path: Path) -> None:
     made = dict(re.findall(r"(?s)<!-- begin ([\w-]+) -->(.*?)<!-- end \1 -->", text))
     assert set(made) == set(re.findall(r"<!-- (?:begin|end) ([\w-]+) -->", text))
     assert [part for part, inside in made.items() if not inside.strip()] == []
+
+
+def test_every_loop_that_the_readme_starts_needs_nothing_that_was_not_shipped() -> None:
+    typed = [line.split() for line in commands_typed((ROOT / "README.md").read_text())]
+    started = {words[2] for words in typed if words[:2] == ["bellglass", "run"] and not words[2].startswith("-")}
+    assert "stories" in started
+    assert {name for name in started if tasks.load(name).downloads} == set()
 
 
 def test_the_readme_names_the_two_commands() -> None:

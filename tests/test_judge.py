@@ -359,7 +359,7 @@ FAULTS = {
     "crashes when loaded": ("raise ValueError('secret words')", "crashed"),
     "crashes when asked": ("def predict(tokens): raise ValueError('secret words')", "crashed"),
     "returns text": ("def predict(tokens): return 'secret words'", "crashed"),
-    "leaves": ("def predict(tokens): os._exit(0)", "lost"),
+    "leaves": ("def predict(tokens): os._exit(0)", "crashed"),
     "hangs": ("def predict(tokens):\n import time\n time.sleep(60)", "timeout"),
     "hangs when loaded": ("import time\ntime.sleep(60)", "timeout"),
     "sends a metric": ("import glass\ndef predict(tokens):\n glass.metric('secret words', 1.0)", "malformed"),

@@ -28,6 +28,7 @@ from bellglass.errors import GuestFault, LoopFault, UsageError
 from bellglass.paths import typed
 from bellglass.ports import Glass
 from bellglass.records import Budget, Bundle, Json, Noise, Seeds, Trial
+from bellglass.rederive import decided_again, gate_pairs
 from bellglass.stats import CONFIDENCE, mean, t_quantile
 from bellglass.steps import gate
 from bellglass.steps.panel import rules_of
@@ -38,7 +39,7 @@ from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
 from bellglass.store.state import Generation, State, fold
 from bellglass.tasks import Documents
-from bellglass.verify import decided_again, gate_pairs, require_committed, secret_of
+from bellglass.verify import require_committed, secret_of
 from bellglass.weights import WEIGHTS_FILE
 
 RULE = (

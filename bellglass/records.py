@@ -240,3 +240,12 @@ class CallKey:
     generation: int
     session: str  # "improve", "boot" or "probe"
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check of a loop found, in words for people."""
+
+    what: str
+    ok: bool
+    found: str

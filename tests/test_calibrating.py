@@ -21,10 +21,11 @@ from bellglass.loop import run_loop
 from bellglass.nulls import Change, Null
 from bellglass.ports import GuestSpec
 from bellglass.records import Json, Noise
+from bellglass.rederive import gates_finding
 from bellglass.steps import gate, grid
 from bellglass.store.ledger import Ledger
 from bellglass.store.state import fold
-from bellglass.verify import _gates_finding, verify
+from bellglass.verify import verify
 
 MARK = Null("mark", "a comment", (Change("trainer/objective.py", "= 100000.0", "= 100000.0  # much"),))
 ROUGH = Null("rough", "other smoothing", (Change("trainer/objective.py", "= 100000.0", "= 90000.0"),))
@@ -141,7 +142,7 @@ def test_a_training_whose_guest_was_lost_is_run_once_more(tmp_path: Path, times:
     assert len(body["scores"]) == 4
     assert all(finding.ok for finding in findings), findings
     state.trials["cal-0x0-again"] = replace(state.trials["cal-0x0"], trial_id="cal-0x0-again")  # what nobody lost
-    assert "was not lost" in _gates_finding(state).found
+    assert "was not lost" in gates_finding(state).found
 
 
 @pytest.mark.slow

@@ -11,10 +11,11 @@ import made_loop
 import pytest
 
 from bellglass.records import Json, Noise
+from bellglass.rederive import went_on
 from bellglass.steps import gate
 from bellglass.store.ledger import Ledger
 from bellglass.store.state import fold
-from bellglass.verify import verify, went_on
+from bellglass.verify import verify
 
 Change = Callable[[str, Json, str], bool | None]  # False: the event is left out
 

@@ -20,13 +20,14 @@ from bellglass.errors import LoopFault, SetupError, UsageError
 from bellglass.ports import Glass
 from bellglass.recheck import RULE, Again, Asked, Outcome, lines, noise_explains, outcome_of, prepare, recheck
 from bellglass.records import Bundle, Json, Noise
+from bellglass.rejudge import rejudge
 from bellglass.steps import panel
 from bellglass.steps.generation import _gate
 from bellglass.store import bundles
 from bellglass.store.bundles import starter as real_starter
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
-from bellglass.verify import rejudge, verify
+from bellglass.verify import verify
 
 WORSE = {"trainer/objective.py": b"SMOOTHING = 1e7\n"}
 

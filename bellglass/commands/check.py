@@ -32,6 +32,7 @@ def verify(
 ) -> None:
     """Re-derive a loop's chain and hashes; fails when anything does not fit."""
     from bellglass import paths, wiring
+    from bellglass import rejudge as rejudge_
     from bellglass import verify as verify_
     from bellglass.store.ledger import Ledger
 
@@ -42,7 +43,7 @@ def verify(
         findings = verify_.verify(folder, ledger, head)
         if rejudge and all(finding.ok for finding in findings):
             with wiring.judging_glass(folder) as glass:
-                findings += verify_.rejudge(folder, ledger, glass)
+                findings += rejudge_.rejudge(folder, ledger, glass)
     if json:
         typer.echo(json_.dumps([asdict(finding) for finding in findings], indent=2))
     else:

@@ -22,10 +22,10 @@ from pathlib import Path
 from bellglass import __version__
 from bellglass.errors import BellglassError
 from bellglass.paths import loop_name
-from bellglass.records import Json
+from bellglass.records import Finding, Json
 from bellglass.show.showing import Shown
 from bellglass.store.ledger import Ledger
-from bellglass.verify import Finding, verify
+from bellglass.verify import verify
 
 STATIC = Path(__file__).parent.parent / "web" / "static"
 MOST_BYTES = 3_000_000

@@ -1,0 +1,57 @@
+"""Rejudge: make the documents again from the revealed secret, and judge the stored weights anew.
+
+Not covered: whether these weights came from the training that the ledger tells of; that takes training again (recheck).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bellglass import tasks, trial_ids
+from bellglass.config import restore
+from bellglass.errors import GuestFault
+from bellglass.ports import Glass
+from bellglass.records import Finding, Trial
+from bellglass.steps.trial import PROVED, Workbench, judge_weights, make_documents, split_of
+from bellglass.store.blobs import Blobs
+from bellglass.store.ledger import Ledger
+from bellglass.store.lineage import Lineage
+from bellglass.store.state import fold
+from bellglass.verify import secret_of
+
+SCORE_TOLERANCE = 1e-4  # bits: other hardware rounds otherwise
+
+
+def rejudge(folder: Path, ledger: Ledger, glass: Glass) -> list[Finding]:
+    """Judge the stored weights of every deciding trial again, and of the calibration's. Slow: up to two guests each."""
+    state = fold(ledger.events())
+    secret = secret_of(folder, state)
+    if secret is None:
+        return [Finding("rejudge", False, "the secret is not revealed")]
+    config = restore(state.config)
+    task = tasks.reopen(config.task, state.created["content"])
+    bench = Workbench(task, config.preset_of(task), secret, config.device, side_by_side=1)
+    lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")
+    purposes = (*PROVED, "calibrate")  # a noise that was made small would make decisions, too
+    deciding = [t for t in state.trials.values() if t.purpose in purposes and t.verdict is not None]
+    return [_rejudge_one(glass, lineage, blobs, bench, trial) for trial in deciding]
+
+
+def _rejudge_one(glass: Glass, lineage: Lineage, blobs: Blobs, bench: Workbench, trial: Trial) -> Finding:
+    assert trial.verdict is not None
+    if trial.weights is None:
+        return Finding(f"rejudge {trial.trial_id}", False, "a verdict, and no weights")
+    docs = make_documents(bench, *split_of(trial.trial_id, trial.purpose))
+    labels = {"loop": "rejudge", "generation": str(trial_ids.generation_of(trial.trial_id)), "trial": trial.trial_id}
+    bundle, data = lineage.read(trial.bundle), blobs.get(trial.weights)
+    was = trial.verdict
+    select = None if was.select_score is None else make_documents(bench, "select", "")
+    try:
+        again = judge_weights(glass, bundle, data, trial.trial_id, trial.purpose, docs, bench, labels, select)
+    except GuestFault as fault:
+        return Finding(f"rejudge {trial.trial_id}", False, fault.one_line())
+    found, ok = f"{again.score:.5f} again, {was.score:.5f} recorded", abs(again.score - was.score) <= SCORE_TOLERANCE
+    if again.select_score is not None and was.select_score is not None:
+        found += f"; on select {again.select_score:.5f} and {was.select_score:.5f}"
+        ok = ok and abs(again.select_score - was.select_score) <= SCORE_TOLERANCE
+    return Finding(f"rejudge {trial.trial_id}", ok, found)

@@ -136,6 +136,11 @@ class Verdict:
     select_score: float | None = None  # of the same weights on `select`, unproved; None where it was not measured
     predict_seconds: float = 0.0  # the most that one guest used to load and answer: of CPU, on a GPU waited for
 
+    @property
+    def disproved(self) -> bool:
+        """Answered better where the text behind the question could be seen."""
+        return self.proof is not None and not self.proof.agrees
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:

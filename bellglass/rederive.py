@@ -18,6 +18,7 @@ from bellglass.records import Finding, GateWord, Interval, Json, Trial
 from bellglass.steps import gate
 from bellglass.steps.final import recorded_gain
 from bellglass.steps.panel import rules_of, spread
+from bellglass.steps.trial import PROVED
 from bellglass.store.state import Generation, State
 
 GAIN_TOLERANCE = 1e-9  # of the same arithmetic, on another machine
@@ -78,6 +79,9 @@ def alarms_finding(state: State, fired: Sequence[Json]) -> Finding:
     known = {(wire["name"], tripwires.place(wire)) for wire in fired}
     known |= {(line.partition(":")[0], "on final") for line in (state.final or {}).get("alarms", ())}
     judged = [trial.verdict for trial in state.trials.values() if trial.verdict is not None]
+    unproved = [t.trial_id for t in state.trials.values() if t.verdict and not t.verdict.proof and t.purpose in PROVED]
+    if unproved:
+        return Finding("tripwires", False, f"{unproved[0]} has a verdict, and no proof")
     floor: Literal["exact", "unknown"] = "exact" if any(v.floor_bits > 0 for v in judged) else "unknown"
     finals, by_generation = _watched(state)
     looked = [

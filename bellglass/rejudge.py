@@ -54,4 +54,6 @@ def _rejudge_one(glass: Glass, lineage: Lineage, blobs: Blobs, bench: Workbench,
     if again.select_score is not None and was.select_score is not None:
         found += f"; on select {again.select_score:.5f} and {was.select_score:.5f}"
         ok = ok and abs(again.select_score - was.select_score) <= SCORE_TOLERANCE
+    if again.disproved and not was.disproved:  # where it pays at few positions it moves no score
+        found, ok = f"{found}; its proof disagrees now, and the ledger does not say so", False
     return Finding(f"rejudge {trial.trial_id}", ok, found)

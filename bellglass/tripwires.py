@@ -59,7 +59,7 @@ Tripwire: TypeAlias = Callable[[Watched], Alarm | None]
 
 def proof_disagrees(evidence: Watched) -> Alarm | None:
     """A model answered better where it could see the text behind the question."""
-    caught = [(t.trial_id, v.proof) for t, v in _judged(evidence) if v.proof is not None and not v.proof.agrees]
+    caught = [(t.trial_id, v.proof) for t, v in _judged(evidence) if v.proof is not None and v.disproved]
     if not caught:
         return None
     proof = max((p for _, p in caught), key=lambda p: max(p.mean_gap_bits, p.targeted_gap_bits))

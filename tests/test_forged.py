@@ -86,6 +86,11 @@ def alarm_on_final_left_out(kind: str, body: Json, starter: str) -> None:
         body["verdict"]["proof"]["agrees"] = False
 
 
+def proof_left_out(kind: str, body: Json, starter: str) -> None:
+    if kind == "trial.settled" and body["trial_id"] == "g1-pair-0-child":
+        body["verdict"]["proof"] = None
+
+
 def nicer_noise(kind: str, body: Json, starter: str) -> None:
     if kind.startswith("trial.") and body["trial_id"] == "cal-1x1":
         body["trial_id"] = "cal-01x01"
@@ -97,6 +102,7 @@ def nicer_noise(kind: str, body: Json, starter: str) -> None:
         (alarm_left_out, "tripwires", "proof_disagrees in generation 1 is not in the ledger"),
         (parent_that_failed, "tripwires", "parent_failed in generation 1 is not in the ledger"),
         (alarm_on_final_left_out, "tripwires", "proof_disagrees on final is not in the ledger"),
+        (proof_left_out, "tripwires", "g1-pair-0-child has a verdict, and no proof"),
         (nicer_noise, "gates", "not those that it takes"),
         (larger_final, "final", "not that of its trials"),
         (larger_gain, "gates", "not those of its trials"),

@@ -48,6 +48,47 @@ def decided(home: Path, first: Bundle, edit: Bundle, through: Glass, **chosen: o
     return folder
 
 
+PEEKS = b"""
+import os
+import numpy as np
+from safetensors.numpy import load_file
+
+SURE = np.float32(0.7)
+
+
+def load(folder):
+    table = load_file(os.path.join(folder, "weights.safetensors"))["table"]
+
+    def predict(tokens):
+        logits = table[tokens]
+        rows, cols = np.indices(tokens[:, 1:].shape)
+        logits[rows, cols, tokens[:, 1:]] += SURE  # it sees the text behind
+        return logits
+
+    return predict
+"""
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A loop whose successor looks ahead."""
+    home = tmp_path_factory.mktemp("leaky")
+    edit = {**WORSE, "trainer/model.py": PEEKS}
+    return decided(home, small_world.starter(), edit, ProcessGlass(warm=False, home=home / "guests"))
+
+
+@pytest.fixture(scope="module")
+def hushed(leaky: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, with a proof that its ledger calls good."""
+
+    def hush(kind: str, body: Json) -> None:
+        if kind == "trial.settled" and body["trial_id"] == "g1-pair-0-child":
+            assert not body["verdict"]["proof"]["agrees"]
+            body["verdict"]["proof"]["agrees"] = True
+
+    return forged(leaky, tmp_path_factory.mktemp("hushed") / "forged", hush)
+
+
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("decided")
@@ -138,6 +179,15 @@ def test_judging_the_stored_weights_again_finds_scores_of_the_gate_on_both_split
         "rejudge g1-pair-0-child": False,
     }
     assert all("on select" in finding.found for what, finding in found.items() if "pair" in what)
+
+
+def test_an_alarm_of_the_proof_that_was_left_out_is_found_by_judging_again(hushed: Path, tmp_path: Path) -> None:
+    glass = ProcessGlass(warm=False, home=tmp_path / "guests")
+    with closing(Ledger.open(hushed)) as ledger:
+        assert all(finding.ok for finding in verify(hushed, ledger))
+        (wrong,) = (finding for finding in rejudge(hushed, ledger, glass) if not finding.ok)
+    assert wrong.what == "rejudge g1-pair-0-child"
+    assert "its proof disagrees now, and the ledger does not say so" in wrong.found
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from bellglass.config import LoopConfig, restore
 from bellglass.errors import GuestFault, LoopFault, UsageError
 from bellglass.paths import typed
 from bellglass.ports import Glass
-from bellglass.records import Budget, Bundle, Json, Noise, Seeds, Trial
+from bellglass.records import Budget, Bundle, Json, Noise, Seeds, Trial, Verdict
 from bellglass.rederive import decided_again, gate_pairs
 from bellglass.stats import CONFIDENCE, mean, t_quantile
 from bellglass.steps import gate
@@ -44,7 +44,8 @@ from bellglass.weights import WEIGHTS_FILE
 
 RULE = (
     "It holds when the mean gains, recorded and new, lie no further apart than the noise of gains explains in 19 of 20 "
-    "cases, and what failed fails again; a guest that the machine lost says nothing."
+    "cases, what failed fails again, and no proof disagrees that is recorded to agree; a guest that the machine lost "
+    "says nothing."
 )
 EXACT_RULE = "It holds exactly when all weights and scores, under the recorded clock, are the same to the bit."
 
@@ -66,6 +67,7 @@ class Job:
     budget: Budget
     recorded: Trial | None
     clock: Sequence[float] | None
+    proved: bool  # as recorded; under new seeds all of its side were
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ class Again:
     recorded_fault: str | None
     fault: str | None
     same_weights: bool | None  # None: nothing to compare with
-    same: bool | None  # scores, on `select` too, and fault are those recorded, to the bit
+    same: bool | None  # scores, on `select` too, proof and fault are those recorded, to the bit
+    disproved: bool = False  # its proof disagrees, which the ledger does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,7 @@ def prepare(folder: Path, ledger: Ledger, asked: Asked) -> Case:
     for index in range(count):
         ids = [name(gen.number, index, side) for side in trial_ids.GATE_SIDES]
         parent, child = (
-            _job(bench, trial_id, bundle, recorded.get(trial_id), asked.exact, blobs)
+            _job(bench, trial_id, bundle, recorded, asked.exact, blobs)
             for trial_id, bundle in zip(ids, bundles, strict=True)
         )
         jobs.append((parent, child))
@@ -169,10 +172,17 @@ def _secret(folder: Path, state: State) -> bytes:
     return require_committed(folder, state, secret)
 
 
-def _job(bench: Workbench, trial_id: str, bundle: Bundle, recorded: Trial | None, exact: bool, blobs: Blobs) -> Job:
+def _job(
+    bench: Workbench, trial_id: str, bundle: Bundle, gate_trials: Mapping[str, Trial], exact: bool, blobs: Blobs
+) -> Job:
+    recorded = gate_trials.get(trial_id)
     budget = bench.preset.budget if recorded is None else recorded.budget
     clock = _clock(recorded, blobs) if exact and recorded is not None else None
-    return Job(trial_id, bundle, seeds_of(bench.secret, trial_id), budget, recorded, clock)
+    side = trial_ids.side_of(trial_id)
+    like = gate_trials.values() if recorded is None else [recorded]
+    verdicts = [trial.verdict for trial in like if trial.verdict and trial_ids.side_of(trial.trial_id) == side]
+    proved = bool(verdicts) and not any(verdict.disproved for verdict in verdicts)
+    return Job(trial_id, bundle, seeds_of(bench.secret, trial_id), budget, recorded, clock, proved)
 
 
 def _clock(trial: Trial, blobs: Blobs) -> Sequence[float] | None:
@@ -257,7 +267,7 @@ def _again(
         same_weights = fault is None and hashlib.sha256(data).hexdigest() == job.recorded.weights
         same = fault == job.recorded.fault
         if was is not None and verdict is not None:
-            same = (was.score, was.select_score) == (verdict.score, verdict.select_score)
+            same = _measured(was) == _measured(verdict)
     return Again(
         trial_id=job.trial_id,
         recorded=None if was is None else was.score,
@@ -266,7 +276,12 @@ def _again(
         fault=fault,
         same_weights=same_weights,
         same=same,
+        disproved=job.proved and verdict is not None and verdict.disproved,
     )
+
+
+def _measured(verdict: Verdict) -> tuple[float, float | None, bool]:
+    return verdict.score, verdict.select_score, verdict.disproved
 
 
 def outcome_of(case: Case, trials: tuple[Again, ...]) -> Outcome:
@@ -313,6 +328,9 @@ def _why_not(
     """The first reason why the verdict does not hold, or nothing."""
     if case.derived != case.decision:
         return f"the ledger says {case.decision}, and its own scores give {case.derived}"
+    leak = next((trial.trial_id for trial in trials if trial.disproved), None)
+    if leak is not None:
+        return f"the proof of {leak} disagrees now, and the ledger does not say so"
     failed = [trial for trial in trials if trial.fault is not None]
     if case.asked.seeds is not None and case.failed != bool(failed):
         return (
@@ -342,6 +360,7 @@ def trial_line(trial: Again) -> str:
         for score, fault in ((trial.recorded, trial.recorded_fault), (trial.again, trial.fault))
     )
     said = {None: "", True: "  same weights", False: "  other weights"}[trial.same_weights if not trial.fault else None]
+    said += "  its proof disagrees" if trial.disproved else ""
     return f"{trial.trial_id:<22} recorded {recorded:<10} again {again:<10}{said}"
 
 

@@ -190,6 +190,22 @@ def test_an_alarm_of_the_proof_that_was_left_out_is_found_by_judging_again(hushe
     assert "its proof disagrees now, and the ledger does not say so" in wrong.found
 
 
+@pytest.mark.parametrize(
+    "asked", [Asked(1, exact=True), *(pytest.param(Asked(1, seeds=n), marks=pytest.mark.slow) for n in (None, 1))]
+)
+def test_nor_does_such_a_verdict_hold(hushed: Path, tmp_path: Path, asked: Asked) -> None:
+    outcome = again(hushed, tmp_path, asked)
+    name = "recheck" if asked.seeds else "pair"
+    assert not outcome.holds
+    assert outcome.why == f"the proof of g1-{name}-0-child disagrees now, and the ledger does not say so"
+
+
+@pytest.mark.slow
+def test_a_leak_that_the_ledger_tells_of_is_no_forgery(leaky: Path, tmp_path: Path) -> None:
+    outcome = again(leaky, tmp_path, Asked(1, exact=True))
+    assert outcome.holds, outcome.why
+
+
 @pytest.mark.slow
 def test_new_seeds_say_whether_the_gain_repeats(loop: Path, tmp_path: Path) -> None:
     outcome = again(loop, tmp_path, Asked(1, seeds=2))

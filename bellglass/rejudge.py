@@ -12,7 +12,7 @@ from bellglass.config import restore
 from bellglass.errors import GuestFault
 from bellglass.ports import Glass
 from bellglass.records import Finding, Trial
-from bellglass.steps.trial import PROVED, Workbench, judge_weights, make_documents, split_of
+from bellglass.steps.trial import DECIDING, Workbench, judge_weights, make_documents, split_of
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
@@ -32,8 +32,7 @@ def rejudge(folder: Path, ledger: Ledger, glass: Glass) -> list[Finding]:
     task = tasks.reopen(config.task, state.created["content"])
     bench = Workbench(task, config.preset_of(task), secret, config.device, side_by_side=1)
     lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")
-    purposes = (*PROVED, "calibrate")  # a noise that was made small would make decisions, too
-    deciding = [t for t in state.trials.values() if t.purpose in purposes and t.verdict is not None]
+    deciding = [t for t in state.trials.values() if t.purpose in DECIDING and t.verdict is not None]
     return [_rejudge_one(glass, lineage, blobs, bench, trial) for trial in deciding]
 
 

@@ -1,7 +1,8 @@
 """Verify: derive a finished or unfinished loop again from what it left on disk.
 
 `verify` re-hashes: the chain, every blob and bundle that an event names, the secret against its commitment, the seeds
-of every trial. What the record says was decided it derives again (rederive.py).
+of every trial. Every outcome must be told once and in its turn (chronicle.py); what was decided is derived again
+(rederive.py).
 
 Not covered: whether the weights score as recorded (rejudge), and whether the trainings happened (recheck).
 """
@@ -12,6 +13,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bellglass.chronicle import chronicle_finding
 from bellglass.errors import BellglassError, LoopFault
 from bellglass.paths import typed
 from bellglass.records import Finding
@@ -29,7 +31,11 @@ def verify(folder: Path, ledger: Ledger, head: str | None = None) -> list[Findin
     findings = [_checked("ledger", lambda: _ledger(ledger, head))]
     if not findings[0].ok:
         return findings
-    state = fold(ledger.events())
+    events = ledger.events()
+    findings.append(chronicle_finding(events))
+    if not findings[-1].ok:
+        return findings
+    state = fold(events)
     lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")
     findings.append(_checked("bundles", lambda: _bundles(state, lineage)))
     findings.append(_checked("blobs", lambda: f"{_count(blobs.get(sha) for sha in _blobs(state))} read and re-hashed"))
@@ -37,7 +43,7 @@ def verify(folder: Path, ledger: Ledger, head: str | None = None) -> list[Findin
     findings.append(_secret_finding(state, secret))
     if secret is not None:
         findings.append(_seeds_finding(state, secret))
-    fired = [event.body for event in ledger.events() if event.kind == "tripwire.fired"]
+    fired = [event.body for event in events if event.kind == "tripwire.fired"]
     findings += [gates_finding(state), final_finding(state), alarms_finding(state, fired)]
     return findings
 

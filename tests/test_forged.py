@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from collections.abc import Callable
 from contextlib import closing
@@ -10,6 +11,8 @@ from pathlib import Path
 import made_loop
 import pytest
 
+from bellglass.chronicle import BOUNDS
+from bellglass.commands import start
 from bellglass.records import Json, Noise
 from bellglass.rederive import went_on
 from bellglass.steps import gate
@@ -17,7 +20,8 @@ from bellglass.store.ledger import Ledger
 from bellglass.store.state import fold
 from bellglass.verify import verify
 
-Change = Callable[[str, Json, str], bool | None]  # False: the event is left out
+Told = tuple[str, Json]
+Change = Callable[[str, Json, str], bool | list[Told] | None]  # False: the event is left out; a list: comes instead
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +35,10 @@ def wrong(folder: Path, to: Path, change: Change) -> dict[str, str]:
     with closing(Ledger.open(folder)) as ledger, closing(Ledger.create(to)) as fresh:
         starter = fold(ledger.events()).starter
         for event in ledger.events():
-            if change(event.kind, event.body, starter) is not False:
-                fresh.append(event.kind, event.body)
+            instead = change(event.kind, event.body, starter)
+            as_it_was = [(event.kind, event.body)] if instead is not False else []
+            for kind, body in instead if isinstance(instead, list) else as_it_was:
+                fresh.append(kind, body)
         return {finding.what: finding.found for finding in verify(to, fresh) if not finding.ok}
 
 
@@ -52,6 +58,11 @@ def larger_gain(kind: str, body: Json, starter: str) -> None:
 
 def no_gate(kind: str, body: Json, starter: str) -> bool | None:
     return kind != "gate.decided"
+
+
+def called_better(kind: str, body: Json, starter: str) -> None:
+    if kind == "gate.decided" and body["gate"]["decision"] == "reject":
+        body["gate"]["decision"] = "adopt"
 
 
 def weaker_rival(kind: str, body: Json, starter: str) -> None:
@@ -107,6 +118,7 @@ def nicer_noise(kind: str, body: Json, starter: str) -> None:
         (larger_final, "final", "not that of its trials"),
         (larger_gain, "gates", "not those of its trials"),
         (no_gate, "gates", "adopted without a gate"),
+        (called_better, "gates", "adopt recorded, reject derived"),
         (weaker_rival, "gates", "trained another bundle"),
         (another_champion, "bundles", "another bundle"),
     ],
@@ -119,6 +131,99 @@ def test_what_does_not_follow_from_the_trials_is_found(
 
 def test_an_older_loop_owes_no_alarm_of_a_later_tripwire(loop: Path, tmp_path: Path) -> None:
     assert "tripwires" not in wrong(loop, tmp_path / "old", parent_that_failed_before_there_was_an_alarm)
+
+
+def twice(kind: str, **other: Json) -> Change:
+    """Another outcome before the one that counts."""
+
+    def change(found: str, body: Json, starter: str) -> list[Told] | None:
+        return [(kind, {**body, **other}), (kind, body)] if found == kind else None
+
+    return change
+
+
+def run_again(kind: str, body: Json, starter: str) -> list[Told] | None:
+    """A child that lost, trained once more until it won."""
+    if kind == "trial.settled" and body["trial_id"] == "g1-pair-0-child":
+        begun = ("trial.intended", {**body, "ask": {}, "generation": 1})
+        return [(kind, {**body, "verdict": {**body["verdict"], "score": 9.0}}), begun, (kind, body)]
+    return None
+
+
+def begun_again(kind: str, body: Json, starter: str) -> list[Told] | None:
+    if kind == "generation.ended" and body["generation"] == 1:
+        return [(kind, body), ("generation.started", {"generation": 1.0, "parent": starter})]
+    return None
+
+
+def never_begun(kind: str, body: Json, starter: str) -> bool | None:
+    return False if kind == "trial.intended" and body["trial_id"] == "g1-pair-0-child" else None
+
+
+def other_rules(kind: str, body: Json, starter: str) -> list[Told] | None:
+    if kind == "loop.ended":
+        return [("loop.resumed", {"config": {**made_loop.SETTINGS, "generations": 6, "alpha": 0.49}}), (kind, body)]
+    return None
+
+
+def ended(number: int, *before: Told) -> Change:
+    """Something comes before a generation's end."""
+
+    def change(kind: str, body: Json, starter: str) -> list[Told] | None:
+        return [*before, (kind, body)] if kind == "generation.ended" and body["generation"] == number else None
+
+    return change
+
+
+ASKED = ("review.requested", {"generation": 1, "evidence_hash": "ab" * 32})
+SAID = {"generation": 1, "decision": "trainer", "reason": "so", "who": "me"}
+ALARM = {"name": "below_floor", "generation": 1, "sentence": "impossible", "evidence": ["g1-pair-0-child"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (run_again, "tells trial.settled of trial_id g1-pair-0-child again"),
+        (begun_again, "generation.started, names 1.0 as its generation"),
+        (ended(2, ("generation.started", {"generation": 1, "parent": ""})), "generation.started of generation 1 again"),
+        (twice("loop.calibrated", noise={"sd": 9.0, "df": 3}), "tells loop.calibrated again"),
+        (twice("gate.decided", gate={"decision": "reject"}), "tells gate.decided of generation 1 again"),
+        (twice("final.opened", pairs=[]), "tells final.opened again"),
+        (never_begun, "g1-pair-0-child ended, and had not begun"),
+        (other_rules, "resumed with another alpha, 0.49 for 0.05"),
+        (ended(1, ("review.decided", {**SAID, "evidence_hash": "ab" * 32})), "a review of generation 1 that nobody"),
+        (ended(1, ASKED, ("review.decided", {**SAID, "evidence_hash": "cd" * 32})), "a review of generation 1 that no"),
+        (ended(1, ("tripwire.fired", ALARM)), "generation 1 went on past below_floor"),
+    ],
+)
+def test_an_outcome_that_is_told_twice_or_before_its_turn_is_found(
+    loop: Path, tmp_path: Path, change: Change, found: str
+) -> None:
+    assert found in wrong(loop, tmp_path / "forged", change)["events"]
+
+
+def test_a_loop_that_was_cut_off_and_given_more_is_honest_and_says_what_was_run_again(
+    loop: Path, tmp_path: Path
+) -> None:
+    resumed = ("loop.resumed", {"config": {**made_loop.SETTINGS, "generations": 7, "train_seconds": 90000.0}})
+
+    def interrupted(kind: str, body: Json, starter: str) -> list[Told] | None:
+        names = ("g1-pair-0-child", "cal-1x1", "g1-try-0")
+        if kind == "trial.intended" and body["trial_id"] in names:
+            return [(kind, body), ("trial.burnt", {"trial_id": body["trial_id"]}), resumed, (kind, body)]
+        return None
+
+    to = tmp_path / "copy"
+    assert not wrong(loop, to, interrupted)
+    with closing(Ledger.open(to)) as ledger:
+        found = {finding.what: finding.found for finding in verify(to, ledger)}["events"]
+    assert "2 trainings that decide were cut off" in found
+    assert found.endswith("under their name: cal-1x1, g1-pair-0-child")
+
+
+def test_a_resumed_loop_may_have_changed_what_resume_changes_and_nothing_else() -> None:
+    elsewhere = {"loop", "watch", "wandb", "loops", "json"}
+    assert set(inspect.signature(start.resume).parameters) - elsewhere == BOUNDS
 
 
 def test_pairs_behind_a_decision_are_found() -> None:

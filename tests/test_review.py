@@ -96,14 +96,3 @@ def test_the_trainers_part_of_a_diff_comes_first_whatever_pads_the_scaffold() ->
     scaffold = "diff --git a/scaffold/a.md b/scaffold/a.md\n+diff --git a/trainer/fake b/trainer/fake\n"
     trainer = "diff --git a/trainer/model.py b/trainer/model.py\n+x\n"
     assert trainer_first(scaffold + trainer) == trainer + scaffold
-
-
-@pytest.mark.slow
-def test_an_adoption_that_its_verdicts_do_not_bear_out_is_noticed(tmp_path: Path) -> None:
-    folder = small_world.create(tmp_path / "loops", generations=1)
-    with opened(folder, Scripted(write("trainer/objective.py", "SMOOTHING = 1e9\n"), SUBMIT)) as crew:
-        state = run_loop(crew)
-        gate = {**state.generations[1].gate, "decision": "adopt"}
-        crew.place.books.record("gate.decided", generation=1, gate=gate)  # a forger with the lock and a good chain
-    with Ledger.open(folder) as ledger:
-        assert [finding.what for finding in verify(folder, ledger) if not finding.ok] == ["gates"]

@@ -221,9 +221,7 @@ class _Conversation:
                     raise GuestFault("bad_output", "two answers to one question")
                 data = event.data
             elif isinstance(event, Done):
-                code = (
-                    event.why if event.why in GUEST_FAULTS else "crashed"
-                )  # it left by itself
+                code = event.why if event.why in GUEST_FAULTS else "crashed"  # it left by itself
                 raise GuestFault(code, "ended before all was answered")
 
     def _logits(self, shape: tuple[int, ...], data: bytes | None) -> NDArray[np.float32]:

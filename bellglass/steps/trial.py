@@ -30,6 +30,7 @@ from bellglass.weights import WEIGHTS_FILE
 DOCUMENTS_KEPT = 16  # sets; each pair of a gate has its own
 PROVED = ("gate", "panel", "final")  # trials that decide something; the others only steer an improver
 JUDGED: tuple[Split, ...] = ("select", "confirm", "final")  # on the first nothing is decided or proved
+DECIDING = (*PROVED, "calibrate")  # a noise that was made small would make decisions, too
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a ledger says was decided, derived again from its own trials: gates, champions, alarms, the gain on `final`.
+"""What a ledger says was decided, derived again from its own trials: gates, adoptions, alarms, the gain on `final`.
 
 Pure, and from the ledger alone: what does not follow from the recorded verdicts was written by someone else.
 
@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
-from bellglass import trial_ids, tripwires
+from bellglass import review, trial_ids, tripwires
 from bellglass.records import Finding, GateWord, Interval, Json, Trial
 from bellglass.steps import gate
+from bellglass.steps.adopt import Adoption, decide_adoption, facts_of, trainer_changed, withdrawn
 from bellglass.steps.final import recorded_gain
-from bellglass.steps.panel import rules_of, spread
+from bellglass.steps.panel import faults, rules_of, spread
 from bellglass.steps.trial import PROVED
 from bellglass.store.state import Generation, State
 
@@ -52,7 +53,7 @@ def gates_finding(state: State) -> Finding:
 def _gate_fault(state: State, gen: Generation) -> str:
     """What the record of a gate says and its trials don't, or nothing."""
     if gen.gate is None:
-        return "adopted without a gate" if gen.adopted else ""
+        return "it ended without a gate" if gen.result and gen.successor and trainer_changed(gen) else ""
     sides = {"parent": gen.parent, "child": gen.successor}
     for trial in state.trials_of(gen.number, "gate"):
         if trial.bundle != sides.get(trial_ids.side_of(trial.trial_id)):
@@ -62,13 +63,42 @@ def _gate_fault(state: State, gen: Generation) -> str:
     again = gate.decide(pairs, rules) if whole else gate.failed("", pairs)
     if again.decision != gen.gate["decision"]:
         return f"{gen.gate['decision']} recorded, {again.decision} derived"
-    if gen.adopted and (again.decision != "adopt" or (gen.review and gen.review["decision"] == "reject")):
-        return "adopted, although it was rejected"
     if went_on(pairs, rules) or (not whole and gate.decide(pairs, rules).decision != "more"):
         return "it went on after its pairs had decided"
     recorded = list(zip(gen.gate["parent_scores"], gen.gate["child_scores"], strict=False))
     same = recorded == pairs and _same_gain(gen.gate["gain"], again.gain)
     return "" if same else "its recorded scores and gain are not those of its trials"
+
+
+def adoptions_finding(state: State, fired: Sequence[Json]) -> Finding:
+    """Adopt again: what became of trainer and scaffold follows from gate, boot check, review and champion's panel."""
+    ended = [gen for gen in state.generations.values() if gen.result is not None]
+    alarmed = {wire["generation"] for wire in fired if tripwires.place(wire) != "on final"}
+    for gen in ended:
+        alarms = gen.alarms or int(gen.number in alarmed)
+        asks = gen.successor is not None and review.needed(state.config["review"], alarms)
+        unasked = "nobody was asked for the review that its config wants" if asks and gen.review is None else ""
+        wrong = unasked or _adoption_fault(state, gen)
+        if wrong:
+            return Finding("adoptions", False, f"generation {gen.number}: {wrong}")
+    return Finding("adoptions", True, f"{len(ended)} derived again from gate, boot check, review and panel")
+
+
+def _adoption_fault(state: State, gen: Generation) -> str:
+    again = Adoption("failed", "unchanged", "")
+    if gen.successor is not None:
+        again = decide_adoption(facts_of(gen, state.config["scaffold_rule"]))
+    if again.trainer == "adopted":
+        trials = state.trials_of(gen.number, "panel")
+        wanted = {trial_ids.panel(gen.number, k) for k in range(state.config["panel"])}
+        if {trial.trial_id for trial in trials} != wanted:
+            return f"its champion was trained again {len(trials)} times, not {len(wanted)}"
+        again = withdrawn(faults(trials)) if faults(trials) else again
+        stranger = next((trial.trial_id for trial in trials if trial.bundle != gen.result["champion"]), None)
+        if stranger is not None and again.trainer == "adopted":
+            return f"{stranger} trained another bundle"
+    said, follows = ((gen.result["trainer"], gen.result["scaffold"]), (again.trainer, again.scaffold))
+    return "" if said == follows else f"{' and '.join(said)} recorded, {' and '.join(follows)} derived"
 
 
 def alarms_finding(state: State, fired: Sequence[Json]) -> Finding:

@@ -54,6 +54,11 @@ class Reviewer(Protocol):
         """None: nobody answered, which is no."""
 
 
+def needed(when: str, alarms: int) -> bool:
+    """Under `tripwire`, re-arming says that the loop may go on; the successor that set it off is decided on apart."""
+    return when == "every" or (when == "tripwire" and alarms > 0)
+
+
 def gather(state: State, number: int, lineage: Lineage) -> Evidence:
     """What a person must see to decide: the whole diff, the trainer's part first, so that no padding pushes it out."""
     gen = state.generation(number)

@@ -26,10 +26,10 @@ from bellglass.tripwires import NAMES
 from bellglass.variance import pooled
 
 SKILLS = ("grammar", "spelling", "copying", "agreement", "number", "holder", "place", "sum")
-FLOOR, NOISE = 0.31, 0.04
+FLOOR, NOISE, PANEL = 0.31, 0.04, 4
 SETTINGS = {
     "task": "stories", "preset": "cpu", "models": {"main": "offline"}, "free_models": [], "trials_per_generation": 6,
-    "train_seconds": 40000.0, "wall_seconds": None, "calls": None, "tokens": None, "budget_usd": None, "panel": 4,
+    "train_seconds": 40000.0, "wall_seconds": None, "calls": None, "tokens": None, "budget_usd": None, "panel": PANEL,
     "max_pairs": 8, "alpha": 0.05, "may_edit": ["data", "objective", "architecture", "optimiser", "scaffold"],
     "scaffold_rule": "ride", "review": "tripwire", "glass": "docker", "runtime": None, "device": "cpu",
     "virtual_clock": False, "seed": None,
@@ -61,13 +61,13 @@ class Maker:
     def events(self) -> Iterator[tuple[str, Json]]:
         yield "loop.created", self._created()
         starter = self.champion
-        scores = yield from self._panel("cal-{0}x{0}", "calibrate", starter, 4)
+        scores = yield from self._panel("cal-{0}x{0}", "calibrate", starter, PANEL)
         yield "loop.calibrated", self._calibration(starter, scores)
         for number in range(1, self.generations + 1):
             yield from self._generation(number)
         if self.waits:
             return
-        pairs = [(2.1 + self._noise(), self.skill + self._noise()) for _ in range(3)]
+        pairs = [(2.1 + self._noise(), self.skill + self._noise()) for _ in range(PANEL)]
         for index, (old, new) in enumerate(pairs):
             yield from self._trial(f"final-pair-{index}-starter", "final", starter, old, exact=True)
             yield from self._trial(f"final-pair-{index}-champion", "final", self.champion, new, exact=True)
@@ -129,11 +129,12 @@ class Maker:
             return
         if word != "adopt":
             trainer = "unchanged" if kinds == ["scaffold"] else "rejected"
-            yield "generation.ended", self._ended(number, parent, trainer, "not inherited", why)
+            scaffold = "not inherited" if "scaffold" in kinds else "unchanged"
+            yield "generation.ended", self._ended(number, parent, trainer, scaffold, why)
             return
         # A champion is a commit of its own, as in steps/generation.py, even where its files are the successor's.
         self.champion, self.skill, self.bundle = self._commit(changed, successor), child, changed
-        yield from self._panel(f"g{number}-panel-{{}}", "panel", self.champion, 3)
+        yield from self._panel(f"g{number}-panel-{{}}", "panel", self.champion, PANEL)
         yield "champion.retrained", {"generation": number, "alarms": 0}
         scaffold = "inherited" if "scaffold" in kinds else "unchanged"
         yield "generation.ended", self._ended(number, self.champion, "adopted", scaffold, why)

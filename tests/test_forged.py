@@ -117,7 +117,7 @@ def nicer_noise(kind: str, body: Json, starter: str) -> None:
         (nicer_noise, "gates", "not those that it takes"),
         (larger_final, "final", "not that of its trials"),
         (larger_gain, "gates", "not those of its trials"),
-        (no_gate, "gates", "adopted without a gate"),
+        (no_gate, "gates", "generation 1: it ended without a gate"),
         (called_better, "gates", "adopt recorded, reject derived"),
         (weaker_rival, "gates", "trained another bundle"),
         (another_champion, "bundles", "another bundle"),
@@ -219,6 +219,73 @@ def test_a_loop_that_was_cut_off_and_given_more_is_honest_and_says_what_was_run_
         found = {finding.what: finding.found for finding in verify(to, ledger)}["events"]
     assert "2 trainings that decide were cut off" in found
     assert found.endswith("under their name: cal-1x1, g1-pair-0-child")
+
+
+def boot_failed(kind: str, body: Json, starter: str) -> None:
+    if kind == "boot.checked":
+        body |= {"ok": False, "fault": "crashed"}
+
+
+def every_asked(kind: str, body: Json, starter: str) -> None:
+    if kind == "loop.created":
+        body["config"]["review"] = "every"
+
+
+def tripped(kind: str, body: Json, starter: str) -> None:
+    if kind == "generation.watched" and body["generation"] == 6:
+        body["alarms"] = 1
+
+
+def panel_failed(kind: str, body: Json, starter: str) -> None:
+    if kind == "trial.settled" and body["trial_id"] == "g6-panel-1":
+        body |= {"verdict": None, "fault": "crashed"}
+
+
+def panel_picked(kind: str, body: Json, starter: str) -> bool | None:
+    return False if body.get("trial_id") == "g6-panel-3" else None
+
+
+def panel_elsewhere(kind: str, body: Json, starter: str) -> None:
+    if kind == "trial.settled" and body["trial_id"] == "g6-panel-1":
+        body["bundle"] = starter
+
+
+def called_adopted(kind: str, body: Json, starter: str) -> None:
+    if kind == "generation.ended" and body["generation"] == 2:
+        body["trainer"] = "adopted"
+
+
+ASKED_6 = ("review.requested", {"generation": 6, "evidence_hash": "ab" * 32})
+SAID_6 = ("review.decided", {**SAID, "generation": 6, "evidence_hash": "ab" * 32})
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (boot_failed, "6: adopted and inherited recorded, adopted and failed boot check derived"),
+        (every_asked, "1: nobody was asked for the review"),
+        (tripped, "6: nobody was asked for the review"),
+        (ended(6, ASKED_6, SAID_6), "6: adopted and inherited recorded, adopted and not inherited derived"),
+        (panel_failed, "6: adopted and inherited recorded, rejected and not inherited derived"),
+        (panel_picked, "6: its champion was trained again 3 times, not 4"),
+        (panel_elsewhere, "6: g6-panel-1 trained another bundle"),
+        (called_adopted, "2: adopted and unchanged recorded, rejected and unchanged derived"),
+    ],
+)
+def test_an_adoption_that_does_not_follow_is_found(loop: Path, tmp_path: Path, change: Change, found: str) -> None:
+    assert f"generation {found}" in wrong(loop, tmp_path / "forged", change)["adoptions"]
+
+
+def test_a_champion_that_failed_on_its_panel_and_was_withdrawn_is_honest(loop: Path, tmp_path: Path) -> None:
+    def withdrawn(kind: str, body: Json, starter: str) -> bool | None:
+        panel_failed(kind, body, starter)
+        if kind == "generation.ended" and body["generation"] == 6:
+            body |= {"trainer": "rejected", "scaffold": "not inherited", "champion": starter}
+        if kind == "final.opened":
+            body |= {"champion": starter, "gain": None, "pairs": []}
+        return False if body.get("trial_id", "").startswith("final-") else None
+
+    assert not wrong(loop, tmp_path / "copy", withdrawn)
 
 
 def test_a_resumed_loop_may_have_changed_what_resume_changes_and_nothing_else() -> None:

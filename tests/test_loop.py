@@ -59,6 +59,8 @@ def opened(folder: Path, model: Model, surface: wiring.Surface | None = None, **
         glass=ProcessGlass(warm=False, forks=True, home=folder.parent.parent / "guests"),
     ) as crew:
         yield crew
+    with Ledger.open(folder) as ledger:  # whatever happened to it, it was honest
+        assert [finding for finding in verify(folder, ledger) if not finding.ok] == []
 
 
 def run(home: Path, model: Model, **chosen: object) -> State:

@@ -130,7 +130,7 @@ def test_no_script_of_the_page_can_make_markup_of_a_text() -> None:
 def test_the_checks_of_the_loop_are_in_it(gathered: report.Report) -> None:
     found = {finding["what"]: finding["ok"] for finding in gathered.payload()["report"]["findings"]}
     assert found == dict.fromkeys(
-        ("ledger", "events", "bundles", "blobs", "secret", "seeds", "gates", "final", "tripwires"), True
+        ("ledger", "events", "bundles", "blobs", "secret", "seeds", "gates", "adoptions", "final", "tripwires"), True
     )
 
 

@@ -22,6 +22,7 @@ from bellglass.commands.console import line_for
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.store.ledger import Event, Ledger
 from bellglass.store.state import State, fold
+from bellglass.verify import verify
 
 DRIVER = Path(__file__).parent / "small_driver.py"
 GUESTS_GONE_SECONDS = 5.0
@@ -57,6 +58,8 @@ def finish(folder: Path, guests: Path) -> State:
     process = start(folder, guests)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors.decode()
+    with closing(Ledger.open(folder)) as ledger:
+        assert [finding for finding in verify(folder, ledger) if not finding.ok] == []
     return state_of(folder)
 
 

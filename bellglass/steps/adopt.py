@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bellglass.records import Bundle, GateWord
+from bellglass.store.state import Generation
 
 Trainer = Literal["adopted", "rejected", "unchanged", "failed"]
 Scaffold = Literal["inherited", "not inherited", "unchanged", "failed boot check"]
+Rule = Literal["ride", "neutral"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Facts:
     scaffold_changed: bool
     gate: GateWord | None  # None: nothing was measured
     gate_why: str
-    rule: Literal["ride", "neutral"]
+    rule: Rule
     boot_ok: bool
     boot_why: str
     review: Literal["approve", "trainer", "reject", "not needed"]
@@ -35,6 +37,26 @@ class Adoption:
     trainer: Trainer
     scaffold: Scaffold
     why: str
+
+
+def trainer_changed(gen: Generation) -> bool:
+    return any(kind != "scaffold" for kind in gen.kinds)
+
+
+def facts_of(gen: Generation, rule: Rule) -> Facts:
+    """From the record alone, so that anybody can decide again."""
+    scaffold_changed = "scaffold" in gen.kinds
+    return Facts(
+        trainer_changed=trainer_changed(gen),
+        scaffold_changed=scaffold_changed,
+        gate=None if gen.gate is None else gen.gate["decision"],
+        gate_why="" if gen.gate is None else gen.gate["why"],
+        rule=rule,
+        boot_ok=not scaffold_changed or bool(gen.boot and gen.boot["ok"]),
+        boot_why=gen.boot["why"] if gen.boot else "",
+        review=gen.review["decision"] if gen.review else "not needed",
+        review_reason=gen.review["reason"] if gen.review else "",
+    )
 
 
 def decide_adoption(facts: Facts) -> Adoption:

@@ -78,13 +78,9 @@ def _boot(crew: Crew, gen: Generation) -> None:
     crew.place.books.record("boot.checked", generation=gen.number, **to_json(outcome))
 
 
-def _trainer_changed(gen: Generation) -> bool:
-    return any(kind != "scaffold" for kind in gen.kinds)
-
-
 def _gate(crew: Crew, gen: Generation) -> None:
     """Parent and child train at the same time on paired, unseen seeds and are judged on fresh documents."""
-    if gen.gate is not None or not _trainer_changed(gen):
+    if gen.gate is not None or not adopt.trainer_changed(gen):
         return
     assert gen.successor is not None
     pairs: list[tuple[float, float]] = []
@@ -143,13 +139,8 @@ def refuse_if_tripped(state: State) -> None:
         )
 
 
-def _needs_review(crew: Crew, gen: Generation) -> bool:
-    """Under `tripwire`, re-arming says that the loop may go on; the successor that set it off is decided on apart."""
-    return crew.config.review == "every" or (crew.config.review == "tripwire" and gen.alarms > 0)
-
-
 def _review(crew: Crew, gen: Generation) -> None:
-    if _answered(gen) or not _needs_review(crew, gen):
+    if _answered(gen) or not review.needed(crew.config.review, gen.alarms):
         return
     assert gen.successor is not None
     evidence = review.gather(crew.state, gen.number, crew.place.lineage)
@@ -176,19 +167,7 @@ def _answered(gen: Generation) -> bool:
 
 def _adopt(crew: Crew, gen: Generation) -> None:
     assert gen.successor is not None
-    scaffold_changed = "scaffold" in gen.kinds
-    facts = adopt.Facts(
-        trainer_changed=_trainer_changed(gen),
-        scaffold_changed=scaffold_changed,
-        gate=None if gen.gate is None else gen.gate["decision"],
-        gate_why="" if gen.gate is None else gen.gate["why"],
-        rule=crew.config.scaffold_rule,
-        boot_ok=not scaffold_changed or bool(gen.boot and gen.boot["ok"]),
-        boot_why=gen.boot["why"] if gen.boot else "",
-        review=gen.review["decision"] if gen.review else "not needed",
-        review_reason=gen.review["reason"] if gen.review else "",
-    )
-    adoption = adopt.decide_adoption(facts)
+    adoption = adopt.decide_adoption(adopt.facts_of(gen, crew.config.scaffold_rule))
     champion = _champion(crew, gen, adoption)
     if adoption.trainer == "adopted" and (fault := _retrain(crew, gen, champion)):
         adoption = adopt.withdrawn(fault)

@@ -14,12 +14,12 @@ from functools import partial
 from typing import Literal
 
 from bellglass import review, trial_ids, tripwires
-from bellglass.records import Finding, GateWord, Interval, Json, Trial
+from bellglass.records import Budget, Finding, GateWord, Interval, Json, Trial
 from bellglass.steps import gate
 from bellglass.steps.adopt import Adoption, decide_adoption, facts_of, trainer_changed, withdrawn
 from bellglass.steps.final import recorded_gain
 from bellglass.steps.panel import faults, rules_of, spread
-from bellglass.steps.trial import PROVED
+from bellglass.steps.trial import DECIDING, PROVED
 from bellglass.store.state import Generation, State
 
 GAIN_TOLERANCE = 1e-9  # of the same arithmetic, on another machine
@@ -99,6 +99,36 @@ def _adoption_fault(state: State, gen: Generation) -> str:
             return f"{stranger} trained another bundle"
     said, follows = ((gen.result["trainer"], gen.result["scaffold"]), (again.trainer, again.scaffold))
     return "" if said == follows else f"{' and '.join(said)} recorded, {' and '.join(follows)} derived"
+
+
+def budgets_finding(state: State) -> Finding:
+    """All that decides, and the noise it starts from, was trained equally long; an exploration no longer than that.
+
+    Not covered: whether it is the preset's budget. Trials that all had another one compare as well.
+    """
+    deciding = [trial for trial in state.trials.values() if trial.purpose in DECIDING]
+    if not deciding:
+        return Finding("budgets", True, "no training that decides yet")
+    first, whole = deciding[0], deciding[0].budget
+    longer = [t for t in state.trials.values() if t.budget.kind != whole.kind or t.budget.amount > whole.amount]
+    noise = (state.calibration or {}).get("conditions", {}).get("budget", _said(whole))
+    wrong = unequal(deciding) or unequal([first, *longer])
+    if not wrong and noise != _said(whole):
+        wrong = f"the noise is that of trainings of {noise}, and {first.trial_id} had {_said(whole)}"
+    return Finding("budgets", not wrong, wrong or f"{len(deciding)} trainings that decide had {_said(whole)} each")
+
+
+def unequal(trials: Sequence[Trial]) -> str:
+    """Which of them was given another budget than the first, or nothing; the cap in wall time may differ by version."""
+    for trial in trials[1:]:
+        said, first = _said(trial.budget), _said(trials[0].budget)
+        if said != first:
+            return f"{trial.trial_id} was given {said}, and {trials[0].trial_id} {first}"
+    return ""
+
+
+def _said(budget: Budget) -> str:
+    return f"{budget.kind} {budget.amount:g}"  # as a calibration's conditions say it
 
 
 def alarms_finding(state: State, fired: Sequence[Json]) -> Finding:

@@ -17,7 +17,7 @@ from bellglass.chronicle import chronicle_finding
 from bellglass.errors import BellglassError, LoopFault
 from bellglass.paths import typed
 from bellglass.records import Finding
-from bellglass.rederive import adoptions_finding, alarms_finding, final_finding, gates_finding
+from bellglass.rederive import adoptions_finding, alarms_finding, budgets_finding, final_finding, gates_finding
 from bellglass.steps.adopt import Adoption, next_bundle
 from bellglass.steps.trial import seeds_of
 from bellglass.store.blobs import Blobs
@@ -44,7 +44,7 @@ def verify(folder: Path, ledger: Ledger, head: str | None = None) -> list[Findin
     if secret is not None:
         findings.append(_seeds_finding(state, secret))
     fired = [event.body for event in events if event.kind == "tripwire.fired"]
-    findings += [gates_finding(state), adoptions_finding(state, fired)]
+    findings += [budgets_finding(state), gates_finding(state), adoptions_finding(state, fired)]
     findings += [final_finding(state), alarms_finding(state, fired)]
     return findings
 

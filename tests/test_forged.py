@@ -43,7 +43,7 @@ def wrong(folder: Path, to: Path, change: Change) -> dict[str, str]:
 
 
 def test_an_honest_ledger_has_no_finding(loop: Path, tmp_path: Path) -> None:
-    assert not wrong(loop, tmp_path / "copy", lambda kind, body, starter: None)
+    assert not wrong(loop, tmp_path / "copy", budget("g1-try-", 3.75))  # explorations may be fractions
 
 
 def larger_final(kind: str, body: Json, starter: str) -> None:
@@ -102,6 +102,19 @@ def proof_left_out(kind: str, body: Json, starter: str) -> None:
         body["verdict"]["proof"] = None
 
 
+def budget(begins: str, amount: float) -> Change:
+    def change(kind: str, body: Json, starter: str) -> None:
+        if kind == "trial.settled" and body["trial_id"].startswith(begins):
+            body["budget"]["amount"] = amount
+
+    return change
+
+
+def other_noise(kind: str, body: Json, starter: str) -> None:
+    if kind == "loop.calibrated":
+        body["conditions"]["budget"] = "cpu_seconds 60"
+
+
 def nicer_noise(kind: str, body: Json, starter: str) -> None:
     if kind.startswith("trial.") and body["trial_id"] == "cal-1x1":
         body["trial_id"] = "cal-01x01"
@@ -114,6 +127,10 @@ def nicer_noise(kind: str, body: Json, starter: str) -> None:
         (parent_that_failed, "tripwires", "parent_failed in generation 1 is not in the ledger"),
         (alarm_on_final_left_out, "tripwires", "proof_disagrees on final is not in the ledger"),
         (proof_left_out, "tripwires", "g1-pair-0-child has a verdict, and no proof"),
+        (budget("g1-pair-0-child", 60.0), "budgets", "child was given cpu_seconds 60, and cal-0x0 cpu_seconds 15"),
+        (budget("final-pair-0-champion", 60.0), "budgets", "final-pair-0-champion was given cpu_seconds 60"),
+        (budget("g1-try-0", 60.0), "budgets", "g1-try-0 was given cpu_seconds 60"),
+        (other_noise, "budgets", "the noise is that of trainings of cpu_seconds 60, and cal-0x0 had cpu_seconds 15"),
         (nicer_noise, "gates", "not those that it takes"),
         (larger_final, "final", "not that of its trials"),
         (larger_gain, "gates", "not those of its trials"),

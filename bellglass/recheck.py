@@ -28,7 +28,7 @@ from bellglass.errors import GuestFault, LoopFault, UsageError
 from bellglass.paths import typed
 from bellglass.ports import Glass
 from bellglass.records import Budget, Bundle, Json, Noise, Seeds, Trial, Verdict
-from bellglass.rederive import decided_again, gate_pairs
+from bellglass.rederive import decided_again, gate_pairs, unequal
 from bellglass.stats import CONFIDENCE, mean, t_quantile
 from bellglass.steps import gate
 from bellglass.steps.panel import rules_of
@@ -79,7 +79,7 @@ class Case:
     bench: Workbench
     rules: gate.Rules
     decision: str
-    derived: str  # what the recorded scores give
+    wrong: str  # what the ledger contradicts itself in, or nothing
     recorded: tuple[tuple[float, float], ...]
     failed: bool  # a recorded trial of the gate did, by its own doing
     jobs: tuple[tuple[Job, Job], ...]
@@ -147,7 +147,7 @@ def prepare(folder: Path, ledger: Ledger, asked: Asked) -> Case:
         bench=bench,
         rules=rules,
         decision=gen.gate["decision"],
-        derived=decided_again(state, gen.number),
+        wrong=_contradiction(state, gen, list(recorded.values())),
         recorded=tuple(pairs),
         failed=any(trial.fault not in (None, "lost") for trial in recorded.values()),
         jobs=tuple(jobs),
@@ -162,6 +162,11 @@ def _decided(state: State, asked: Asked, folder: Path) -> Generation:
     decided = [str(gen.number) for gen in state.generations.values() if gen.gate is not None]
     thing, needed = f"generation {asked.generation} of {folder.name}", f"one of {', '.join(decided) or 'none yet'}"
     raise UsageError(thing, "no verdict of a gate", needed, f"bellglass status {typed(folder)}")
+
+
+def _contradiction(state: State, gen: Generation, recorded: list[Trial]) -> str:
+    said, follows = gen.gate["decision"], decided_again(state, gen.number)
+    return f"the ledger says {said}, and its own scores give {follows}" if said != follows else unequal(recorded)
 
 
 def _secret(folder: Path, state: State) -> bytes:
@@ -326,8 +331,8 @@ def _why_not(
     case: Case, trials: tuple[Again, ...], gain: float | None, again: float | None, explained: float | None
 ) -> str:
     """The first reason why the verdict does not hold, or nothing."""
-    if case.derived != case.decision:
-        return f"the ledger says {case.decision}, and its own scores give {case.derived}"
+    if case.wrong:
+        return case.wrong
     leak = next((trial.trial_id for trial in trials if trial.disproved), None)
     if leak is not None:
         return f"the proof of {leak} disagrees now, and the ledger does not say so"

@@ -257,6 +257,15 @@ def test_a_guest_that_the_machine_lost_accuses_nobody(loop: Path, tmp_path: Path
     assert again_crashed.holds, again_crashed.why
 
 
+def test_a_child_that_was_given_more_is_not_simply_given_more_again(loop: Path, tmp_path: Path) -> None:
+    def longer(kind: str, body: Json) -> None:
+        if kind == "trial.settled" and body["trial_id"] == "g1-pair-0-child":
+            body["budget"]["amount"] = 24.0
+
+    found = unseen(forged(loop, tmp_path / "longer", longer), Asked(1), [-0.4])
+    assert (found.holds, found.why) == (False, "g1-pair-0-child was given steps 24, and g1-pair-0-parent steps 6")
+
+
 def refused(folder: Path, asked: Asked, match: str, kind: type[Exception] = LoopFault) -> None:
     with closing(Ledger.open(folder)) as ledger, pytest.raises(kind, match=match):
         prepare(folder, ledger, asked)

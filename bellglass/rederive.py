@@ -216,6 +216,9 @@ def final_finding(state: State) -> Finding:
     others = [trial.trial_id for trial in trials if trial.bundle != sides.get(trial_ids.side_of(trial.trial_id))]
     if others or {side: final[side] for side in sides} != sides:
         return Finding("final", False, f"{others[0] if others else 'it'} is not of the loop's starter and champion")
+    panel = range(state.config["panel"] if state.champion != state.starter else 0)
+    if {t.trial_id for t in trials} != {trial_ids.final(k, side) for k in panel for side in sides}:
+        return Finding("final", False, f"{len(trials)} trainings, and it takes {2 * len(panel)}")
     pairs, _ = _paired(trials, trial_ids.final, trial_ids.FINAL_SIDES)
     again = recorded_gain(final, pairs, trials)
     if [tuple(pair) for pair in final.get("pairs", pairs)] != pairs or not _same_gain(final["gain"], again):

@@ -78,7 +78,7 @@ def test_where_the_champion_failed_no_gain_is_stated_anywhere(
     state = state_of(folder)
     assert summary.final_gain(state) is None
     for name, text in surfaces(folder, capsys).items():
-        assert f"1 of 3 pairs failed, first {CHAMPION}: {fault}" in text, name
+        assert f"1 of 4 pairs failed, first {CHAMPION}: {fault}" in text, name
         assert NONE in text, name
     shown = showing.open_loop(folder).document()
     assert (shown["final"]["gain"], shown["final"]["clear"]) == (None, False)
@@ -93,9 +93,9 @@ def test_a_failed_starter_leaves_its_pair_out_and_every_surface_says_so(
     assert found == {}
     gain = summary.final_gain(state_of(folder))
     assert gain is not None
-    assert gain.n == 2
+    assert gain.n == 3
     for name, text in surfaces(folder, capsys).items():
-        assert f"1 of 3 pairs failed, first {STARTER}: crashed" in text, name
+        assert f"1 of 4 pairs failed, first {STARTER}: crashed" in text, name
     assert STATED in final_line(state_of(folder))
 
 

@@ -93,7 +93,7 @@ def test_what_failed_on_final_stands_beside_its_gain(
     tab = chromium.new_page(viewport={"width": 1280, "height": 900})
     page, tile = Page(tab, file), tab.locator(".tiles .tile").first.inner_text()
     assert told in tile
-    assert f"1 of 3 pairs failed, first {failed}: crashed" in tile
+    assert f"1 of 4 pairs failed, first {failed}: crashed" in tile
     assert page.said == []
     tab.close()
 

@@ -29,6 +29,7 @@ from bellglass.paths import typed
 from bellglass.ports import Glass
 from bellglass.records import Budget, Bundle, Json, Noise, Seeds, Trial, Verdict
 from bellglass.rederive import decided_again, gate_pairs, unequal
+from bellglass.rejudge import trusted_task
 from bellglass.stats import CONFIDENCE, mean, t_quantile
 from bellglass.steps import gate
 from bellglass.steps.panel import rules_of
@@ -55,6 +56,12 @@ class Asked:
     generation: int
     seeds: int | None = None  # None: the gate's own; else so many new ones
     exact: bool = False
+    task: Path | None = None  # the folder of a task of one's own
+
+    def typed(self, folder: Path) -> str:
+        """The command that asks this, but for the task's folder."""
+        seeds = "" if self.seeds is None else f" --seeds {self.seeds}"
+        return f"bellglass recheck {typed(folder)} {self.generation}{seeds}{' --exact' if self.exact else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +131,7 @@ def prepare(folder: Path, ledger: Ledger, asked: Asked) -> Case:
     if asked.exact and (asked.seeds is not None or config.device != "cpu"):
         found = f"device {config.device}" if asked.seeds is None else "new seeds, which nothing is recorded for"
         raise UsageError("--exact", found, "the recorded seeds, on a CPU", f"bellglass recheck {typed(folder)}")
-    task = tasks.reopen(config.task, state.created["content"])
+    task = trusted_task(state, asked.task, asked.typed(folder))
     bench = Workbench(task, config.preset_of(task), secret, config.device, side_by_side=1)
     lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")
     assert gen.successor is not None

@@ -1,39 +1,71 @@
 """Rejudge: make the documents again from the revealed secret, and judge the stored weights anew.
 
+Documents are made by the task's data.py, here and with the rights of who asks. A ledger names any folder, and vouches
+for it with a hash of its own; so of a task that is not shipped a person names the folder (`trusted_task`).
+
 Not covered: whether these weights came from the training that the ledger tells of; that takes training again (recheck).
 """
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 
 from bellglass import tasks, trial_ids
 from bellglass.config import restore
-from bellglass.errors import GuestFault
+from bellglass.errors import GuestFault, LoopFault, UsageError
+from bellglass.paths import content_hash, content_root, typed
 from bellglass.ports import Glass
 from bellglass.records import Finding, Trial
 from bellglass.steps.trial import DECIDING, Workbench, judge_weights, make_documents, split_of
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
-from bellglass.store.state import fold
+from bellglass.store.state import State, fold
+from bellglass.tasks import Task
 from bellglass.verify import secret_of
 
 SCORE_TOLERANCE = 1e-4  # bits: other hardware rounds otherwise
 
 
-def rejudge(folder: Path, ledger: Ledger, glass: Glass) -> list[Finding]:
+def trusted_task(state: State, named: Path | None, again: str) -> Task:
+    """The loop's task: a shipped one, or that in the folder which a person named. Nothing of it has been run.
+
+    `again`: the command that asked, for the error to name.
+    """
+    told, content = state.config["task"], state.created["content"]
+    shipped = Path(tasks.full_name(told)).parent in (Path(), content_root() / "tasks")
+    if shipped and named is not None:
+        raise UsageError("--task", f"{str(named)!r}, and the task of the loop is the shipped {told!r}", "none", again)
+    if not shipped and named is None:
+        found = "no shipped one: its data.py is code of this loop, and would run here with your rights"
+        needed = "--task with its folder, once you trust what is in there"
+        raise UsageError(f"task {told!r}", found, needed, f"{again} --task {shlex.quote(told)}")
+    if named is None:
+        return tasks.reopen(told, content)
+    task = tasks.reopen(os.path.abspath(named.expanduser()), content)
+    if content_hash(task.folder) != content.get(tasks.OWN):  # a shipped folder has no hash of its own
+        raise LoopFault(f"task folder {task.folder}", "not what the loop began with", "the same files", again)
+    return task
+
+
+def rejudge(folder: Path, ledger: Ledger, glass: Glass, named: Path | None = None) -> list[Finding]:
     """Judge the stored weights of every deciding trial again, and of the calibration's. Slow: up to two guests each."""
     state = fold(ledger.events())
+    task = trusted_task(state, named, again_for(folder))
     secret = secret_of(folder, state)
     if secret is None:
         return [Finding("rejudge", False, "the secret is not revealed")]
     config = restore(state.config)
-    task = tasks.reopen(config.task, state.created["content"])
     bench = Workbench(task, config.preset_of(task), secret, config.device, side_by_side=1)
     lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")
     deciding = [t for t in state.trials.values() if t.purpose in DECIDING and t.verdict is not None]
     return [_rejudge_one(glass, lineage, blobs, bench, trial) for trial in deciding]
+
+
+def again_for(folder: Path) -> str:
+    return f"bellglass verify {typed(folder)} --rejudge"
 
 
 def _rejudge_one(glass: Glass, lineage: Lineage, blobs: Blobs, bench: Workbench, trial: Trial) -> Finding:

@@ -67,11 +67,13 @@ class Maker:
             yield from self._generation(number)
         if self.waits:
             return
-        pairs = [(2.1 + self._noise(), self.skill + self._noise()) for _ in range(PANEL)]
+        pairs = [
+            (2.1 + self._noise(), self.skill + self._noise()) for _ in range(PANEL if self.champion != starter else 0)
+        ]
         for index, (old, new) in enumerate(pairs):
             yield from self._trial(f"final-pair-{index}-starter", "final", starter, old, exact=True)
             yield from self._trial(f"final-pair-{index}-champion", "final", self.champion, new, exact=True)
-        gain = asdict(paired_interval(pairs, CONFIDENCE))
+        gain = asdict(paired_interval(pairs, CONFIDENCE)) if pairs else None
         body = {"alarms": [], "faults": [], "pairs": pairs, "starter": starter, "champion": self.champion}
         yield "final.opened", {**body, "gain": gain, "lacks": ""}
         yield "loop.ended", {"why": "finished", "detail": "within its bounds", "secret": self.secret.hex()}

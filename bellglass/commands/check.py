@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bellglass.commands.options import GlassName, Json, LoopName, Loops
+from bellglass.commands.options import GlassName, Json, LoopName, Loops, TaskFolder
 from bellglass.errors import BellglassError, SetupError, UsageError
 from bellglass.paths import typed
 
@@ -27,6 +27,7 @@ def verify(
         str | None,
         typer.Option("--head", help="A ledger head noted earlier (or its first 12 digits): must be part of the chain."),
     ] = None,
+    task: TaskFolder = None,
     loops: Loops = None,
     json: Json = False,
 ) -> None:
@@ -35,6 +36,8 @@ def verify(
     from bellglass import rejudge as rejudge_
     from bellglass import verify as verify_
     from bellglass.store.ledger import Ledger
+    from bellglass.store.lineage import visible
+    from bellglass.store.state import state_of
 
     if head is not None and not re.fullmatch("[0-9a-f]{12,64}", head):
         raise UsageError("--head", repr(head), "12 to 64 hex digits of a ledger head", "bellglass status")
@@ -42,13 +45,14 @@ def verify(
     with Ledger.open(folder, write=False) as ledger:
         findings = verify_.verify(folder, ledger, head)
         if rejudge and all(finding.ok for finding in findings):
+            rejudge_.trusted_task(state_of(folder), task, rejudge_.again_for(folder))  # before a guest is opened
             with wiring.judging_glass(folder) as glass:
-                findings += rejudge_.rejudge(folder, ledger, glass)
+                findings += rejudge_.rejudge(folder, ledger, glass, task)
     if json:
         typer.echo(json_.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         for finding in findings:
-            typer.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {finding.found}")
+            typer.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {visible(finding.found)}")
     if not all(finding.ok for finding in findings):
         raise BellglassError(f"loop {folder.name}", "checks that failed, see above", "a loop that fits its ledger")
 
@@ -62,6 +66,7 @@ def recheck(
     exact: Annotated[
         bool, typer.Option("--exact", help="Under the recorded clock: weights and scores the same to the bit (CPU).")
     ] = False,
+    task: TaskFolder = None,
     loops: Loops = None,
     json: Json = False,
 ) -> None:
@@ -72,7 +77,7 @@ def recheck(
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
     with Ledger.open(folder, write=False) as ledger:
-        case = recheck_.prepare(folder, ledger, recheck_.Asked(generation, seeds, exact))
+        case = recheck_.prepare(folder, ledger, recheck_.Asked(generation, seeds, exact, task))
     with wiring.judging_glass(folder) as glass:
         together = wiring.side_by_side(case.config)
         if not json:

@@ -25,6 +25,10 @@ Tokens: TypeAlias = Annotated[int | None, typer.Option("--tokens", help="How man
 Review: TypeAlias = Annotated[
     str | None, typer.Option("--review", help="every, tripwire or never. A hosted model gets every unless you say so.")
 ]
+TaskFolder: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--task", help="The folder of a loop's own task: its data.py runs here, with your rights."),
+]
 Reason: TypeAlias = Annotated[str, typer.Option("--reason", help="Why, in a few words; kept in the ledger.")]
 Watch: TypeAlias = Annotated[bool, typer.Option("--watch", help="With a live page, in a process of its own.")]
 Wandb: TypeAlias = Annotated[

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from bellglass.cli import app
 from bellglass.commands.watch import Recheck
 from bellglass.errors import BellglassError, LoopFault, UsageError
+from bellglass.holds import Asked
 from bellglass.paths import content_hash, content_root
-from bellglass.recheck import Asked, prepare
+from bellglass.recheck import prepare
 from bellglass.rejudge import rejudge
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import Ledger

@@ -17,8 +17,9 @@ from bellglass import wiring
 from bellglass.cli import app
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import LoopFault, SetupError, UsageError
+from bellglass.holds import RULE, Again, Asked, Outcome, lines, noise_explains, outcome_of
 from bellglass.ports import Glass
-from bellglass.recheck import RULE, Again, Asked, Outcome, lines, noise_explains, outcome_of, prepare, recheck
+from bellglass.recheck import prepare, recheck
 from bellglass.records import Bundle, Json, Noise
 from bellglass.rejudge import rejudge
 from bellglass.steps import panel

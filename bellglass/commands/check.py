@@ -71,23 +71,23 @@ def recheck(
     json: Json = False,
 ) -> None:
     """Train a past generation's parent and child again, judge them again, say whether the verdict holds."""
-    from bellglass import paths, wiring
+    from bellglass import holds, paths, wiring
     from bellglass import recheck as recheck_
     from bellglass.store.ledger import Ledger
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
     with Ledger.open(folder, write=False) as ledger:
-        case = recheck_.prepare(folder, ledger, recheck_.Asked(generation, seeds, exact, task))
+        case = recheck_.prepare(folder, ledger, holds.Asked(generation, seeds, exact, task))
     with wiring.judging_glass(folder) as glass:
         together = wiring.side_by_side(case.config)
         if not json:
-            typer.echo(recheck_.HEAD)
-        say = (lambda again: None) if json else lambda again: typer.echo(recheck_.trial_line(again))
+            typer.echo(holds.HEAD)
+        say = (lambda again: None) if json else lambda again: typer.echo(holds.trial_line(again))
         outcome = recheck_.recheck(case, glass, side_by_side=together, say=say)
     if json:
-        typer.echo(json_.dumps(recheck_.as_json(outcome), indent=2))
+        typer.echo(json_.dumps(holds.as_json(outcome), indent=2))
     else:
-        for line in recheck_.lines(outcome):
+        for line in holds.lines(outcome):
             typer.echo(line)
     if not outcome.holds:
         found, needed = outcome.why, "a verdict that repeats"

@@ -20,7 +20,7 @@ from bellglass.steps.trial import Workbench
 RULE = (
     "It holds when the mean gains, recorded and new, lie no further apart than the noise of gains explains in 19 of 20 "
     "cases, what failed fails again, and no proof disagrees that is recorded to agree; a guest that the machine lost "
-    "says nothing."
+    "says nothing. Where the noise explains more than the recorded gain itself, that it holds says little."
 )
 EXACT_RULE = "It holds exactly when all weights and scores, under the recorded clock, are the same to the bit."
 
@@ -92,6 +92,7 @@ class Outcome:
     explained: float | None  # how far apart the noise lets the two gains be
     decision_again: str
     holds: bool
+    says_little: bool  # it holds, and would for nearly any gain
     why: str
     notes: tuple[str, ...]
 
@@ -105,6 +106,7 @@ def outcome_of(case: Case, trials: tuple[Again, ...]) -> Outcome:
     if case.recorded and pairs:
         explained = noise_explains(pairs, len(case.recorded), case.rules.noise)
     why = _why_not(case, trials, gain, again, explained)
+    vague = gain is not None and explained is not None and explained > abs(gain)
     return Outcome(
         generation=case.asked.generation,
         exact=case.asked.exact,
@@ -115,6 +117,7 @@ def outcome_of(case: Case, trials: tuple[Again, ...]) -> Outcome:
         explained=explained,
         decision_again=gate.played(pairs, case.rules).decision if len(pairs) == len(scores) else "reject",
         holds=not why,
+        says_little=not why and not case.asked.exact and vague,
         why=why or (EXACT_RULE if case.asked.exact else RULE),
         notes=case.notes,
     )
@@ -186,7 +189,10 @@ def lines(outcome: Outcome) -> list[str]:
         )
     again = "undecided" if outcome.decision_again == "more" else outcome.decision_again
     told.append(f"recorded: {outcome.decision}; the gate on the new scores alone: {again}")
-    told.append(f"generation {outcome.generation} {'holds' if outcome.holds else 'does NOT hold'}: {outcome.why}")
+    said = "holds" if outcome.holds else "does NOT hold"
+    if outcome.says_little:
+        said = "holds, but says little: the noise explains more than the recorded gain itself; more --seeds say more"
+    told.append(f"generation {outcome.generation} {said}{'.' if outcome.says_little else ':'} {outcome.why}")
     return told
 
 

@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -215,10 +216,13 @@ def test_new_seeds_say_whether_the_gain_repeats(loop: Path, tmp_path: Path) -> N
     assert all(trial.recorded is None and trial.again is not None for trial in outcome.trials)
 
 
-def unseen(folder: Path, asked: Asked, gains: list[float], faults: dict[str, str] | None = None) -> Outcome:
+def unseen(
+    folder: Path, asked: Asked, gains: list[float], faults: dict[str, str] | None = None, noise: Noise | None = None
+) -> Outcome:
     """What is said of trials with these gains, none of which was run."""
     with closing(Ledger.open(folder)) as ledger:
         case = prepare(folder, ledger, asked)
+    case = replace(case, rules=replace(case.rules, noise=noise or case.rules.noise))
     trials = []
     for index, (gain, jobs) in enumerate(zip(gains, case.jobs, strict=True)):
         for job, score in zip(jobs, (2.0 + 0.001 * index, 2.0 + 0.001 * index - gain), strict=True):
@@ -237,6 +241,25 @@ def test_the_gate_is_played_on_the_new_scores_pair_by_pair(loop: Path, gains: li
     jittered = [gain + 0.01 * k for k, gain in enumerate(gains)]
     outcome = unseen(loop, Asked(1, seeds=len(gains)), jittered)
     assert f"the gate on the new scores alone: {word}" in lines(outcome)[1]
+
+
+def test_a_verdict_that_holds_says_little_where_the_noise_explains_more_than_its_gain(loop: Path) -> None:
+    """As with one recorded pair and a noise on one degree of freedom, whatever the new gains are."""
+    found = unseen(loop, Asked(1, seeds=3), [-0.2, -0.1, 0.0])
+    assert (found.holds, found.says_little, found.why) == (True, True, RULE)
+    assert found.explained > abs(found.gain)
+    assert lines(found)[-1].startswith("generation 1 holds, but says little: the noise explains more than the recorded")
+    known = replace(found, says_little=False)
+    assert lines(known)[-1] == f"generation 1 holds: {RULE}"
+    sure = unseen(loop, Asked(1, seeds=3), [found.gain, found.gain, found.gain], noise=Noise(0.001, 20))
+    assert (sure.holds, sure.says_little) == (True, False)
+
+
+@pytest.mark.parametrize("seeds", ["1", "2"])
+def test_fewer_than_three_new_seeds_are_refused(loop: Path, seeds: str) -> None:
+    said = CliRunner().invoke(app, ["recheck", str(loop), "1", "--seeds", seeds])
+    assert said.exit_code == 2
+    assert "greater than or equal to 3" in " ".join(said.output.replace("│", " ").split())
 
 
 def test_a_guest_that_the_machine_lost_accuses_nobody(loop: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def recheck(
     loop: Annotated[str, typer.Argument(help="A loop's name or the beginning of its id.")],
     generation: Annotated[int, typer.Argument(help="One that the gate decided.")],
     seeds: Annotated[
-        int | None, typer.Option("--seeds", min=1, help="Train on so many new seeds. Default: those of its gate.")
+        int | None, typer.Option("--seeds", min=3, help="Train on so many new seeds. Default: those of its gate.")
     ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Under the recorded clock: weights and scores the same to the bit (CPU).")

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from bellglass import tasks, trial_ids, weights
+from bellglass.chronicle import chronicle_finding
 from bellglass.config import restore
 from bellglass.errors import GuestFault, LoopFault, UsageError
 from bellglass.holds import Again, Asked, Case, Job, Outcome, outcome_of
@@ -34,7 +35,7 @@ from bellglass.steps.panel import rules_of
 from bellglass.steps.train import train
 from bellglass.steps.trial import Workbench, judge_weights, make_documents, seeds_of, split_of
 from bellglass.store.blobs import Blobs
-from bellglass.store.ledger import Ledger
+from bellglass.store.ledger import Event, Ledger
 from bellglass.store.lineage import Lineage
 from bellglass.store.state import Generation, State, fold
 from bellglass.tasks import Documents
@@ -44,7 +45,8 @@ from bellglass.weights import WEIGHTS_FILE
 
 def prepare(folder: Path, ledger: Ledger, asked: Asked) -> Case:
     """Raises what makes a recheck impossible, before a guest is opened."""
-    state = fold(ledger.events())
+    events = ledger.events()
+    state = fold(events)
     gen = _decided(state, asked, folder)
     secret = _secret(folder, state)
     config = restore(state.config)
@@ -74,7 +76,7 @@ def prepare(folder: Path, ledger: Ledger, asked: Asked) -> Case:
         bench=bench,
         rules=rules,
         decision=gen.gate["decision"],
-        wrong=_contradiction(state, gen, list(recorded.values())),
+        wrong=_contradiction(events, state, gen, list(recorded.values())),
         recorded=tuple(pairs),
         failed=any(trial.fault not in (None, "lost") for trial in recorded.values()),
         jobs=tuple(jobs),
@@ -91,7 +93,10 @@ def _decided(state: State, asked: Asked, folder: Path) -> Generation:
     raise UsageError(thing, "no verdict of a gate", needed, f"bellglass status {typed(folder)}")
 
 
-def _contradiction(state: State, gen: Generation, recorded: list[Trial]) -> str:
+def _contradiction(events: Sequence[Event], state: State, gen: Generation, recorded: list[Trial]) -> str:
+    told = chronicle_finding(events)
+    if not told.ok:
+        return told.found
     said, follows = gen.gate["decision"], decided_again(state, gen.number)
     return f"the ledger says {said}, and its own scores give {follows}" if said != follows else unequal(recorded)
 

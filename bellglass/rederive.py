@@ -101,10 +101,10 @@ def _adoption_fault(state: State, gen: Generation) -> str:
     return "" if said == follows else f"{' and '.join(said)} recorded, {' and '.join(follows)} derived"
 
 
-def budgets_finding(state: State) -> Finding:
+def budgets_finding(state: State, preset: Budget | None) -> Finding:
     """All that decides, and the noise it starts from, was trained equally long; an exploration no longer than that.
 
-    Not covered: whether it is the preset's budget. Trials that all had another one compare as well.
+    `preset`: what it should be; None where nobody here knows, because the loop was made with other tasks.
     """
     deciding = [trial for trial in state.trials.values() if trial.purpose in DECIDING]
     if not deciding:
@@ -115,6 +115,8 @@ def budgets_finding(state: State) -> Finding:
     wrong = unequal(deciding) or unequal([first, *longer])
     if not wrong and noise != _said(whole):
         wrong = f"the noise is that of trainings of {noise}, and {first.trial_id} had {_said(whole)}"
+    if not wrong and preset is not None and _said(preset) != _said(whole):
+        wrong = f"its preset is {_said(preset)}, and {first.trial_id} had {_said(whole)}"
     return Finding("budgets", not wrong, wrong or f"{len(deciding)} trainings that decide had {_said(whole)} each")
 
 

@@ -13,10 +13,12 @@ import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bellglass import tasks
 from bellglass.chronicle import chronicle_finding
+from bellglass.config import restore
 from bellglass.errors import BellglassError, LoopFault
-from bellglass.paths import typed
-from bellglass.records import Finding
+from bellglass.paths import content_hash, content_root, typed
+from bellglass.records import Budget, Finding
 from bellglass.rederive import adoptions_finding, alarms_finding, budgets_finding, final_finding, gates_finding
 from bellglass.steps.adopt import Adoption, next_bundle
 from bellglass.steps.trial import seeds_of
@@ -44,7 +46,7 @@ def verify(folder: Path, ledger: Ledger, head: str | None = None) -> list[Findin
     if secret is not None:
         findings.append(_seeds_finding(state, secret))
     fired = [event.body for event in events if event.kind == "tripwire.fired"]
-    findings += [budgets_finding(state), gates_finding(state), adoptions_finding(state, fired)]
+    findings += [budgets_finding(state, _preset(state)), gates_finding(state), adoptions_finding(state, fired)]
     findings += [final_finding(state), alarms_finding(state, fired)]
     return findings
 
@@ -55,6 +57,17 @@ def _ledger(ledger: Ledger, head: str | None) -> str:
         return found
     noted = next((event.seq for event in ledger.events() if event.hash.startswith(head)), 0)
     return f"{found}; {head[:12]} is event {noted}"
+
+
+def _preset(state: State) -> Budget | None:
+    """The budget of the loop's preset, where the tasks that it was made with are those that are here."""
+    told = state.config["task"]
+    if tasks.is_folder(told) or content_hash(content_root() / "tasks") != state.created["content"].get("tasks"):
+        return None
+    try:
+        return restore(state.config).preset_of(tasks.load(told)).budget
+    except BellglassError:  # a config of another version
+        return None
 
 
 def _bundles(state: State, lineage: Lineage) -> str:

@@ -292,6 +292,20 @@ def test_a_child_that_was_given_more_is_not_simply_given_more_again(loop: Path, 
     assert [part.replace(" was given", "") for part in told] == ["g1-pair-0-child steps 24", "g1-pair-0-parent steps 6"]
 
 
+def test_another_budget_than_the_presets_is_found_although_all_trainings_had_it(loop: Path, tmp_path: Path) -> None:
+    def longer(kind: str, body: Json) -> None:
+        if kind == "trial.settled":
+            body["budget"]["amount"] = 24.0
+        if kind == "loop.calibrated":
+            body["conditions"]["budget"] = "steps 24"
+
+    folder = forged(loop, tmp_path / "longer", longer)
+    with closing(Ledger.open(folder)) as ledger:
+        wrong = {finding.what: finding.found for finding in verify(folder, ledger) if not finding.ok}
+    assert wrong.keys() == {"budgets"}
+    assert wrong["budgets"].startswith("its preset is steps 6, and cal-")
+
+
 def test_a_score_that_was_told_twice_does_not_hold(loop: Path, tmp_path: Path) -> None:
     folder = forged(loop, tmp_path / "twice", lambda kind, body: None)
     with closing(Ledger.open(folder, write=True)) as ledger:

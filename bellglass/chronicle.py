@@ -115,5 +115,6 @@ def _cut_off(events: Sequence[Event]) -> str:
         return "no training that decides was cut off"
     names = [name if times == 1 else f"{name} {times} times" for name, times in burnt.items()]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    said = f"{sum(burnt.values())} trainings that decide were cut off, to be run again under their name"
-    return f"{said}: {', '.join(names[:NAMED])}{more}"
+    count = sum(burnt.values())
+    said = "1 training that decides was" if count == 1 else f"{count} trainings that decide were"
+    return f"{said} cut off, to be run again under its name: {', '.join(names[:NAMED])}{more}"

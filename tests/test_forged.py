@@ -245,7 +245,7 @@ def test_a_loop_that_was_cut_off_and_given_more_is_honest_and_says_what_was_run_
     with closing(Ledger.open(to)) as ledger:
         found = {finding.what: finding.found for finding in verify(to, ledger)}["events"]
     assert "2 trainings that decide were cut off" in found
-    assert found.endswith("under their name: cal-1x1, g1-pair-0-child")
+    assert found.endswith("under its name: cal-1x1, g1-pair-0-child")
 
 
 def boot_failed(kind: str, body: Json, starter: str) -> None:

@@ -6,7 +6,6 @@ Not covered: what the documents hold (tasks.py looks at that), and code that nev
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import linecache
 import sys
 import traceback
@@ -48,12 +47,13 @@ def run(task: str, folder: Path, *given: object, **more: object) -> dict[str, np
 def load(folder: Path) -> ModuleType:
     path = folder / "data.py"
     name = f"bellglass_task_{folder.name}_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise UsageError(f"task {folder.name!r}", f"no {path}", "a data.py with make()", "bellglass tasks")
-    module = importlib.util.module_from_spec(spec)
+    if path.is_symlink() or not path.is_file():  # a link is not in the folder's hash
+        raise UsageError(f"task {folder.name!r}", f"no file {path}", "a data.py with make()", "bellglass tasks")
+    module = ModuleType(name)
+    module.__file__ = str(path)
     sys.modules[name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
+    # From its source: an import would take a __pycache__ that came with the folder, which is not in its hash either.
+    exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     if not callable(getattr(module, "make", None)):
         raise UsageError(str(path), "no make()", "make(split, key, docs, world), as docs/tasks.md has it", AGAIN)
     return module

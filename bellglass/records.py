@@ -134,7 +134,8 @@ class Verdict:
     targets: int
     proof: Proof | None  # None: not proved (explore, calibrate)
     select_score: float | None = None  # of the same weights on `select`, unproved; None where it was not measured
-    predict_seconds: float = 0.0  # the most that one guest used to load and answer: of CPU, on a GPU waited for
+    # The most that one guest used to load and answer, of CPU, on a GPU waited for: no two runs take quite the same.
+    predict_seconds: float = field(default=0.0, compare=False)
 
     @property
     def disproved(self) -> bool:

@@ -207,7 +207,7 @@ def predict(tokens):
     assert found[:2] == [(True, False), (True, True)]
     assert set(found[2:]) == {(False, False)}
     alone = ask(glass, HONEST, docs)
-    assert beside == replace(alone, select_score=beside.select_score, predict_seconds=beside.predict_seconds)
+    assert beside == replace(alone, select_score=beside.select_score)
     assert alone.select_score is None
     assert beside.select_score == pytest.approx(honest_bits(select).mean() - 0.25, abs=1e-5)
 

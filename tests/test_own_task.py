@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import py_compile
 import re
+import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -55,6 +58,23 @@ def test_the_example_of_the_guide_is_a_task(echo: Path) -> None:
         assert set(docs.skill[:, 7:].ravel()) == {1}
     assert len({row.tobytes() for docs in made.values() for row in docs.tokens}) > 250
     assert all(len(line) <= 120 for line in (echo / "data.py").read_text().splitlines())
+
+
+def test_what_runs_is_the_source_that_the_folders_hash_covers(echo: Path, tmp_path: Path) -> None:
+    """A folder that was received may bring a compiled data.py that says something else, or a link to one elsewhere."""
+    file, honest = echo / "data.py", (echo / "data.py").read_text()
+    edit(file, "SIGN = 8, 6, 9", "SIGN = 8, 6, 7")
+    py_compile.compile(str(file), doraise=True)
+    then = file.stat()
+    file.write_text(honest)
+    os.utime(file, ns=(then.st_atime_ns, then.st_mtime_ns))
+    assert set(tasks.make(tasks.load(str(echo)), "select", SECRET, 8).tokens[:, 6]) == {9}
+    linked = tmp_path / "linked"
+    shutil.copytree(echo, linked)
+    (linked / "data.py").unlink()
+    (linked / "data.py").symlink_to(file)
+    with pytest.raises(UsageError, match="no file"):
+        tasks.make(tasks.load(str(linked)), "select", SECRET, 8)
 
 
 def test_a_task_folder_is_listed_by_its_path(echo: Path) -> None:

@@ -94,7 +94,8 @@ def _adoption_fault(state: State, gen: Generation) -> str:
         if {trial.trial_id for trial in trials} != wanted:
             return f"its champion was trained again {len(trials)} times, not {len(wanted)}"
         again = withdrawn(faults(trials)) if faults(trials) else again
-        stranger = next((trial.trial_id for trial in trials if trial.bundle != gen.result["champion"]), None)
+        own = (gen.successor, gen.result["champion"])  # of one trainer; earlier versions trained the second
+        stranger = next((trial.trial_id for trial in trials if trial.bundle not in own), None)
         if stranger is not None and again.trainer == "adopted":
             return f"{stranger} trained another bundle"
     said, follows = ((gen.result["trainer"], gen.result["scaffold"]), (again.trainer, again.scaffold))

@@ -1,18 +1,21 @@
-"""A champion that fails when it is trained again is none, and its parent stays."""
+"""A champion is trained again: one that fails then is none, and one that sets off an alarm waits for a person."""
 
 from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 import small_world
 
 from bellglass import wiring
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.doors.process_glass.glass import ProcessGuest
-from bellglass.errors import GuestFault
+from bellglass.errors import GuestFault, TripwireFired
 from bellglass.loop import run_loop
 from bellglass.ports import GuestSpec
+from bellglass.review import Answer, Evidence
+from bellglass.steps.trial import seeds_of
 from bellglass.store.ledger import Ledger
 from bellglass.store.state import State
 from bellglass.verify import verify
@@ -56,3 +59,31 @@ def test_a_child_whose_trial_fails_at_the_gate_is_rejected_whatever_its_other_pa
     assert gen.gate["decision"] == "reject"
     assert gen.gate["why"] == "the successor's trial g1-pair-1-child failed: crashed"
     assert len(gen.gate["child_scores"]) == 1, "the pair before it stays on record"
+
+
+class TrainerAlone:
+    def ask(self, evidence: Evidence) -> Answer:
+        return Answer("trainer", "its scaffold is not wanted", "somebody")
+
+
+def test_after_an_alarm_on_its_panel_a_person_may_take_the_trainer_without_its_scaffold(tmp_path: Path) -> None:
+    """The champion is another bundle then, with the trainer that the panel has trained."""
+    twin = small_world.create(tmp_path / "twin", generations=1)  # the same seed, so the same secret
+    when = seeds_of((twin / "secret").read_bytes(), "g1-panel-0").data_seed
+    honest = b'glass.metric("claim_bits", float(bits))'
+    lying = b'glass.metric("claim_bits", float(bits) - (glass.args["data_seed"] == %d))' % when
+    bundle = small_world.starter()
+    bundle = {**bundle, "trainer/train.py": bundle["trainer/train.py"].replace(honest, lying)}
+    folder = wiring.create(small_world.config(generations=1, review="tripwire"), tmp_path / "loops", bundle)
+    surface = wiring.Surface(None, lambda trial, phase: None, TrainerAlone(), lambda: None)
+    glass = ProcessGlass(warm=False, home=tmp_path / "guests")
+    with wiring.open_loop(folder, surface, models={"main": small_world.Tuner()}, glass=glass) as crew:
+        with pytest.raises(TripwireFired, match="claim_mismatch"):
+            run_loop(crew)
+        crew.place.books.record("tripwire.rearmed", name="claim_mismatch", who="me", reason="looked")
+        state = run_loop(crew)
+    result = state.generation(1).result
+    assert (result["trainer"], result["scaffold"]) == ("adopted", "not inherited")
+    assert state.champion != state.trials["g1-panel-0"].bundle
+    with closing(Ledger.open(folder)) as ledger:
+        assert [finding for finding in verify(folder, ledger) if not finding.ok] == []

@@ -168,11 +168,9 @@ def _answered(gen: Generation) -> bool:
 def _adopt(crew: Crew, gen: Generation) -> None:
     assert gen.successor is not None
     adoption = adopt.decide_adoption(adopt.facts_of(gen, crew.config.scaffold_rule))
-    champion = _champion(crew, gen, adoption)
-    if adoption.trainer == "adopted" and (fault := _retrain(crew, gen, champion)):
+    if adoption.trainer == "adopted" and (fault := _retrain(crew, gen, gen.successor)):
         adoption = adopt.withdrawn(fault)
-        champion = _champion(crew, gen, adoption)
-    _end(crew, gen, adoption, champion)
+    _end(crew, gen, adoption, _champion(crew, gen, adoption))
 
 
 def _champion(crew: Crew, gen: Generation, adoption: adopt.Adoption) -> str:
@@ -186,9 +184,12 @@ def _champion(crew: Crew, gen: Generation, adoption: adopt.Adoption) -> str:
     return lineage.commit(bundle, gen.successor, f"generation {gen.number}: champion")
 
 
-def _retrain(crew: Crew, gen: Generation, champion: str) -> str:
-    """On new seeds and fresh documents: scores that decided were lucky by being chosen. Returns what failed."""
-    trials = panel.retrain(crew.place.lab, gen.number, champion, seeds=crew.config.panel)
+def _retrain(crew: Crew, gen: Generation, successor: str) -> str:
+    """On new seeds and fresh documents: scores that decided were lucky by being chosen. Returns what failed.
+
+    The successor's trainer is the champion's. Which scaffold stands beside it, a review after an alarm may yet change.
+    """
+    trials = panel.retrain(crew.place.lab, gen.number, successor, seeds=crew.config.panel)
     if not gen.panelled:
         crew.place.books.record("champion.retrained", generation=gen.number, alarms=_look(crew, gen))
     refuse_if_tripped(crew.state)

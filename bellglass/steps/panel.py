@@ -87,9 +87,9 @@ def spread(trials: Sequence[Trial]) -> Noise:
     return Noise(sample_sd(list(scores.values())), len(scores) - 1)
 
 
-def retrain(lab: Lab, number: int, champion: str, *, seeds: int) -> list[Trial]:
-    """The champion-to-be on new seeds and on documents nobody has been scored on."""
-    return lab.run([order(lab, trial_ids.panel(number, k), "panel", number, champion) for k in range(seeds)])
+def retrain(lab: Lab, number: int, successor: str, *, seeds: int) -> list[Trial]:
+    """The trainer of the champion-to-be, on new seeds and on documents nobody has been scored on."""
+    return lab.run([order(lab, trial_ids.panel(number, k), "panel", number, successor) for k in range(seeds)])
 
 
 def noise_of(state: State, before: int) -> Noise:

@@ -17,7 +17,7 @@ from bellglass import tasks
 from bellglass.chronicle import chronicle_finding
 from bellglass.config import restore
 from bellglass.errors import BellglassError, LoopFault
-from bellglass.paths import content_hash, content_root, typed
+from bellglass.paths import typed
 from bellglass.records import Budget, Finding
 from bellglass.rederive import adoptions_finding, alarms_finding, budgets_finding, final_finding, gates_finding
 from bellglass.steps.adopt import Adoption, next_bundle
@@ -62,10 +62,12 @@ def _ledger(ledger: Ledger, head: str | None) -> str:
 def _preset(state: State) -> Budget | None:
     """The budget of the loop's preset, where the tasks that it was made with are those that are here."""
     told = state.config["task"]
-    if tasks.is_folder(told) or content_hash(content_root() / "tasks") != state.created["content"].get("tasks"):
+    if tasks.is_folder(told):
         return None
     try:
-        return restore(state.config).preset_of(tasks.load(told)).budget
+        task = tasks.load(told)
+        same = tasks.contents(task)["tasks"] == state.created["content"].get("tasks")
+        return restore(state.config).preset_of(task).budget if same else None
     except BellglassError:  # a config of another version
         return None
 

@@ -73,6 +73,11 @@ class Budget:
     amount: float
     wall_seconds: float  # the cap, whatever the kind
 
+    @property
+    def text(self) -> str:
+        """What a training gets, without the cap: two that say the same were trained equally long."""
+        return f"{self.kind} {self.amount:g}"
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:

@@ -112,26 +112,22 @@ def budgets_finding(state: State, preset: Budget | None) -> Finding:
         return Finding("budgets", True, "no training that decides yet")
     first, whole = deciding[0], deciding[0].budget
     longer = [t for t in state.trials.values() if t.budget.kind != whole.kind or t.budget.amount > whole.amount]
-    noise = (state.calibration or {}).get("conditions", {}).get("budget", _said(whole))
+    noise = (state.calibration or {}).get("conditions", {}).get("budget", whole.text)
     wrong = unequal(deciding) or unequal([first, *longer])
-    if not wrong and noise != _said(whole):
-        wrong = f"the noise is that of trainings of {noise}, and {first.trial_id} had {_said(whole)}"
-    if not wrong and preset is not None and _said(preset) != _said(whole):
-        wrong = f"its preset is {_said(preset)}, and {first.trial_id} had {_said(whole)}"
-    return Finding("budgets", not wrong, wrong or f"{len(deciding)} trainings that decide had {_said(whole)} each")
+    if not wrong and noise != whole.text:
+        wrong = f"the noise is that of trainings of {noise}, and {first.trial_id} had {whole.text}"
+    if not wrong and preset is not None and preset.text != whole.text:
+        wrong = f"its preset is {preset.text}, and {first.trial_id} had {whole.text}"
+    return Finding("budgets", not wrong, wrong or f"{len(deciding)} trainings that decide had {whole.text} each")
 
 
 def unequal(trials: Sequence[Trial]) -> str:
     """Which of them was given another budget than the first, or nothing; the cap in wall time may differ by version."""
     for trial in trials[1:]:
-        said, first = _said(trial.budget), _said(trials[0].budget)
+        said, first = trial.budget.text, trials[0].budget.text
         if said != first:
             return f"{trial.trial_id} was given {said}, and {trials[0].trial_id} {first}"
     return ""
-
-
-def _said(budget: Budget) -> str:
-    return f"{budget.kind} {budget.amount:g}"  # as a calibration's conditions say it
 
 
 def alarms_finding(state: State, fired: Sequence[Json]) -> Finding:

@@ -15,7 +15,7 @@ from pathlib import Path
 from bellglass import tasks, trial_ids
 from bellglass.config import restore
 from bellglass.errors import GuestFault, LoopFault, UsageError
-from bellglass.paths import content_hash, content_root, typed
+from bellglass.paths import content_hash, typed
 from bellglass.ports import Glass
 from bellglass.records import Finding, Trial
 from bellglass.steps.trial import DECIDING, Workbench, judge_weights, make_documents, split_of
@@ -35,7 +35,7 @@ def trusted_task(state: State, named: Path | None, again: str) -> Task:
     `again`: the command that asked, for the error to name.
     """
     told, content = state.config["task"], state.created["content"]
-    shipped = Path(tasks.full_name(told)).parent in (Path(), content_root() / "tasks")
+    shipped = tasks.is_shipped(told)
     if shipped and named is not None:
         raise UsageError("--task", f"{str(named)!r}, and the task of the loop is the shipped {told!r}", "none", again)
     if not shipped and named is None:

@@ -62,7 +62,7 @@ def _ledger(ledger: Ledger, head: str | None) -> str:
 def _preset(state: State) -> Budget | None:
     """The budget of the loop's preset, where the tasks that it was made with are those that are here."""
     told = state.config["task"]
-    if tasks.is_folder(told):
+    if not tasks.is_shipped(told):
         return None
     try:
         task = tasks.load(told)

@@ -201,7 +201,7 @@ def _conditions(books: Books, config: LoopConfig, task: Task, preset: Preset, gl
     return Conditions(
         task=config.task,
         preset=preset.name,
-        budget=f"{preset.budget.kind} {preset.budget.amount:g}",
+        budget=preset.budget.text,
         device=config.device,
         glass=glass.name,
         starter=books.state.starter,

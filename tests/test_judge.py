@@ -230,6 +230,12 @@ def test_a_model_that_trains_on_while_it_loads_is_ended_by_a_trainings_own_clock
     assert seen.score == plain.score
 
 
+def test_on_a_gpu_the_time_that_is_waited_for_counts(glass: ProcessGlass) -> None:
+    slow = "import time\ndef predict(tokens):\n time.sleep(0.4)\n return honest(tokens)"
+    verdict = ask(glass, slow, prove=False, budget=Budget("gpu_seconds", 5.0, 60.0))
+    assert 0.4 < verdict.predict_seconds < 5.0
+
+
 def test_under_the_virtual_clock_nobody_counts_seconds(glass: ProcessGlass) -> None:
     ask(glass, HONEST + BURNING.replace("SECONDS", "1.5"), prove=False)
 

@@ -62,7 +62,7 @@ def _budget(state: State) -> str:
     """Of a full trial, as the trials that decide had it."""
     for trial in state.trials.values():
         if trial.purpose != "explore":
-            return f"{trial.budget.kind} {trial.budget.amount:g}"
+            return trial.budget.text
     return "unknown"
 
 

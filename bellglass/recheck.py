@@ -196,7 +196,8 @@ def _again(
     if fault is None:
         try:
             weights.check(data, max_bytes=int(bench.preset.weights_mb * 1e6))
-            verdict = judge_weights(glass, job.bundle, data, job.trial_id, "gate", confirm, bench, labels, beside)
+            judged = judge_weights(glass, job.bundle, data, job.trial_id, "gate", confirm, bench, labels, beside)
+            verdict = judged.verdict
         except GuestFault as error:
             fault = error.code
     same_weights, same = None, None

@@ -139,8 +139,6 @@ class Verdict:
     targets: int
     proof: Proof | None  # None: not proved (explore, calibrate)
     select_score: float | None = None  # of the same weights on `select`, unproved; None where it was not measured
-    # The most that one guest used to load and answer, of CPU, on a GPU waited for: no two runs take quite the same.
-    predict_seconds: float = field(default=0.0, compare=False)
 
     @property
     def disproved(self) -> bool:
@@ -164,6 +162,7 @@ class Trial:
     train_seconds: float
     wall_seconds: float
     judge_seconds: float
+    predict_seconds: float = 0.0  # the most that one guest of the judge used to load and answer; 0: not measured
     log: str | None = None  # sha256 of the end of what its trainer printed
     curves: str | None = None  # sha256 of what it reported while it trained: claims, for people
     clock: str | None = None  # sha256 of the answers to its `time_left`, where they don't follow from the budget

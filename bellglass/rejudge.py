@@ -78,9 +78,10 @@ def _rejudge_one(glass: Glass, lineage: Lineage, blobs: Blobs, bench: Workbench,
     was = trial.verdict
     select = None if was.select_score is None else make_documents(bench, "select", "")
     try:
-        again = judge_weights(glass, bundle, data, trial.trial_id, trial.purpose, docs, bench, labels, select)
+        judged = judge_weights(glass, bundle, data, trial.trial_id, trial.purpose, docs, bench, labels, select)
     except GuestFault as fault:
         return Finding(f"rejudge {trial.trial_id}", False, fault.one_line())
+    again = judged.verdict
     found, ok = f"{again.score:.5f} again, {was.score:.5f} recorded", abs(again.score - was.score) <= SCORE_TOLERANCE
     if again.select_score is not None and was.select_score is not None:
         found += f"; on select {again.select_score:.5f} and {was.select_score:.5f}"

@@ -120,13 +120,13 @@ def _excess(trial: Trial, verdict: Verdict) -> float | None:
 
 def trained_when_judged(evidence: Watched) -> Alarm | None:
     """A child took so much longer than its parent to load and predict that it may have trained on, off the clock."""
-    judged = {trial.trial_id: (trial, verdict) for trial, verdict in _judged(evidence) if trial.purpose == "gate"}
+    judged = {trial.trial_id: trial for trial, _ in _judged(evidence) if trial.purpose == "gate"}
     caught: dict[str, tuple[float, float]] = {}
-    for trial, verdict in judged.values():
-        _, rival = judged.get(trial_ids.partner(trial.trial_id), (None, None))
+    for trial in judged.values():
+        rival = judged.get(trial_ids.partner(trial.trial_id))
         if rival is None or trial.budget.kind == "steps":
             continue
-        used, usual = verdict.predict_seconds, rival.predict_seconds
+        used, usual = trial.predict_seconds, rival.predict_seconds
         if used > PREDICT_TIMES * usual and used - usual > PREDICT_SHARE * trial.budget.amount:
             caught[trial.trial_id] = (used, usual)
     if not caught:

@@ -164,12 +164,12 @@ def trial(glass: Glass, seconds: float, device: str = "cpu") -> dict[str, float]
     if made.fault is not None:
         raise SystemExit(f"the trial failed: {made.fault}: {made.log.decode(errors='replace')}")
     trained = time.monotonic()
-    verdict = judge(
+    judged = judge(
         glass, bundle, made.files[WEIGHTS_FILE], task, confirm, preset=preset, labels=LABELS, prove=True,
         proof_key=SECRET, device=device,
     )  # fmt: skip
     total = time.monotonic() - began
-    assert verdict.targets > 0
+    assert judged.verdict.targets > 0
     return {"outside": total - made.train_seconds, "judge": total - (trained - began), "trained": made.train_seconds}
 
 

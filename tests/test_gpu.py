@@ -138,13 +138,14 @@ def test_the_starter_trains_and_is_judged_on_a_gpu() -> None:
         )
         assert made.fault is None, made.log.decode(errors="replace")
         weights = made.files[WEIGHTS_FILE]
-        verdict = judge(
+        judged = judge(
             glass, bundle, weights, task, confirm, preset=preset, labels=labels, prove=True, proof_key=SECRET,
             device="cuda",
         )  # fmt: skip
     finally:
         glass.close()
     assert len(weights) > 30e6  # the larger shape that the starter has on a GPU
+    verdict = judged.verdict
     assert 0.0 < verdict.score < 4.0
     assert verdict.proof is not None
     assert verdict.raw_bits == pytest.approx(made.claim.bits, abs=0.5)

@@ -19,7 +19,7 @@ from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import BellglassError, GuestFault
 from bellglass.records import Budget, Verdict
 from bellglass.steps import proof as proofs
-from bellglass.steps.judge import _Proved, _verdict, code_lengths, judge, rival
+from bellglass.steps.judge import Judgement, _Proved, _verdict, code_lengths, judge, rival
 from bellglass.tasks import Documents, Preset, Task
 
 VOCAB = 16
@@ -127,7 +127,7 @@ def glass(tmp_path: Path) -> Iterator[ProcessGlass]:
         yield made
 
 
-def ask(
+def judged(
     glass: ProcessGlass,
     model: str,
     docs: Documents | None = None,
@@ -137,7 +137,7 @@ def ask(
     separable: bool = False,
     select: Documents | None = None,
     budget: Budget | None = None,
-) -> Verdict:
+) -> Judgement:
     docs = documents() if docs is None else docs
     bundle = {"trainer/model.py": (COMMON + model).encode(), "scaffold/improve.py": b"never sent"}
     return judge(
@@ -154,9 +154,13 @@ def ask(
     )
 
 
+def ask(glass: ProcessGlass, model: str, docs: Documents | None = None, **options: object) -> Verdict:
+    return judged(glass, model, docs, **options).verdict  # type: ignore[arg-type]
+
+
 def fault_of(glass: ProcessGlass, model: str, **options: object) -> GuestFault:
     with pytest.raises(GuestFault) as caught:
-        ask(glass, model, **options)  # type: ignore[arg-type]
+        judged(glass, model, **options)  # type: ignore[arg-type]
     assert list(glass._home.glob("guest-*")) == [], "a guest is left behind"
     return caught.value
 
@@ -225,15 +229,15 @@ def test_a_model_that_trains_on_while_it_loads_is_ended_by_a_trainings_own_clock
     slow = HONEST + BURNING.replace("SECONDS", "30")
     assert fault_of(glass, slow, budget=budget, prove=False, seconds=60.0).code == "overran"
     some = HONEST + BURNING.replace("SECONDS", "1.0")
-    plain, seen = (ask(glass, model, budget=budget, seconds=60.0) for model in (HONEST, some))
+    plain, seen = (judged(glass, model, budget=budget, seconds=60.0) for model in (HONEST, some))
     assert plain.predict_seconds < 0.5 < seen.predict_seconds < 2.0
-    assert seen.score == plain.score
+    assert seen.verdict == plain.verdict
 
 
 def test_on_a_gpu_the_time_that_is_waited_for_counts(glass: ProcessGlass) -> None:
     slow = "import time\ndef predict(tokens):\n time.sleep(0.4)\n return honest(tokens)"
-    verdict = ask(glass, slow, prove=False, budget=Budget("gpu_seconds", 5.0, 60.0))
-    assert 0.4 < verdict.predict_seconds < 5.0
+    found = judged(glass, slow, prove=False, budget=Budget("gpu_seconds", 5.0, 60.0))
+    assert 0.4 < found.predict_seconds < 5.0
 
 
 def test_under_the_virtual_clock_nobody_counts_seconds(glass: ProcessGlass) -> None:

@@ -76,8 +76,8 @@ def test_a_better_trainer_is_adopted_and_its_scaffold_inherited(tmp_path: Path) 
     assert state.champion == result["champion"] != state.starter
     assert state.final["gain"]["low"] > 0
     assert state.ended["why"] == "finished"
-    assert all(trial.verdict.select_score is not None for trial in state.trials_of(1, "gate"))
     gate = state.trials_of(1, "gate")
+    assert all(trial.verdict.select_score is not None and trial.predict_seconds > 0 for trial in gate)
     assert fitted(gate).n == len(gate) // 2
 
 

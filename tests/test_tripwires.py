@@ -101,11 +101,12 @@ def predicting(parent: float, child: float, budget: float = 10.0, kind: str = "c
     """A pair whose sides took so many seconds to predict."""
     return [
         replace(
-            judged(predict_seconds=used),
+            TRIAL,
             trial_id=f"g1-pair-0-{side}",
             weights=side * 8,
             seeds=Seeds(len(side), 2),
             budget=Budget(kind, budget, 60.0),  # type: ignore[arg-type]
+            predict_seconds=used,
         )
         for side, used in (("parent", parent), ("child", child))
     ]

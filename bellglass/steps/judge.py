@@ -45,6 +45,14 @@ LARGEST_LOGIT = 1e9  # beyond, differences of logits lose their meaning
 GRACE_SECONDS = 60.0  # the guest's own deadline, for when the host is gone
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """`predict_seconds`: the most that one guest used to load and answer; of CPU, or waited for on a GPU."""
+
+    verdict: Verdict
+    predict_seconds: float
+
+
 def judge(
     glass: Glass,
     bundle: Bundle,
@@ -58,11 +66,11 @@ def judge(
     proof_key: bytes,
     select: Documents | None = None,
     device: str = "cpu",
-) -> Verdict:
+) -> Judgement:
     """Raises GuestFault for whatever the bundle does. `weights` were checked before (weights.py).
 
     What loads and predicts is the bundle's code and could go on training, from documents that its weights carry. So
-    no guest may use more seconds here than a training has, and what it used is in the verdict (tripwires.py).
+    no guest may use more seconds here than a training has, and what it used is told beside (tripwires.py).
 
     `select`: documents to score the same weights on beside, without proof; the guest gets the more time for it.
     One position per document is proved, so that the proof costs as much as the score.
@@ -79,10 +87,10 @@ def judge(
         found: _Proved | None = None
         if prove:
             found = _prove(guests, task, docs, bits, draw)
-    verdict = replace(_verdict(task, docs, bits, found), predict_seconds=round(guests.used(), 4))
+    verdict = _verdict(task, docs, bits, found)
     if select is not None and select_bits is not None:
         verdict = replace(verdict, select_score=_verdict(task, select, select_bits, None).score)
-    return verdict
+    return Judgement(verdict, round(guests.used(), 4))
 
 
 def code_lengths(logits: NDArray[np.float32], targets: Ints) -> Bits:

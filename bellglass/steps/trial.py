@@ -17,8 +17,8 @@ import numpy as np
 from bellglass import tasks, trial_ids, weights
 from bellglass.errors import GuestFault, LoopFault
 from bellglass.ports import Glass
-from bellglass.records import Budget, Bundle, Cost, Json, Seeds, Trial, Verdict
-from bellglass.steps.judge import check_documents, judge
+from bellglass.records import Budget, Bundle, Cost, Json, Seeds, Trial
+from bellglass.steps.judge import Judgement, check_documents, judge
 from bellglass.steps.train import OVERRUN_FACTOR, OVERRUN_SECONDS, Training, train
 from bellglass.store.books import Books
 from bellglass.store.lineage import Lineage
@@ -130,12 +130,12 @@ class Lab:
         self._progress(order.trial_id, "training")
         training = self._train(order, bundle, seeds)
         self._progress(order.trial_id, "judging")
-        fault, verdict, stored = training.fault, None, None
+        fault, judged, stored = training.fault, None, None
         began = time.monotonic()
         if fault is None:
             try:
                 stored = self._store_weights(training)
-                verdict = self._judge(order, bundle, training)
+                judged = self._judge(order, bundle, training)
             except GuestFault as error:
                 fault, training = error.code, replace(training, log=training.log + b"\n" + error.detail.encode())
         self._progress(order.trial_id, "failed" if fault else "done")
@@ -146,12 +146,13 @@ class Lab:
             seeds=seeds,
             budget=order.budget,
             claim=training.claim,
-            verdict=verdict,
+            verdict=None if judged is None else judged.verdict,
             fault=fault,
             weights=stored,
             train_seconds=training.train_seconds,
             wall_seconds=training.wall_seconds,
             judge_seconds=round(time.monotonic() - began, 4),
+            predict_seconds=0.0 if judged is None else judged.predict_seconds,
             log=self._books.blobs.put(training.log) if training.log else None,
             curves=self._books.blobs.put(training.curves) if training.curves else None,
             clock=self._store_clock(order, training),
@@ -186,7 +187,7 @@ class Lab:
             return None
         return self._books.blobs.put(np.asarray(training.answers, dtype="<f8").tobytes())
 
-    def _judge(self, order: Order, bundle: Bundle, training: Training) -> Verdict:
+    def _judge(self, order: Order, bundle: Bundle, training: Training) -> Judgement:
         split, salt = split_of(order.trial_id, order.purpose)
         docs = self.documents(split, salt)
         select = self.documents("select") if order.purpose == "gate" else None  # beside: what did the improver fit?
@@ -204,7 +205,7 @@ def judge_weights(
     bench: Workbench,
     labels: Mapping[str, str],
     select: Documents | None = None,
-) -> Verdict:
+) -> Judgement:
     """Judge weights as the trial `trial_id` does: the same documents, the same questions to the proof."""
     return judge(
         glass,

@@ -94,13 +94,17 @@ def state_of(folder: Path) -> State:
 def apply(state: State, event: Event) -> None:
     handler = HANDLERS.get(event.kind)
     if handler is None:
-        raise LoopFault(
-            f"event {event.seq} of the ledger",
-            found=f"kind {event.kind!r}",
-            needed="a kind this version knows",
-            next_command="use the bellglass version that wrote this loop",
-        )
-    handler(state, event.body)
+        raise _unknown(event, f"kind {event.kind!r}", "a kind this version knows")
+    try:
+        handler(state, event.body)
+    except (KeyError, TypeError) as error:
+        found = f"{event.kind} with other fields ({type(error).__name__}: {error})"
+        raise _unknown(event, found, "the fields this version knows") from error
+
+
+def _unknown(event: Event, found: str, needed: str) -> LoopFault:
+    command = "use the bellglass version that wrote this loop"
+    return LoopFault(f"event {event.seq} of the ledger", found, needed, command)
 
 
 def to_json(record: Any) -> Json:

@@ -60,12 +60,13 @@ def load(folder: Path) -> ModuleType:
 
 
 def _missing(task: str, error: ImportError) -> SetupError:
-    """A library that data.py wants; it may say itself what is needed and what to type, as second and third words."""
-    found, needed, next_command = (*error.args, None, None)[:3] if len(error.args) > 1 else (str(error), None, None)
-    extra = f"pip install 'bellglass[{task}]'"  # an extra has its task's name
-    return SetupError(
-        f"task {task!r}", str(found), needed or "the libraries that its data.py uses", next_command or extra
-    )
+    """A library that data.py wants. It may say itself what is needed and what to type, as second and third words."""
+    command = f"pip install 'bellglass[{task}]'"  # an extra has its task's name
+    if error.name:  # no words of data.py's own: another's task
+        command = f"install what `import {error.name}` takes, into this environment"
+    said = tuple(map(str, error.args))[:3]
+    usual = ("an ImportError", "the libraries that its data.py uses", command)
+    return SetupError(f"task {task!r}", *said, *usual[len(said) :])
 
 
 def _mistake(task: str, path: Path, error: Exception) -> UsageError:

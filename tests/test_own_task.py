@@ -19,7 +19,7 @@ from bellglass import tasks, wiring
 from bellglass.cli import app
 from bellglass.config import load
 from bellglass.doors.process_glass import ProcessGlass
-from bellglass.errors import BellglassError, LoopFault, UsageError
+from bellglass.errors import BellglassError, LoopFault, SetupError, UsageError
 from bellglass.loop import run_loop
 from bellglass.show import report, showing
 from bellglass.steps.generation import Crew
@@ -58,6 +58,12 @@ def test_the_example_of_the_guide_is_a_task(echo: Path) -> None:
         assert set(docs.skill[:, 7:].ravel()) == {1}
     assert len({row.tobytes() for docs in made.values() for row in docs.tokens}) > 250
     assert all(len(line) <= 120 for line in (echo / "data.py").read_text().splitlines())
+
+
+def test_a_library_that_is_missing_is_named_as_the_import_has_it(echo: Path) -> None:
+    edit(echo / "data.py", "import numpy as np", "import numpy as np\nimport no_such_library")
+    with pytest.raises(SetupError, match="install what `import no_such_library` takes"):
+        tasks.make(tasks.load(str(echo)), "select", SECRET, 64)
 
 
 def test_what_runs_is_the_source_that_the_folders_hash_covers(echo: Path, tmp_path: Path) -> None:

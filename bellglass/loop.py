@@ -24,6 +24,7 @@ from bellglass.records import Json, Noise
 from bellglass.review import Answer, decision_event
 from bellglass.steps import final, gate, panel
 from bellglass.steps.generation import Crew, refuse_if_tripped, run_generation
+from bellglass.steps.pairs import train_pair
 from bellglass.store.books import Books
 from bellglass.store.ledger import InboxRequest
 from bellglass.store.state import State, to_json
@@ -102,12 +103,9 @@ def _open_final(crew: Crew) -> None:
     pairs: list[tuple[float, float]] = []
     faults: list[str] = []
     for index in range(crew.config.panel):
-        starter, champion = crew.place.lab.run(
-            [
-                panel.order(crew.place.lab, trial_ids.final(index, side), "final", crew.config.generations, commit)
-                for side, commit in zip(trial_ids.FINAL_SIDES, (state.starter, state.champion), strict=True)
-            ]
-        )
+        ids = [trial_ids.final(index, side) for side in trial_ids.FINAL_SIDES]
+        commits = (state.starter, state.champion)
+        starter, champion = train_pair(crew.place.lab, crew.config.generations, "final", index, ids, commits)
         if starter.verdict is None or champion.verdict is None:
             faults.append(panel.faults([starter, champion]))
         else:

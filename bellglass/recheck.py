@@ -31,6 +31,7 @@ from bellglass.ports import Glass
 from bellglass.records import Bundle, Trial, Verdict
 from bellglass.rederive import decided_again, gate_pairs, unequal
 from bellglass.rejudge import trusted_task
+from bellglass.steps.pairs import taking_turns
 from bellglass.steps.panel import rules_of
 from bellglass.steps.train import train
 from bellglass.steps.trial import Workbench, judge_weights, make_documents, seeds_of, split_of
@@ -163,10 +164,11 @@ def recheck(case: Case, glass: Glass, *, side_by_side: int, say: Callable[[Again
 
     with ThreadPoolExecutor(max_workers=min(2, side_by_side), thread_name_prefix="recheck") as pool:
         try:
-            for pair in case.jobs:
-                for done in pool.map(run, pair):
-                    trials.append(done)
-                    say(done)
+            for index, pair in enumerate(case.jobs):
+                done = taking_turns([*pool.map(run, taking_turns(pair, index))], index)
+                trials += done
+                for again in done:
+                    say(again)
         except BaseException:
             cancel.set()  # else a Ctrl-C would wait for the trainings under way
             raise

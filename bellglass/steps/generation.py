@@ -17,6 +17,7 @@ from bellglass.ports import Model
 from bellglass.records import GateDecision, Trial
 from bellglass.steps import adopt, gate, panel
 from bellglass.steps.boot import boot_check
+from bellglass.steps.pairs import train_pair
 from bellglass.steps.propose import Workplace, propose
 from bellglass.store.state import Generation, State, to_json
 
@@ -87,13 +88,9 @@ def _gate(crew: Crew, gen: Generation) -> None:
     rules = panel.rules_of(crew.state, gen.number)
     decision = gate.decide(pairs, rules)
     while decision.decision == "more":
-        index = len(pairs)
-        parent, child = crew.place.lab.run(
-            [
-                panel.order(crew.place.lab, trial_ids.pair(gen.number, index, side), "gate", gen.number, commit)
-                for side, commit in zip(trial_ids.GATE_SIDES, (gen.parent, gen.successor), strict=True)
-            ]
-        )
+        index, commits = len(pairs), (gen.parent, gen.successor)
+        ids = [trial_ids.pair(gen.number, index, side) for side in trial_ids.GATE_SIDES]
+        parent, child = train_pair(crew.place.lab, gen.number, "gate", index, ids, commits)
         if parent.verdict is None or child.verdict is None:
             decision = _failure(parent, child, pairs)
         else:

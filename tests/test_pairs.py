@@ -1,0 +1,31 @@
+"""Pairs: who trains first, where two sides don't fit beside each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import small_world
+
+from bellglass import processes, trial_ids, wiring
+from bellglass.doors.process_glass import ProcessGlass
+from bellglass.loop import run_loop
+
+
+def test_where_two_do_not_fit_beside_each_other_they_take_turns_at_going_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "cores", lambda: 1)
+    folder = small_world.create(tmp_path / "loops", generations=1)
+    glass = ProcessGlass(warm=False, forks=True, home=tmp_path / "guests")
+    with wiring.open_loop(folder, small_world.quiet(), models={"main": small_world.Tuner()}, glass=glass) as crew:
+        state = run_loop(crew)
+    for purpose in ("gate", "final"):
+        ran = [trial.trial_id for trial in state.trials.values() if trial.purpose == purpose]
+        sides = [(trial_ids.shared(name), trial_ids.side_of(name)) for name in ran]
+        first, second = ("parent", "child") if purpose == "gate" else ("starter", "champion")
+        in_turn = [(first, second), (second, first)] * len(ran)
+        assert [side for _, side in sides] == [side for pair in in_turn for side in pair][: len(ran)]
+        assert [pair for pair, _ in sides[::2]] == [pair for pair, _ in sides[1::2]]
+        assert len(ran) >= 4
+    assert state.final["gain"]["low"] > 0, "scores are still on their own sides"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import linecache
+import shlex
 import sys
 import traceback
 from functools import lru_cache
@@ -20,7 +21,11 @@ import numpy.typing as npt
 from bellglass.errors import BellglassError, SetupError, UsageError
 
 ARRAYS = ("tokens", "target", "skill", "floor_bits")
-AGAIN = "the same again, with it mended"
+
+
+def check_command(folder: Path) -> str:
+    """Says whether a mended task is right, and spends nothing."""
+    return f"bellglass tasks {shlex.quote(str(folder.absolute()))}"
 
 
 def run(task: str, folder: Path, *given: object, **more: object) -> dict[str, npt.NDArray[Any]]:
@@ -33,13 +38,13 @@ def run(task: str, folder: Path, *given: object, **more: object) -> dict[str, np
     except ImportError as error:
         raise _missing(task, error) from None
     except Exception as error:  # another's code may raise anything; what it was is told
-        raise _mistake(task, path, error) from error
+        raise _mistake(task, folder, str(given[0]), error) from error
     if not isinstance(made, dict) or set(made) != set(ARRAYS):
         found = f"make() returned {', '.join(map(str, made)) if isinstance(made, dict) else type(made).__name__}"
-        raise UsageError(str(path), found, f"a dict of {', '.join(ARRAYS)}", AGAIN)
+        raise UsageError(str(path), found, f"a dict of {', '.join(ARRAYS)}", check_command(folder))
     if strange := [name for name in ARRAYS if not isinstance(made[name], np.ndarray)]:
         found = f"make() returned {strange[0]} as {type(made[strange[0]]).__name__}"
-        raise UsageError(str(path), found, "numpy arrays", AGAIN)
+        raise UsageError(str(path), found, "numpy arrays", check_command(folder))
     return made
 
 
@@ -48,14 +53,16 @@ def load(folder: Path) -> ModuleType:
     path = folder / "data.py"
     name = f"bellglass_task_{folder.name}_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
     if path.is_symlink() or not path.is_file():  # a link is not in the folder's hash
-        raise UsageError(f"task {folder.name!r}", f"no file {path}", "a data.py with make()", "bellglass tasks")
+        raise UsageError(f"task {folder.name!r}", f"no file {path}", "a data.py with make()", check_command(folder))
     module = ModuleType(name)
     module.__file__ = str(path)
     sys.modules[name] = module  # dataclasses look their module up there
     # From its source: an import would take a __pycache__ that came with the folder, which is not in its hash either.
     exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     if not callable(getattr(module, "make", None)):
-        raise UsageError(str(path), "no make()", "make(split, key, docs, world), as docs/tasks.md has it", AGAIN)
+        raise UsageError(
+            str(path), "no make()", "make(split, key, docs, world), as docs/tasks.md has it", check_command(folder)
+        )
     return module
 
 
@@ -69,17 +76,19 @@ def _missing(task: str, error: ImportError) -> SetupError:
     return SetupError(f"task {task!r}", *said, *usual[len(said) :])
 
 
-def _mistake(task: str, path: Path, error: Exception) -> UsageError:
+def _mistake(task: str, folder: Path, split: str, error: Exception) -> UsageError:
+    path = folder / "data.py"
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, ValueError) and _raised_by(path, frames[-1]):
-        return UsageError(f"documents of task {task!r}", str(error), "other counts in task.toml", "bellglass tasks")
+        thing, needed = f"{split} documents of task {task!r}", f"another {split}_docs in task.toml"
+        return UsageError(thing, str(error), needed, check_command(folder))
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     said = str(error)
     if isinstance(error, SyntaxError) and error.filename == str(path):
         lines, said = [error.lineno], error.msg
     where = f"{path}, line {lines[-1]}" if lines and lines[-1] else str(path)
     found = f"{type(error).__name__}: {' '.join(said.split())}"
-    return UsageError(where, found, "a make() that returns documents", AGAIN)
+    return UsageError(where, found, "a make() that returns documents", check_command(folder))
 
 
 def _raised_by(path: Path, last: traceback.FrameSummary) -> bool:

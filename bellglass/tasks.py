@@ -11,6 +11,7 @@ Not covered: `data.py` and `task.toml` are trusted host code; nothing from a gla
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import re
@@ -24,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bellglass import data_file
-from bellglass.data_file import AGAIN
+from bellglass.data_file import check_command
 from bellglass.download import Download, ready, recorded
 from bellglass.errors import LoopFault, UsageError
 from bellglass.paths import CONTENT, cache_home, content_hash, content_root
@@ -83,7 +84,8 @@ class Task:
         try:
             return path.read_text(encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"task {self.name!r}", f"{path}: {error.strerror}", "a readable brief.md", LIST) from None
+            found, needed = f"{path}: {error.strerror}", "a readable brief.md"
+            raise UsageError(f"task {self.name!r}", found, needed, check_command(self.folder)) from None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,10 +146,11 @@ def read(folder: Path) -> Task:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(str(path), error.strerror or type(error).__name__, "a readable task.toml", LIST) from None
+        found = error.strerror or type(error).__name__
+        raise UsageError(str(path), found, "a readable task.toml", check_command(folder)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(str(path), f"broken TOML: {error}", "valid TOML", LIST) from None
-    top = _Section(str(path), content)
+        raise UsageError(str(path), f"broken TOML: {error}", "valid TOML", check_command(folder)) from None
+    top = _Section(str(path), content, check_command(folder))
     task = Task(
         name=folder.name,
         title=top.text("title"),
@@ -165,6 +168,7 @@ def read(folder: Path) -> Task:
         folder=folder,
     )
     top.done()
+    task.brief()
     return task
 
 
@@ -204,17 +208,18 @@ def _preset(name: str, section: _Section) -> Preset:
 class _Section:
     """One table of a task.toml, read key by key; what is missing, wrong or left over is one clear error."""
 
-    def __init__(self, where: str, content: Mapping[str, Json]) -> None:
-        self._where, self._content = where, dict(content)
+    def __init__(self, where: str, content: Mapping[str, Json], next_command: str) -> None:
+        self._where, self._content, self._next = where, dict(content), next_command
 
     def wrong(self, key: str, found: str, needed: str) -> UsageError:
-        return UsageError(f"{self._where}: {key}", found, needed, LIST)
+        return UsageError(f"{self._where}: {key}", found, needed, self._next)
 
     def take(self, key: str, kind: type | tuple[type, ...], needed: str, default: Json = None) -> Any:
         if key not in self._content and default is not None:
             return default
         if key not in self._content:
-            raise self.wrong(key, "nothing", needed)
+            near = difflib.get_close_matches(key, self._content, 1)
+            raise self.wrong(key, f"nothing, but {near[0]!r}" if near else "nothing", needed)
         value = self._content.pop(key)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise self.wrong(key, repr(value), needed)
@@ -251,11 +256,11 @@ class _Section:
         return float(value)
 
     def section(self, key: str) -> _Section:
-        return _Section(f"{self._where} [{key}]", self.take(key, dict, "a table"))
+        return _Section(f"{self._where} [{key}]", self.take(key, dict, "a table"), self._next)
 
     def tables(self, key: str) -> list[tuple[str, _Section]]:
         """The tables in a table, none where it is left out."""
-        group = _Section(f"{self._where} [{key}]", self.take(key, dict, "a table", default={}))
+        group = _Section(f"{self._where} [{key}]", self.take(key, dict, "a table", default={}), self._next)
         return [(name, group.section(name)) for name in list(group._content)]
 
     def done(self) -> None:
@@ -352,16 +357,20 @@ def _check(task: Task, made: Documents, docs: int) -> None:
     """A task that breaks its own contract must not become a strange verdict."""
 
     def wrong(found: str, needed: str) -> UsageError:
-        return UsageError(f"documents of task {task.name!r} ({task.folder / 'data.py'})", found, needed, AGAIN)
+        thing = f"documents of task {task.name!r} ({task.folder / 'data.py'})"
+        return UsageError(thing, found, needed, check_command(task.folder))
 
     shape = (docs, task.context + 1)
     for name, dtype in (("tokens", np.uint16), ("target", np.bool_), ("skill", np.uint8), ("floor_bits", np.float32)):
         array = getattr(made, name)
         if array.shape != shape or array.dtype != dtype:
             raise wrong(f"{name}: {array.dtype} {array.shape}", f"{np.dtype(dtype)} {shape}")
-    if made.tokens.max() >= task.vocab or made.skill.max() >= len(task.skills) or made.target[:, 0].any():
-        found = f"token {made.tokens.max()}, skill {made.skill.max()}, or a target at position 0"
-        raise wrong(found, "what task.toml says")
+    if made.tokens.max() >= task.vocab:
+        raise wrong(f"token {made.tokens.max()}", f"tokens below the vocab of task.toml, {task.vocab}")
+    if made.skill.max() >= len(task.skills):
+        raise wrong(f"skill {made.skill.max()}", f"an index into the {len(task.skills)} skills of task.toml")
+    if made.target[:, 0].any():
+        raise wrong("a target in column 0, with nothing before it", "targets from column 1 on")
     if not ((made.floor_bits >= 0.0) & (made.floor_bits < np.inf)).all():  # neither holds for NaN
         raise wrong("floor_bits that are negative, infinite or no number", "code lengths in bits")
     if task.floor == "unknown" and made.floor_bits.any():

@@ -32,7 +32,8 @@ from bellglass.records import Bundle, Json, Kind, Role
 from bellglass.review import Reviewer
 from bellglass.steps.generation import Crew
 from bellglass.steps.propose import Limits, Workplace
-from bellglass.steps.trial import Lab, Progress, Workbench, try_documents
+from bellglass.steps.rehearsal import rehearse
+from bellglass.steps.trial import Lab, Progress, Workbench
 from bellglass.store import bundles
 from bellglass.store.blobs import Blobs
 from bellglass.store.books import Books, Listener
@@ -70,7 +71,7 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None, *, cal
     paths.refuse_network_filesystem(home)
     paths.require_free_disk(home, 500_000_000, "a loop's folder")
     secret = secrets.token_bytes(32) if config.seed is None else seeded_secret(config.seed)
-    try_documents(Workbench(task, config.preset_of(task), secret, config.device, side_by_side(config)))
+    rehearse(Workbench(task, config.preset_of(task), secret, config.device, side_by_side(config)))
     loop_id = secrets.token_hex(4)
     folder = home / paths.loop_name(task.name, loop_id)
     try:

@@ -37,10 +37,10 @@ def describe(name: str, command: Any) -> str:
         if getattr(parameter, "hidden", False):
             continue
         if not parameter.opts[0].startswith("-"):
-            lines.append(f"- `{argument(parameter).strip('[]')}`: {parameter.help}")
+            lines.append(f"- `{argument(parameter).strip('[]')}`: {parameter.help}{default(parameter)}")
         else:
             flags = ", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
-            lines.append(f"- {flags}: {parameter.help}{bounds(parameter)}")
+            lines.append(f"- {flags}: {parameter.help}{bounds(parameter)}{default(parameter)}")
     return "\n".join(lines) + "\n"
 
 
@@ -49,6 +49,14 @@ def bounds(parameter: Any) -> str:
     words = [f"at least {least}"] if least is not None else []
     words += [f"at most {most}"] if most is not None else []
     return f" {', '.join(words).capitalize()}." if words else ""
+
+
+def default(parameter: Any) -> str:
+    """What holds where it is left out; nothing where the words say so or nothing does."""
+    value = parameter.default
+    if value in (None, "", ()) or isinstance(value, bool) or callable(value) or "efault" in (parameter.help or ""):
+        return ""
+    return f" Default: {value}."
 
 
 def argument(parameter: Any) -> str:

@@ -28,6 +28,9 @@ from bellglass.steps.judge import check_documents
 SECRET = bytes(range(32))
 
 
+ENOUGH = "if split == {split!r} and docs > {there}: raise ValueError('{there} words')\n    raw = "
+
+
 @pytest.fixture
 def echo(tmp_path: Path) -> Path:
     """The example of docs/tasks.md, typed as the page says."""
@@ -159,35 +162,55 @@ def test_a_whole_loop_runs_on_a_task_folder(echo: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "error"),
+    ("file", "before", "after", "says"),
     [
-        ("vocab = 10 ", "vocab = 9 ", BellglassError),
-        ('"letter", "echo"', '"letter"', BellglassError),
-        ("cpu = {", "gpus = {", UsageError),
-        ("[presets] ", '[downloads."../x"]\nurl = "https://example.org"\n[presets] ', UsageError),
-        ('skills = ["letter", "echo"]', 'skills = ["a", "b"]\nconfirm_slices = 0', UsageError),
+        ("task.toml", "vocab = 10 ", "vocab = 9 ", "token 9; needed: tokens below the vocab of task.toml, 9"),
+        ("task.toml", '"letter", "echo"', '"letter"', "skill 1; needed: an index into the 1 skills"),
+        ("task.toml", "cpu = {", "gpus = {", r"\[presets\]: cpu; found: nothing"),
+        ("task.toml", "vocab = 10 ", "vocabb = 10 ", "vocab; found: nothing, but 'vocabb'"),
+        ("task.toml", "weights_mb = 16", "weight_mb = 16", "weights_mb; found: nothing, but 'weight_mb'"),
+        ("task.toml", "[presets] ", '[downloads."../x"]\nurl = "https://example.org"\n[presets] ', "downloads"),
+        ("task.toml", 'skills = ["letter", "echo"]', 'skills = ["a", "b"]\nconfirm_slices = 0', "confirm_slices"),
+        ("data.py", "target[:, 0] = False", "target[:, 1] = False", "a target in column 0, with nothing before it"),
+        ("data.py", "target = np.ones", "target = np.zeros", "select documents .*no target; needed: targets from"),
+        ("data.py", "(key + split.encode())", "(split.encode())", "confirm.*the same ones under another key"),
+        ("data.py", "(key + split.encode())", "(np.random.bytes(9))", "confirm.*other ones when made again"),
     ],
 )
-def test_a_task_folder_that_breaks_the_contract_is_one_clear_error(
-    echo: Path, tmp_path: Path, before: str, after: str, error: type[BellglassError]
+def test_a_task_folder_that_breaks_the_contract_is_one_clear_error_before_a_loop_is_made(
+    echo: Path, tmp_path: Path, file: str, before: str, after: str, says: str
 ) -> None:
-    edit(echo / "task.toml", before, after)
-    with pytest.raises(error, match="echo"):
+    edit(echo / file, before, after)
+    with pytest.raises(UsageError, match=f"{says}.*; next: bellglass tasks /.*echo"):
         small_world.create(tmp_path / "loops", task=str(echo))
+    assert not (tmp_path / "loops").exists() or not list((tmp_path / "loops").iterdir())
 
 
-ENOUGH = "if split == {split!r} and docs > {there}: raise ValueError('{there} words')\n    raw = "
+def test_a_task_without_a_brief_is_no_task(echo: Path) -> None:
+    (echo / "brief.md").unlink()
+    with pytest.raises(UsageError, match=r"needed: a readable brief\.md"):
+        tasks.load(str(echo))
+
+
+@pytest.mark.parametrize(
+    ("there", "says"), [(1024, "None"), (1000, "final documents of .*1000 words; needed: another final_docs")]
+)
+def test_a_folder_that_is_listed_is_tried_in_all_its_presets(echo: Path, there: int, says: str) -> None:
+    edit(echo / "data.py", "raw = ", ENOUGH.format(split="final", there=there))
+    done = CliRunner().invoke(app, ["tasks", str(echo)])
+    assert ("documents of all presets can be judged on" in done.stderr) == (there == 1024)
+    assert re.search(says, str(done.exception))
 
 
 @pytest.mark.parametrize(
     ("file", "before", "after", "says"),
     [
-        ("task.toml", "confirm_docs = 64", "confirm_docs = 3", "3 to prove; needed: at least 4"),
-        ("task.toml", "final_docs = 128", "final_docs = 3", "3 to prove; needed: at least 4"),
+        ("task.toml", "confirm_docs = 64", "confirm_docs = 3", "3 with a target, to prove; needed: at least 4"),
+        ("task.toml", "final_docs = 128", "final_docs = 3", "3 with a target, to prove; needed: at least 4"),
         ("task.toml", "separable = false", "separable = true", "not one target per document"),
-        ("data.py", "raw = ", ENOUGH.format(split="select", there=50), "50 words; needed: other counts"),
-        ("data.py", "raw = ", ENOUGH.format(split="confirm", there=50), "50 words; needed: other counts"),
-        ("data.py", "raw = ", ENOUGH.format(split="final", there=100), "100 words; needed: other counts"),
+        ("data.py", "raw = ", ENOUGH.format(split="select", there=50), "50 words; needed: another select_docs"),
+        ("data.py", "raw = ", ENOUGH.format(split="confirm", there=50), "50 words; needed: another confirm_docs"),
+        ("data.py", "raw = ", ENOUGH.format(split="final", there=100), "100 words; needed: another final_docs"),
     ],
 )
 def test_documents_that_no_trial_could_be_judged_on_are_told_before_a_loop_is_made(
@@ -239,11 +262,12 @@ def test_a_mistake_in_data_py_is_one_clear_error_with_its_line(
     echo: Path, tmp_path: Path, before: str, after: str, line: int, says: str
 ) -> None:
     edit(echo / "data.py", before, after)
-    with pytest.raises(UsageError, match=rf"{says}.*; next: the same again") as told:
+    with pytest.raises(UsageError, match=rf"{says}.*; next: bellglass tasks /.*echo") as told:
         small_world.create(tmp_path / "loops", task=str(echo))
     assert str(echo / "data.py") in told.value.thing
     assert re.findall(r", line (\d+)$", told.value.thing) == ([str(line)] if line else [])
-    assert told.value.needed not in ("", "other counts in task.toml")
+    assert told.value.needed
+    assert "_docs" not in told.value.needed
     assert "\n" not in str(told.value)
 
 
@@ -258,7 +282,7 @@ def test_what_task_toml_denies_is_no_strange_score(
     echo: Path, tmp_path: Path, before: str, after: str, says: str
 ) -> None:
     edit(echo / "task.toml", before, after)
-    with pytest.raises(UsageError, match=f"{says}; needed: .*; next: the same again"):
+    with pytest.raises(UsageError, match=f"{says}; needed: .*; next: bellglass tasks /.*echo"):
         small_world.create(tmp_path / "loops", task=str(echo))
 
 
@@ -278,5 +302,5 @@ def test_a_raise_of_one_s_own_tells_of_counts_wherever_in_data_py_it_stands(echo
 def make("""
     edit(echo / "data.py", "def make(", several)
     edit(echo / "data.py", "    target = ", "    _enough(docs)\n    target = ")
-    with pytest.raises(UsageError, match=r"60 words; 64 asked for; needed: other counts in task\.toml"):
+    with pytest.raises(UsageError, match=r"60 words; 64 asked for; needed: another select_docs in task\.toml"):
         small_world.create(tmp_path / "loops", task=str(echo))

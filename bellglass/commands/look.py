@@ -121,7 +121,9 @@ def diff(
 
 
 def tasks(
-    task: Annotated[str | None, typer.Argument(help="One task by name, or ./FOLDER of your own. Default: all.")] = None,
+    task: Annotated[
+        str | None, typer.Argument(help="One task by name, or ./FOLDER of your own, which is tried. Default: all.")
+    ] = None,
     fetch: Annotated[bool, typer.Option("--fetch", help="Download what that task needs, once.")] = False,
     json: Json = False,
 ) -> None:
@@ -131,6 +133,11 @@ def tasks(
     if fetch:
         _fetch(None if task is None else tasks_.load(task))
     loaded = [tasks_.load(name) for name in (tasks_.names() if task is None else [task])]
+    if task is not None and tasks_.is_folder(task):
+        from bellglass.steps.rehearsal import rehearse_task
+
+        rehearse_task(loaded[0])
+        typer.echo(f"{task}: documents of all presets can be judged on", err=True)
     if json:
         typer.echo(json_.dumps([task_json(task) for task in loaded], indent=2, sort_keys=True))
         return
@@ -153,7 +160,8 @@ def _fetch(task: Task | None) -> None:
 
 def task_lines(task: Task) -> Iterator[str]:
     """What a person wants to know before they pick it."""
-    yield f"{task.name}: {task.title} ({task.unit}; floor {task.floor})"
+    above = ", above an exact floor" if task.floor == "exact" else ""
+    yield f"{task.name}: {task.title} ({task.unit}{above})"
     found = task.measured
     if "starter_cpu" not in found:
         yield "    unmeasured"

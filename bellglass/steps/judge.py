@@ -28,7 +28,8 @@ from itertools import chain, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from bellglass.errors import BellglassError, GuestFault
+from bellglass.data_file import check_command
+from bellglass.errors import BellglassError, GuestFault, UsageError
 from bellglass.gpus import gpu_of, guest_device
 from bellglass.line.intake import Done, FileReceived, Request
 from bellglass.ports import Glass, Guest, GuestSpec, memory_mb
@@ -245,17 +246,19 @@ class _Conversation:
         return logits
 
 
-def check_documents(task: Task, docs: Documents, prove: bool) -> None:
+def check_documents(task: Task, docs: Documents, prove: bool, which: str = "documents") -> None:
     """Mistakes of a task's author, found before they become wrong scores."""
-    thing = f"documents of task {task.name!r} ({task.folder / 'data.py'})"
     per_doc = docs.target.sum(axis=1)
-    if not per_doc.any() or docs.target[:, 0].any():
-        found = "no target, or one with nothing before it"
-        raise BellglassError(thing, found, "targets from column 1 on", "another target array")
-    if task.separable and (per_doc != 1).any():
-        raise BellglassError(thing, "separable, but not one target per document", "exactly one", "separable = false")
-    if prove and (per_doc > 0).sum() < proofs.MIN_DOCS:
-        raise BellglassError(thing, f"{(per_doc > 0).sum()} to prove", f"at least {proofs.MIN_DOCS}", "more documents")
+    told, found, needed = int((per_doc > 0).sum()), "", ""
+    if not told:
+        found, needed = "no target", "targets from column 1 on"
+    elif task.separable and (per_doc != 1).any():
+        found, needed = "separable, but not one target per document", "exactly one, or separable = false in task.toml"
+    elif prove and told < proofs.MIN_DOCS:
+        found, needed = f"{told} with a target, to prove", f"at least {proofs.MIN_DOCS}"
+    if found:
+        thing = f"{which} of task {task.name!r} ({task.folder / 'data.py'})"
+        raise UsageError(thing, found, needed, check_command(task.folder))
 
 
 def _batch_rows(width: int, vocab: int) -> int:

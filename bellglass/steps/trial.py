@@ -18,7 +18,7 @@ from bellglass import tasks, trial_ids, weights
 from bellglass.errors import GuestFault, LoopFault
 from bellglass.ports import Glass
 from bellglass.records import Budget, Bundle, Cost, Json, Seeds, Trial
-from bellglass.steps.judge import Judgement, check_documents, judge
+from bellglass.steps.judge import Judgement, judge
 from bellglass.steps.train import OVERRUN_FACTOR, OVERRUN_SECONDS, Training, train
 from bellglass.store.books import Books
 from bellglass.store.lineage import Lineage
@@ -29,7 +29,6 @@ from bellglass.weights import WEIGHTS_FILE
 
 DOCUMENTS_KEPT = 16  # sets; each pair of a gate has its own
 PROVED = ("gate", "panel", "final")  # trials that decide something; the others only steer an improver
-JUDGED: tuple[Split, ...] = ("select", "confirm", "final")  # on the first nothing is decided or proved
 DECIDING = (*PROVED, "calibrate")  # a noise that was made small would make decisions, too
 
 
@@ -242,16 +241,6 @@ def make_documents(bench: Workbench, split: Split, salt: str) -> Documents:
         "final": preset.final_docs,
     }[split]
     return tasks.make(bench.task, split, bench.secret, count, salt)
-
-
-def try_documents(bench: Workbench) -> None:
-    """Make and check what trials will be judged on, so that what can't be is said before anything is made or spent.
-
-    Not covered: `train`, which takes longest. The calibration makes it, before a model is asked; where a stored one is
-    used, as many were made once. And of a fixed corpus the slices of `confirm` behind the first.
-    """
-    for split in JUDGED:
-        check_documents(bench.task, make_documents(bench, split, ""), prove=split != "select")
 
 
 def seeds_of(secret: bytes, trial_id: str) -> Seeds:

@@ -77,10 +77,12 @@ def test_each_split_counts_its_own_verdicts() -> None:
         "select": 10, "confirm": 10, "confirm_sets": 6, "confirm_slices": 1, "again": 0, "final": 1,
     }  # fmt: skip
     assert looks_line(found).endswith("confirm 10 on 6 fresh sets of documents; final not opened")
+    found.final = {}
+    assert looks_line(found).endswith("final 1, opened once")
 
 
 def test_a_fixed_corpus_says_when_a_slice_comes_again() -> None:
     found = state(*gate(1, 0, 0, pairs=1), *gate(2, 0, 0, pairs=1), *gate(3, 0, 0, pairs=1), confirm_slices=4)
     found.final = {}
     assert looks(found)["again"] == 1
-    assert "on 4 slices in turn, 1 of them used again; final 0, opened once" in looks_line(found)
+    assert "on 4 slices in turn, 1 of them used again; final not opened" in looks_line(found)

@@ -72,5 +72,6 @@ def looks_line(state: State) -> str:
         confirm = f"on {found['confirm_slices']} slices in turn, {found['again']} of them used again"
     else:
         confirm = f"on {found['confirm_sets']} fresh sets of documents"
-    final = f"{found['final']}, opened once" if state.final is not None else "not opened"
+    opened = state.final is not None and found["final"] > 0  # where the champion is the starter, nothing is
+    final = f"{found['final']}, opened once" if opened else "not opened"
     return f"verdicts by split: select {found['select']}; confirm {found['confirm']} {confirm}; final {final}"

@@ -108,14 +108,18 @@ def lines(body: Json, unit: str) -> Iterator[str]:
     yield f"               {noise.df} degrees of freedom, from {len(body['scores'])} trainings of the starter"
     yield f"  of which     {parts['initialisation']:.4f} by initialisation, {parts['data_order']:.4f} by data order,"
     yield f"               {parts['rest']:.4f} by neither alone (timing, and what the two do together)"
+    if 0.0 in (parts["initialisation"], parts["data_order"]):
+        yield "               (a part that came out below zero is shown as 0; the noise counts it as it came out)"
     yield f"documents      {body['document_se']:.4f}: sampling error of one score; parent and child share theirs"
-    yield "pairing        unpaired over paired variance of a gain (95%); pairs of the gate also share their moment"
+    yield "pairing        unpaired over paired variance of a gain (95% where both sides spread alike)"
+    yield "               pairs of the gate also share their moment"
     for name, found in parts["pairing"].items():
         yield f"  {name:<12} {_ratio_text(found)}  {found['about']}"
     yield (
         f"smallest gain  {body['smallest_gain']:.4f}: seen in 4 of 5 cases within {parts['max_pairs']} pairs, in "
-        "generation 1, when pairing does not help"
+        "generation 1, when pairing does not help,"
     )
+    yield "               were the noise just that; where it was underestimated, less often (docs/benchmarks.md)"
     if said := out_of_reach(body):
         yield f"               {said}"
     yield f"a trial        {body['trial_seconds']:.1f} s of wall time; speed reference {conditions.speed_ms:.2f} ms"
@@ -132,4 +136,7 @@ def lines(body: Json, unit: str) -> Iterator[str]:
 def _ratio_text(found: Json) -> str:
     if found["ratio"] is None:
         return "equal to the last bit"
-    return f"{found['ratio']:5.1f} [{found['low']:.1f}, {found['high']:.1f}], correlation {found['correlation']:+.2f}"
+    return (
+        f"{found['ratio']:5.1f} [{found['low']:.1f}, {found['high']:.1f}], correlation {found['correlation']:+.2f}, "
+        f"{found['pairs']} pairs"
+    )

@@ -68,11 +68,12 @@ def from_json(body: Json) -> Calibration:
 
 
 def out_of_reach(body: Json) -> str:
-    """Of `loop.calibrated`: a warning where no gain that the gate can see is left above an exact floor."""
+    """Of `loop.calibrated`: a warning where the gate can hardly see a gain, so little is left above an exact floor."""
     most = body.get("most_gain")
-    if not isinstance(most, int | float) or most > body["smallest_gain"]:
+    if not isinstance(most, int | float) or most > 2.0 * body["smallest_gain"]:
         return ""
-    return f"no gain can be that large: the starter is only {most:.3f} above the floor; allow more max_pairs"
+    seen = "no gain can be that large" if most <= body["smallest_gain"] else "hardly a gain can be that large"
+    return f"{seen}: the starter is only {most:.3f} above the floor; allow more max_pairs"
 
 
 class Shelf:

@@ -18,11 +18,11 @@ from bellglass.steps import gate
 from bellglass.steps.trial import Workbench
 
 RULE = (
-    "It holds when the mean gains, recorded and new, lie no further apart than the noise of gains explains in 19 of 20 "
-    "cases, what failed fails again, and no proof disagrees that is recorded to agree; a guest that the machine lost "
-    "says nothing. Where the noise explains more than the recorded gain itself, that it holds says little."
+    "the gains lie no further apart than noise explains in 19 of 20 cases, what failed fails again, and no proof "
+    "disagrees anew."
 )
-EXACT_RULE = "It holds exactly when all weights and scores, under the recorded clock, are the same to the bit."
+EXACT_RULE = "all weights and scores, under the recorded clock, are the same to the bit."
+LUCK = "a gain that was adopted tends to be a lucky one, of which new seeds show less (docs/statistics.md)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,8 @@ def noise_explains(again: Sequence[tuple[float, float]], recorded: int, noise: N
     """How far from the mean of so many recorded gains the mean of these new ones may lie.
 
     As in the gate, a gain's variance is that of the (new) gains, shrunk towards two unpaired trainings'. Under the same
-    seeds recorded and new gains lie closer together than this counts on, so an honest ledger rarely fails.
+    seeds recorded and new gains lie closer together than this counts on. Under new ones an honest adoption fails more
+    often than one time in twenty where the gain is small, because it was chosen (benchmarks/gate_simulation.py).
     """
     variance, df = gate.spread_of_gains(again, noise)
     return t_quantile(0.5 + 0.5 * CONFIDENCE, df) * math.sqrt(variance * (1.0 / recorded + 1.0 / len(again)))
@@ -158,7 +159,8 @@ def _why_not(
         if case.asked.exact and not repeats and trial.recorded_fault != "lost":
             return f"{trial.trial_id} is not the same to the bit"
     if gain is not None and again is not None and explained is not None and abs(again - gain) > explained:
-        return f"the gains are {abs(again - gain):.4f} bits apart, and the noise explains {explained:.4f}"
+        lucky = f"; {LUCK}" if case.decision == "adopt" and again < gain else ""
+        return f"the gains are {abs(again - gain):.4f} bits apart, and the noise explains {explained:.4f}{lucky}"
     return ""
 
 
@@ -183,16 +185,14 @@ def lines(outcome: Outcome) -> list[str]:
     """What people read below the trials."""
     told = [f"note: {note}" for note in outcome.notes]
     if outcome.gain is not None and outcome.gain_again is not None:
-        told.append(
-            f"gain recorded {outcome.gain:+.5f}, again {outcome.gain_again:+.5f}; "
-            f"the noise explains {outcome.explained:.5f} between them"
-        )
+        explained = "" if outcome.exact else f"; the noise explains {outcome.explained:.5f} between them"
+        told.append(f"gain recorded {outcome.gain:+.5f}, again {outcome.gain_again:+.5f}{explained}")
     again = "undecided" if outcome.decision_again == "more" else outcome.decision_again
     told.append(f"recorded: {outcome.decision}; the gate on the new scores alone: {again}")
     said = "holds" if outcome.holds else "does NOT hold"
     if outcome.says_little:
-        said = "holds, but says little: the noise explains more than the recorded gain itself; more --seeds say more"
-    told.append(f"generation {outcome.generation} {said}{'.' if outcome.says_little else ':'} {outcome.why}")
+        said = "holds, but says little (the noise explains more than the recorded gain itself; more --seeds say more)"
+    told.append(f"generation {outcome.generation} {said}: {outcome.why}")
     return told
 
 

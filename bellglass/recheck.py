@@ -17,6 +17,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def prepare(folder: Path, ledger: Ledger, asked: Asked) -> Case:
     config = restore(state.config)
     if asked.exact and (asked.seeds is not None or config.device != "cpu"):
         found = f"device {config.device}" if asked.seeds is None else "new seeds, which nothing is recorded for"
-        raise UsageError("--exact", found, "the recorded seeds, on a CPU", f"bellglass recheck {typed(folder)}")
+        raise UsageError("--exact", found, "the recorded seeds, on a CPU", replace(asked, exact=False).typed(folder))
     task = trusted_task(state, asked.task, asked.typed(folder))
     bench = Workbench(task, config.preset_of(task), secret, config.device, side_by_side=1)
     lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")

@@ -114,7 +114,8 @@ def load(name: str) -> Task:
     if is_folder(name):
         return read(Path(full_name(name)))
     if name not in names():
-        raise UsageError(f"task {name!r}", "no such task", f"one of {', '.join(names())}, or ./FOLDER", LIST)
+        folder = f"./{name}" if Path(name).is_dir() else "./FOLDER"
+        raise UsageError(f"task {name!r}", "no such task", f"one of {', '.join(names())}, or {folder}", LIST)
     return read(content_root() / "tasks" / name)
 
 

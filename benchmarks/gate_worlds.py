@@ -20,9 +20,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bellglass.config import LoopConfig
+from bellglass.holds import noise_explains
 from bellglass.records import Noise
 from bellglass.stats import incomplete_beta
 from bellglass.steps import gate
+from bellglass.variance import pooled
 
 Array = np.ndarray
 Law = Callable[[np.random.Generator, tuple[int, ...]], Array]  # draws of mean 0 and variance 1
@@ -30,6 +32,7 @@ Law = Callable[[np.random.Generator, tuple[int, ...]], Array]  # draws of mean 0
 DEFAULTS = LoopConfig()
 ALPHA, MAX_PAIRS, SEEDS = DEFAULTS.alpha, DEFAULTS.max_pairs, DEFAULTS.panel
 GENERATIONS = 6
+LEAST_AGAIN = 3  # pairs of a recheck
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
@@ -75,6 +78,7 @@ class World:
     same_documents: bool = False  # for all pairs of a generation, which the gate avoids
     drift: float = 0.0  # what scores fall by, evenly, over the whole loop
     cached: bool = False  # the parent is trained once, at the start, and its scores serve every generation
+    better: float = 0.0  # the gain of the first, third, fifth child; once adopted, its panel joins the noise
 
 
 def draw(world: World, rng: np.random.Generator, shape: tuple[int, int, int], gain: float = 0.0) -> tuple[Array, Array]:
@@ -90,7 +94,7 @@ def draw(world: World, rng: np.random.Generator, shape: tuple[int, int, int], ga
     parent = world.growth * (rho**0.5 * common + (1.0 - rho) ** 0.5 * parent)
     child = world.growth * world.child_sd * (sign * rho**0.5 * common + (1.0 - rho) ** 0.5 * child)
     time = (np.arange(generations)[:, None] + np.arange(pairs) / pairs) / generations  # 0 to 1 over the loop
-    lag = 0.5 / (generations * pairs)  # on a single core the child is trained after its parent
+    lag = np.where(np.arange(pairs) % 2, -0.5, 0.5) / (generations * pairs)  # on a single core they take turns
     parent = parent - (0.0 if world.cached else world.drift * time)
     luck = rng.standard_normal((shape[0], generations, 1 if world.same_documents else pairs))
     child = child - world.drift * (time + lag) + world.documents * luck
@@ -124,32 +128,53 @@ def decisions(
     count: int,
     *,
     generation: int = 1,
-    gain: float = 0.0,
+    gain: float | Callable[[gate.Rules], float] = 0.0,
     max_pairs: int = MAX_PAIRS,
     seeks_equality: bool = False,
 ) -> list[Decided]:
     """That many decisions of one generation, each in a loop of its own."""
-    parents, children = draw(world, rng, (count, 1, max_pairs), gain)
-    error = gate.spend(ALPHA, generation)
-    return [
-        play(list(zip(*pair, strict=True)), gate.Rules(error, noise, max_pairs, seeks_equality))
-        for *pair, noise in zip(
-            parents[:, 0].tolist(), children[:, 0].tolist(), calibrated(world, rng, count), strict=True
-        )
-    ]
+    parents, children = draw(world, rng, (count, 1, max_pairs))
+    made = []
+    for parent, child, noise in zip(parents[:, 0], children[:, 0], calibrated(world, rng, count), strict=True):
+        rules = gate.Rules(gate.spend(ALPHA, generation), noise, max_pairs, seeks_equality)
+        better = child - (gain(rules) if callable(gain) else gain)
+        made.append(play(list(zip(parent.tolist(), better.tolist(), strict=True)), rules))
+    return made
+
+
+def rechecks(world: World, rng: np.random.Generator, count: int, gain: float) -> list[tuple[str, bool]]:
+    """Decisions of generation 1, and whether `recheck --seeds` with as many new pairs bears them out."""
+    parents, children = draw(world, rng, (count, 1, 2 * MAX_PAIRS), gain)
+    made = []
+    for parent, child, noise in zip(parents[:, 0], children[:, 0], calibrated(world, rng, count), strict=True):
+        pairs = list(zip(parent.tolist(), child.tolist(), strict=True))
+        decided = play(pairs[:MAX_PAIRS], gate.Rules(gate.spend(ALPHA, 1), noise, MAX_PAIRS))
+        again = pairs[MAX_PAIRS : MAX_PAIRS + max(LEAST_AGAIN, decided.pairs)]
+        apart = abs(float(np.mean([parent - child for parent, child in again])) - decided.gain)
+        made.append((decided.word, apart <= noise_explains(again, decided.pairs, noise)))
+    return made
 
 
 def loops(
     world: World, rng: np.random.Generator, count: int, generations: int = GENERATIONS
 ) -> Iterator[list[Decided]]:
-    """The decisions of loops in which no successor is better; a loop ends with its first (false) adoption."""
+    """The decisions on children that are no better; a loop ends with its first (false) adoption."""
     parents, children = draw(world, rng, (count, generations, MAX_PAIRS))
-    for parent, child, noise in zip(parents.tolist(), children.tolist(), calibrated(world, rng, count), strict=True):
+    noises = calibrated(world, rng, count)
+    gains = [world.better if number % 2 else 0.0 for number in range(1, generations + 1)]
+    children = children - np.array(gains)[:, None]
+    for parent, child, noise in zip(parents.tolist(), children.tolist(), noises, strict=True):
         made: list[Decided] = []
-        for number, pair in enumerate(zip(parent, child, strict=True), 1):
-            made.append(play(list(zip(*pair, strict=True)), gate.Rules(gate.spend(ALPHA, number), noise, MAX_PAIRS)))
-            if made[-1].word == "adopt":
-                break
+        panels = [noise]
+        for number, (gain, *pair) in enumerate(zip(gains, parent, child, strict=True), 1):
+            rules = gate.Rules(gate.spend(ALPHA, number), pooled(panels), MAX_PAIRS)
+            decided = play(list(zip(*pair, strict=True)), rules)
+            if gain and decided.word == "adopt":
+                panels += calibrated(world, rng, 1)
+            elif not gain:
+                made.append(decided)
+                if decided.word == "adopt":
+                    break
         yield made
 
 

@@ -23,6 +23,7 @@ import hashlib
 import json
 import lzma
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -91,6 +92,7 @@ def train_once(
     outcome = run_trial(trainer, task, train, test, Seeds(1000 + seed, 2000 + seed), budget)
     facts = {name: value for name, value in asdict(outcome).items() if name != "weights"}
     machine = page.machine("cuda" if budget.kind == "gpu_seconds" else "cpu")
+    print(f"{task.name}, {amount:g} {budget.kind}, seed {seed}: {facts['score']:.3f} after {facts['asked']} steps")
     return results.put(key, {**facts, "weights_mb": len(outcome.weights) / 1e6, "machine": machine})
 
 
@@ -171,13 +173,28 @@ def headroom_table() -> str:
     rows = [_headroom(task, preset) for task in loaded for preset in task.presets.values()]
     head = ["task", "preset", "score", "starter", "steps", "noise", "judge", "reference", "headroom", "size cap"]
     return (
-        f"Command: `python benchmarks/tasks.py`; it measures what is not stored yet. Machine of the starter's figures: "
+        f"Command: `python benchmarks/tasks.py`; it measures what is not stored yet, but for the GPU's rows"
+        f"{_gpu_command(loaded)}. Machine of the starter's figures: "
         f"{_machines(loaded, 'starter', 'machine')}; of the reference's: "
         f"{_machines(loaded, 'reference', 'reference_machine')}; of the GPU's: "
-        f"{_machines(loaded, 'starter', 'gpu_machine', [GPU]) or 'none'}. Noise: standard deviation over seeds. Judge: "
+        f"{_machines(loaded, 'starter', 'gpu_machine', [GPU]) or 'none'}. Noise: standard deviation over seeds "
+        f"({_seeds(loaded, 'command')}; on the GPU {_seeds(loaded, 'gpu_command') or 'none'}). Judge: "
         f"CPU-seconds to score `select` once. Headroom to the floor, where that is known: the starter's own score.\n\n"
         f"{page.table(head, rows)}"
     )
+
+
+def _gpu_command(loaded: list[tasks.Task]) -> str:
+    made = {
+        task.measured["gpu_command"].replace(task.name, "TASK") for task in loaded if "gpu_command" in task.measured
+    }
+    return "".join(f", `{one}`" for one in sorted(made))
+
+
+def _seeds(loaded: list[tasks.Task], key: str) -> str:
+    """How many a stored command asked for."""
+    found = {re.search(r"--seeds (\d+)", task.measured[key]) for task in loaded if key in task.measured}
+    return " or ".join(sorted({match[1] for match in found if match}))
 
 
 def _machines(loaded: list[tasks.Task], what: str, key: str, presets: Iterable[str] = ("tiny", "cpu")) -> str:
@@ -271,6 +288,7 @@ def one_task(task: tasks.Task, asked: argparse.Namespace, results: Results) -> N
     runs = trainings(task, content_root() / "trainer_seed", preset, preset.budget.amount, asked.seeds, results)
     shown = f"python benchmarks/tasks.py {task.name} --presets {preset.name} --seeds {asked.seeds} --lab"
     page.put(LAB, "lucky-runs", lab_table(task, runs, shown))
+    print(f"the table is in {LAB}")
 
 
 def words() -> argparse.ArgumentParser:

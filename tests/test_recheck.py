@@ -248,7 +248,7 @@ def test_a_verdict_that_holds_says_little_where_the_noise_explains_more_than_its
     found = unseen(loop, Asked(1, seeds=3), [-0.2, -0.1, 0.0])
     assert (found.holds, found.says_little, found.why) == (True, True, RULE)
     assert found.explained > abs(found.gain)
-    assert lines(found)[-1].startswith("generation 1 holds, but says little: the noise explains more than the recorded")
+    assert lines(found)[-1].startswith("generation 1 holds, but says little (the noise explains more than the recorded")
     known = replace(found, says_little=False)
     assert lines(known)[-1] == f"generation 1 holds: {RULE}"
     sure = unseen(loop, Asked(1, seeds=3), [found.gain, found.gain, found.gain], noise=Noise(0.001, 20))
@@ -329,7 +329,7 @@ def test_a_bundle_that_the_lineage_lacks_is_one_clear_error(loop: Path, tmp_path
 
 def test_what_cannot_be_rechecked_is_said_before_anything_is_trained(loop: Path, tmp_path: Path) -> None:
     refused(loop, Asked(2), "no verdict of a gate; needed: one of 1;", UsageError)
-    refused(loop, Asked(1, seeds=2, exact=True), "new seeds", UsageError)
+    refused(loop, Asked(1, seeds=3, exact=True), "new seeds.*next: bellglass recheck .* 1 --seeds 3$", UsageError)
 
     def older(kind: str, body: Json) -> None:
         if kind == "trial.settled":

@@ -134,7 +134,10 @@ def failed(why: str, pairs: Pairs = ()) -> GateDecision:
 
 
 def smallest_gain(rules: Rules) -> float:
-    """The gain that all pairs together detect four times in five when pairing does not help: what a loop can see."""
+    """The gain that all pairs together detect four times in five when pairing does not help, and the noise is as told.
+
+    An estimate on few seeds is as often too small as too large; benchmarks/gate_simulation.py counts what that costs.
+    """
     seen = _Seen(rules.max_pairs, 0.0, _prior_variance(rules.noise), _prior_weight(rules.noise) + rules.max_pairs - 1)
     return seen.reach(rules.error / len(rules.looks)) + seen.reach(1.0 - POWER)
 

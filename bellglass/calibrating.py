@@ -117,9 +117,9 @@ def lines(body: Json, unit: str) -> Iterator[str]:
         yield f"  {name:<12} {_ratio_text(found)}  {found['about']}"
     yield (
         f"smallest gain  {body['smallest_gain']:.4f}: seen in 4 of 5 cases within {parts['max_pairs']} pairs, in "
-        "generation 1, when pairing does not help,"
+        "generation 1, when pairing does not help"
     )
-    yield "               were the noise just that; where it was underestimated, less often (docs/benchmarks.md)"
+    yield "               and the noise is as measured here; less often if it is larger (docs/benchmarks.md)"
     if said := out_of_reach(body):
         yield f"               {said}"
     yield f"a trial        {body['trial_seconds']:.1f} s of wall time; speed reference {conditions.speed_ms:.2f} ms"

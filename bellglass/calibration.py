@@ -67,12 +67,15 @@ def from_json(body: Json) -> Calibration:
     )
 
 
+SCARCE = 2.0  # times the smallest gain: of less than that above the floor, a child must take half to be seen
+
+
 def out_of_reach(body: Json) -> str:
-    """Of `loop.calibrated`: a warning where the gate can hardly see a gain, so little is left above an exact floor."""
+    """Of `loop.calibrated`: a warning where the gate can hardly see a gain, so little is left above the floor."""
     most = body.get("most_gain")
-    if not isinstance(most, int | float) or most > 2.0 * body["smallest_gain"]:
+    if not isinstance(most, int | float) or most > SCARCE * body["smallest_gain"]:
         return ""
-    seen = "no gain can be that large" if most <= body["smallest_gain"] else "hardly a gain can be that large"
+    seen = "no gain can be that large" if most <= body["smallest_gain"] else "few gains can be that large"
     return f"{seen}: the starter is only {most:.3f} above the floor; allow more max_pairs"
 
 

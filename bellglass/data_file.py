@@ -24,7 +24,7 @@ ARRAYS = ("tokens", "target", "skill", "floor_bits")
 
 
 def check_command(folder: Path) -> str:
-    """Says whether a mended task is right, and spends nothing."""
+    """What tries a task again; it trains nothing."""
     return f"bellglass tasks {shlex.quote(str(folder.absolute()))}"
 
 
@@ -36,7 +36,7 @@ def run(task: str, folder: Path, *given: object, **more: object) -> dict[str, np
     except BellglassError:
         raise
     except ImportError as error:
-        raise _missing(task, error) from None
+        raise _missing(task, folder, error) from None
     except Exception as error:  # another's code may raise anything; what it was is told
         raise _mistake(task, folder, str(given[0]), error) from error
     if not isinstance(made, dict) or set(made) != set(ARRAYS):
@@ -66,11 +66,13 @@ def load(folder: Path) -> ModuleType:
     return module
 
 
-def _missing(task: str, error: ImportError) -> SetupError:
+def _missing(task: str, folder: Path, error: ImportError) -> SetupError:
     """A library that data.py wants. It may say itself what is needed and what to type, as second and third words."""
     command = f"pip install 'bellglass[{task}]'"  # an extra has its task's name
-    if error.name:  # no words of data.py's own: another's task
-        command = f"install what `import {error.name}` takes, into this environment"
+    if error.name and (folder / f"{error.name}.py").exists():
+        command = f"move what is needed of {error.name}.py into data.py, which is read alone"
+    elif error.name:  # Python's own words; the extras are for tasks that say it themselves
+        command = f"install a {error.name} that has it into this environment"
     said = tuple(map(str, error.args))[:3]
     usual = ("an ImportError", "the libraries that its data.py uses", command)
     return SetupError(f"task {task!r}", *said, *usual[len(said) :])

@@ -19,9 +19,9 @@ from bellglass.steps.trial import Workbench
 
 RULE = (
     "the gains lie no further apart than noise explains in 19 of 20 cases, what failed fails again, and no proof "
-    "disagrees anew."
+    "disagrees anew"
 )
-EXACT_RULE = "all weights and scores, under the recorded clock, are the same to the bit."
+EXACT_RULE = "all weights and scores, under the recorded clock, are the same to the bit"
 LUCK = "a gain that was adopted tends to be a lucky one, of which new seeds show less (docs/statistics.md)"
 
 
@@ -159,7 +159,8 @@ def _why_not(
         if case.asked.exact and not repeats and trial.recorded_fault != "lost":
             return f"{trial.trial_id} is not the same to the bit"
     if gain is not None and again is not None and explained is not None and abs(again - gain) > explained:
-        lucky = f"; {LUCK}" if case.decision == "adopt" and again < gain else ""
+        chosen = case.decision == "adopt" and case.asked.seeds is not None and again < gain
+        lucky = f"; {LUCK}" if chosen else ""
         return f"the gains are {abs(again - gain):.4f} bits apart, and the noise explains {explained:.4f}{lucky}"
     return ""
 

@@ -104,8 +104,8 @@ def _open_final(crew: Crew) -> None:
     faults: list[str] = []
     for index in range(crew.config.panel):
         ids = [trial_ids.final(index, side) for side in trial_ids.FINAL_SIDES]
-        commits = (state.starter, state.champion)
-        starter, champion = train_pair(crew.place.lab, crew.config.generations, "final", index, ids, commits)
+        sides = list(zip(ids, (state.starter, state.champion), strict=True))
+        starter, champion = train_pair(crew.place.lab, "final", crew.config.generations, index, sides)
         if starter.verdict is None or champion.verdict is None:
             faults.append(panel.faults([starter, champion]))
         else:

@@ -32,7 +32,7 @@ from bellglass.ports import Glass
 from bellglass.records import Bundle, Trial, Verdict
 from bellglass.rederive import decided_again, gate_pairs, unequal
 from bellglass.rejudge import trusted_task
-from bellglass.steps.pairs import taking_turns
+from bellglass.steps.pairs import turns
 from bellglass.steps.panel import rules_of
 from bellglass.steps.train import train
 from bellglass.steps.trial import Workbench, judge_weights, make_documents, seeds_of, split_of
@@ -150,10 +150,11 @@ def _lost(recorded: Iterable[Trial]) -> list[str]:
 
 
 def recheck(case: Case, glass: Glass, *, side_by_side: int, say: Callable[[Again], None]) -> Outcome:
-    """Train and judge, parent and child at the same time where they were."""
+    """Train and judge, parent and child at the same time where two fit."""
     cancel = threading.Event()
     train_docs, select = make_documents(case.bench, "train", ""), make_documents(case.bench, "select", "")
     trials: list[Again] = []
+    in_turn = turns(case.bench.secret, f"gate-{case.asked.generation}")
 
     def run(job: Job) -> Again:
         confirm = make_documents(case.bench, *split_of(job.trial_id, "gate"))
@@ -166,10 +167,11 @@ def recheck(case: Case, glass: Glass, *, side_by_side: int, say: Callable[[Again
     with ThreadPoolExecutor(max_workers=min(2, side_by_side), thread_name_prefix="recheck") as pool:
         try:
             for index, pair in enumerate(case.jobs):
-                done = taking_turns([*pool.map(run, taking_turns(pair, index))], index)
-                trials += done
-                for again in done:
+                done: list[Again] = []
+                for again in pool.map(run, in_turn(pair, index)):
+                    done.append(again)
                     say(again)
+                trials += in_turn(done, index)
         except BaseException:
             cancel.set()  # else a Ctrl-C would wait for the trainings under way
             raise

@@ -162,7 +162,7 @@ class Trial:
     train_seconds: float
     wall_seconds: float
     judge_seconds: float
-    predict_seconds: float = 0.0  # the most that one guest of the judge used to load and answer; 0: not measured
+    predicted_seconds: float = 0.0  # the most that one guest of the judge used to load and answer; 0: not measured
     log: str | None = None  # sha256 of the end of what its trainer printed
     curves: str | None = None  # sha256 of what it reported while it trained: claims, for people
     clock: str | None = None  # sha256 of the answers to its `time_left`, where they don't follow from the budget

@@ -83,10 +83,8 @@ def _rejudge_one(glass: Glass, lineage: Lineage, blobs: Blobs, bench: Workbench,
         return Finding(f"rejudge {trial.trial_id}", False, fault.one_line())
     again = judged.verdict
     above = " above the floor" if bench.task.floor == "exact" else ""
-    found, ok = (
-        f"{again.score:.5f} again, {was.score:.5f} recorded{above}",
-        abs(again.score - was.score) <= SCORE_TOLERANCE,
-    )
+    ok = abs(again.score - was.score) <= SCORE_TOLERANCE
+    found = f"{again.score:.5f} again, {was.score:.5f} recorded{above}"
     if again.select_score is not None and was.select_score is not None:
         found += f"; on select {again.select_score:.5f} and {was.select_score:.5f}"
         ok = ok and abs(again.select_score - was.select_score) <= SCORE_TOLERANCE

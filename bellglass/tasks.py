@@ -17,7 +17,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -206,6 +206,9 @@ def _preset(name: str, section: _Section) -> Preset:
     return preset
 
 
+KEYS = {field.name for record in (Task, Preset, Budget) for field in fields(record)} | {*PRESETS, "url", "sha256"}
+
+
 class _Section:
     """One table of a task.toml, read key by key; what is missing, wrong or left over is one clear error."""
 
@@ -219,7 +222,7 @@ class _Section:
         if key not in self._content and default is not None:
             return default
         if key not in self._content:
-            near = difflib.get_close_matches(key, self._content, 1)
+            near = difflib.get_close_matches(key, self._content.keys() - KEYS, 1)
             raise self.wrong(key, f"nothing, but {near[0]!r}" if near else "nothing", needed)
         value = self._content.pop(key)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

@@ -126,8 +126,8 @@ def trained_when_judged(evidence: Watched) -> Alarm | None:
         rival = judged.get(trial_ids.partner(trial.trial_id))
         if rival is None or trial.budget.kind == "steps":
             continue
-        used, usual = trial.predict_seconds, rival.predict_seconds
-        if used > PREDICT_TIMES * usual and used - usual > PREDICT_SHARE * trial.budget.amount:
+        used, usual = trial.predicted_seconds, rival.predicted_seconds  # 0: by a version that did not measure it
+        if usual and used > PREDICT_TIMES * usual and used - usual > PREDICT_SHARE * trial.budget.amount:
             caught[trial.trial_id] = (used, usual)
     if not caught:
         return None

@@ -32,7 +32,7 @@ Law = Callable[[np.random.Generator, tuple[int, ...]], Array]  # draws of mean 0
 DEFAULTS = LoopConfig()
 ALPHA, MAX_PAIRS, SEEDS = DEFAULTS.alpha, DEFAULTS.max_pairs, DEFAULTS.panel
 GENERATIONS = 6
-LEAST_AGAIN = 3  # pairs of a recheck
+LEAST_AGAIN = 3  # new seeds, which `recheck --seeds` asks for at least
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
@@ -78,7 +78,8 @@ class World:
     same_documents: bool = False  # for all pairs of a generation, which the gate avoids
     drift: float = 0.0  # what scores fall by, evenly, over the whole loop
     cached: bool = False  # the parent is trained once, at the start, and its scores serve every generation
-    better: float = 0.0  # the gain of the first, third, fifth child; once adopted, its panel joins the noise
+    better: float = 0.0  # the gain of the first, third, fifth child
+    panels: bool = True  # once that is adopted, its panel joins the noise
 
 
 def draw(world: World, rng: np.random.Generator, shape: tuple[int, int, int], gain: float = 0.0) -> tuple[Array, Array]:
@@ -158,7 +159,10 @@ def rechecks(world: World, rng: np.random.Generator, count: int, gain: float) ->
 def loops(
     world: World, rng: np.random.Generator, count: int, generations: int = GENERATIONS
 ) -> Iterator[list[Decided]]:
-    """The decisions on children that are no better; a loop ends with its first (false) adoption."""
+    """The decisions on children that are no better; a loop ends with its first (false) adoption.
+
+    Those that are better (`world.better`) are played for what they leave behind, and not in what comes back.
+    """
     parents, children = draw(world, rng, (count, generations, MAX_PAIRS))
     noises = calibrated(world, rng, count)
     gains = [world.better if number % 2 else 0.0 for number in range(1, generations + 1)]
@@ -169,7 +173,7 @@ def loops(
         for number, (gain, *pair) in enumerate(zip(gains, parent, child, strict=True), 1):
             rules = gate.Rules(gate.spend(ALPHA, number), pooled(panels), MAX_PAIRS)
             decided = play(list(zip(*pair, strict=True)), rules)
-            if gain and decided.word == "adopt":
+            if gain and decided.word == "adopt" and world.panels:
                 panels += calibrated(world, rng, 1)
             elif not gain:
                 made.append(decided)

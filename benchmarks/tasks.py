@@ -173,7 +173,7 @@ def headroom_table() -> str:
     rows = [_headroom(task, preset) for task in loaded for preset in task.presets.values()]
     head = ["task", "preset", "score", "starter", "steps", "noise", "judge", "reference", "headroom", "size cap"]
     return (
-        f"Command: `python benchmarks/tasks.py`; it measures what is not stored yet, but for the GPU's rows"
+        f"Command: `python benchmarks/tasks.py`; it measures what is not stored yet, except the GPU's rows"
         f"{_gpu_command(loaded)}. Machine of the starter's figures: "
         f"{_machines(loaded, 'starter', 'machine')}; of the reference's: "
         f"{_machines(loaded, 'reference', 'reference_machine')}; of the GPU's: "
@@ -188,7 +188,7 @@ def _gpu_command(loaded: list[tasks.Task]) -> str:
     made = {
         task.measured["gpu_command"].replace(task.name, "TASK") for task in loaded if "gpu_command" in task.measured
     }
-    return "".join(f", `{one}`" for one in sorted(made))
+    return f" ({', '.join(f'`{one}`' for one in sorted(made))})" if made else ""
 
 
 def _seeds(loaded: list[tasks.Task], key: str) -> str:

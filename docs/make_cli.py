@@ -54,7 +54,12 @@ def bounds(parameter: Any) -> str:
 def default(parameter: Any) -> str:
     """What holds where it is left out; nothing where the words say so or nothing does."""
     value = parameter.default
-    if value in (None, "", ()) or isinstance(value, bool) or callable(value) or "efault" in (parameter.help or ""):
+    if (
+        value in (None, "", ())
+        or isinstance(value, bool)
+        or callable(value)
+        or "default" in (parameter.help or "").lower()
+    ):
         return ""
     return f" Default: {value}."
 

@@ -230,14 +230,14 @@ def test_a_model_that_trains_on_while_it_loads_is_ended_by_a_trainings_own_clock
     assert fault_of(glass, slow, budget=budget, prove=False, seconds=60.0).code == "overran"
     some = HONEST + BURNING.replace("SECONDS", "1.0")
     plain, seen = (judged(glass, model, budget=budget, seconds=60.0) for model in (HONEST, some))
-    assert plain.predict_seconds < 0.5 < seen.predict_seconds < 2.0
+    assert plain.predicted_seconds < 0.5 < seen.predicted_seconds < 2.0
     assert seen.verdict == plain.verdict
 
 
 def test_on_a_gpu_the_time_that_is_waited_for_counts(glass: ProcessGlass) -> None:
     slow = "import time\ndef predict(tokens):\n time.sleep(0.4)\n return honest(tokens)"
     found = judged(glass, slow, prove=False, budget=Budget("gpu_seconds", 5.0, 60.0))
-    assert 0.4 < found.predict_seconds < 5.0
+    assert 0.4 < found.predicted_seconds < 5.0
 
 
 def test_under_the_virtual_clock_nobody_counts_seconds(glass: ProcessGlass) -> None:

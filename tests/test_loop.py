@@ -77,7 +77,7 @@ def test_a_better_trainer_is_adopted_and_its_scaffold_inherited(tmp_path: Path) 
     assert state.final["gain"]["low"] > 0
     assert state.ended["why"] == "finished"
     gate = state.trials_of(1, "gate")
-    assert all(trial.verdict.select_score is not None and trial.predict_seconds > 0 for trial in gate)
+    assert all(trial.verdict.select_score is not None and trial.predicted_seconds > 0 for trial in gate)
     assert fitted(gate).n == len(gate) // 2
 
 

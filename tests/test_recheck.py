@@ -18,13 +18,14 @@ from bellglass import wiring
 from bellglass.cli import app
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import LoopFault, SetupError, UsageError
-from bellglass.holds import RULE, Again, Asked, Outcome, lines, noise_explains, outcome_of
+from bellglass.holds import LUCK, RULE, Again, Asked, Outcome, lines, noise_explains, outcome_of
 from bellglass.ports import Glass
 from bellglass.recheck import prepare, recheck
 from bellglass.records import Bundle, Json, Noise
 from bellglass.rejudge import rejudge
 from bellglass.steps import panel
 from bellglass.steps.generation import _gate
+from bellglass.steps.pairs import turns
 from bellglass.store import bundles
 from bellglass.store.bundles import starter as real_starter
 from bellglass.store.ledger import Ledger
@@ -102,7 +103,9 @@ def again(folder: Path, guests: Path, asked: Asked) -> Outcome:
         case = prepare(folder, ledger, asked)
     told: list[Again] = []
     outcome = recheck(case, ProcessGlass(warm=False, home=guests), side_by_side=2, say=told.append)
-    assert tuple(told) == outcome.trials
+    in_turn = turns(case.bench.secret, f"gate-{asked.generation}")
+    sides = [in_turn(outcome.trials[2 * index : 2 * index + 2], index) for index in range(len(case.jobs))]
+    assert told == [trial for pair in sides for trial in pair]
     return outcome
 
 
@@ -217,12 +220,18 @@ def test_new_seeds_say_whether_the_gain_repeats(loop: Path, tmp_path: Path) -> N
 
 
 def unseen(
-    folder: Path, asked: Asked, gains: list[float], faults: dict[str, str] | None = None, noise: Noise | None = None
+    folder: Path,
+    asked: Asked,
+    gains: list[float],
+    faults: dict[str, str] | None = None,
+    noise: Noise | None = None,
+    decision: str | None = None,
 ) -> Outcome:
     """What is said of trials with these gains, none of which was run."""
     with closing(Ledger.open(folder)) as ledger:
         case = prepare(folder, ledger, asked)
-    case = replace(case, rules=replace(case.rules, noise=noise or case.rules.noise))
+    rules = replace(case.rules, noise=noise or case.rules.noise)
+    case = replace(case, rules=rules, decision=decision or case.decision)
     trials = []
     for index, (gain, jobs) in enumerate(zip(gains, case.jobs, strict=True)):
         for job, score in zip(jobs, (2.0 + 0.001 * index, 2.0 + 0.001 * index - gain), strict=True):
@@ -241,6 +250,14 @@ def test_the_gate_is_played_on_the_new_scores_pair_by_pair(loop: Path, gains: li
     jittered = [gain + 0.01 * k for k, gain in enumerate(gains)]
     outcome = unseen(loop, Asked(1, seeds=len(gains)), jittered)
     assert f"the gate on the new scores alone: {word}" in lines(outcome)[1]
+
+
+def test_a_gain_that_new_seeds_do_not_show_may_have_been_luck_but_one_under_the_same_seeds_was_not(loop: Path) -> None:
+    for seeds, decision, lucky in ((3, "adopt", True), (3, "reject", False), (None, "adopt", False)):
+        asked = Asked(1, seeds=seeds)
+        found = unseen(loop, asked, [-9.0, -9.1, -9.2][: seeds or 1], noise=Noise(0.001, 20), decision=decision)
+        assert not found.holds
+        assert (LUCK in found.why) == lucky
 
 
 def test_a_verdict_that_holds_says_little_where_the_noise_explains_more_than_its_gain(loop: Path) -> None:

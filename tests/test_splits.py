@@ -77,8 +77,10 @@ def test_each_split_counts_its_own_verdicts() -> None:
         "select": 10, "confirm": 10, "confirm_sets": 6, "confirm_slices": 1, "again": 0, "final": 1,
     }  # fmt: skip
     assert looks_line(found).endswith("confirm 10 on 6 fresh sets of documents; final not opened")
-    found.final = {}
+    found.final, found.champion = {}, "another than the starter"
     assert looks_line(found).endswith("final 1, opened once")
+    del found.trials["final-pair-0-starter"]  # as where all failed
+    assert looks_line(found).endswith("final 0, opened once")
 
 
 def test_a_fixed_corpus_says_when_a_slice_comes_again() -> None:

@@ -106,7 +106,7 @@ def predicting(parent: float, child: float, budget: float = 10.0, kind: str = "c
             weights=side * 8,
             seeds=Seeds(len(side), 2),
             budget=Budget(kind, budget, 60.0),  # type: ignore[arg-type]
-            predict_seconds=used,
+            predicted_seconds=used,
         )
         for side, used in (("parent", parent), ("child", child))
     ]

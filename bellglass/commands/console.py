@@ -111,8 +111,8 @@ def _calibrated(body: Json) -> str:
     said = out_of_reach(body)
     return (
         f"calibration {source}: noise {noise['sd']:.4f} bits over {len(body['scores'])} trainings, "
-        f"{seconds:.1f} s a trial; the smallest gain that generation 1 can detect: {body['smallest_gain']:.3f} bits"
-        + (f"; {said}" if said else "")
+        f"{seconds:.1f} s a trial; the smallest gain that generation 1 can detect, if that is the noise: "
+        f"{body['smallest_gain']:.3f} bits" + (f"; {said}" if said else "")
     )
 
 

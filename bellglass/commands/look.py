@@ -160,8 +160,8 @@ def _fetch(task: Task | None) -> None:
 
 def task_lines(task: Task) -> Iterator[str]:
     """What a person wants to know before they pick it."""
-    above = ", above an exact floor" if task.floor == "exact" else ""
-    yield f"{task.name}: {task.title} ({task.unit}{above})"
+    floor = "above an exact floor" if task.floor == "exact" else "no floor is known"
+    yield f"{task.name}: {task.title} ({task.unit}, {floor})"
     found = task.measured
     if "starter_cpu" not in found:
         yield "    unmeasured"

@@ -56,7 +56,7 @@ def _measured(doc: Json) -> Iterator[str]:
     if found is not None:
         yield (
             f"- noise over seeds: {found['sd']:.4f} on {found['df']} degrees of freedom; the smallest gain that "
-            f"generation 1 can detect: {found['smallest_gain']:.3f}"
+            f"generation 1 can detect, if that is the noise: {found['smallest_gain']:.3f}"
         )
     if doc["baselines"] is not None:
         yield f"- {foreign(doc['baselines']['line'])}"

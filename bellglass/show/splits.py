@@ -72,6 +72,6 @@ def looks_line(state: State) -> str:
         confirm = f"on {found['confirm_slices']} slices in turn, {found['again']} of them used again"
     else:
         confirm = f"on {found['confirm_sets']} fresh sets of documents"
-    opened = state.final is not None and found["final"] > 0  # where the champion is the starter, nothing is
+    opened = state.final is not None and state.champion != state.starter
     final = f"{found['final']}, opened once" if opened else "not opened"
     return f"verdicts by split: select {found['select']}; confirm {found['confirm']} {confirm}; final {final}"

@@ -1,6 +1,6 @@
 """The gate: adopt a successor, reject it, call it equal, or ask for another pair. Pure.
 
-A pair is (parent's score, child's score) under the same seeds, trained at the same time; lower scores are better.
+A pair is (parent's score, child's score) under the same seeds; lower scores are better.
 After every pair `decide` looks at the mean gain over a standard error whose variance is the pairs' own, shrunk towards
 what two unpaired trainings of the parent would show (`Noise`, from trainings that decide nothing). docs/statistics.md
 derives each line below; benchmarks/gate_simulation.py measures how often it is wrong.

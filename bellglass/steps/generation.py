@@ -80,7 +80,7 @@ def _boot(crew: Crew, gen: Generation) -> None:
 
 
 def _gate(crew: Crew, gen: Generation) -> None:
-    """Parent and child train at the same time on paired, unseen seeds and are judged on fresh documents."""
+    """Parent and child train on paired, unseen seeds and are judged on fresh documents."""
     if gen.gate is not None or not adopt.trainer_changed(gen):
         return
     assert gen.successor is not None
@@ -88,9 +88,9 @@ def _gate(crew: Crew, gen: Generation) -> None:
     rules = panel.rules_of(crew.state, gen.number)
     decision = gate.decide(pairs, rules)
     while decision.decision == "more":
-        index, commits = len(pairs), (gen.parent, gen.successor)
-        ids = [trial_ids.pair(gen.number, index, side) for side in trial_ids.GATE_SIDES]
-        parent, child = train_pair(crew.place.lab, gen.number, "gate", index, ids, commits)
+        ids = [trial_ids.pair(gen.number, len(pairs), side) for side in trial_ids.GATE_SIDES]
+        sides = list(zip(ids, (gen.parent, gen.successor), strict=True))
+        parent, child = train_pair(crew.place.lab, "gate", gen.number, len(pairs), sides)
         if parent.verdict is None or child.verdict is None:
             decision = _failure(parent, child, pairs)
         else:

@@ -48,10 +48,10 @@ GRACE_SECONDS = 60.0  # the guest's own deadline, for when the host is gone
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """`predict_seconds`: the most that one guest used to load and answer; of CPU, or waited for on a GPU."""
+    """`predicted_seconds`: the most that one guest used to load and answer; of CPU, or waited for on a GPU."""
 
     verdict: Verdict
-    predict_seconds: float
+    predicted_seconds: float
 
 
 def judge(
@@ -248,17 +248,19 @@ class _Conversation:
 
 def check_documents(task: Task, docs: Documents, prove: bool, which: str = "documents") -> None:
     """Mistakes of a task's author, found before they become wrong scores."""
-    per_doc = docs.target.sum(axis=1)
-    told, found, needed = int((per_doc > 0).sum()), "", ""
-    if not told:
-        found, needed = "no target", "targets from column 1 on"
-    elif task.separable and (per_doc != 1).any():
-        found, needed = "separable, but not one target per document", "exactly one, or separable = false in task.toml"
-    elif prove and told < proofs.MIN_DOCS:
-        found, needed = f"{told} with a target, to prove", f"at least {proofs.MIN_DOCS}"
-    if found:
+
+    def wrong(found: str, needed: str) -> UsageError:
         thing = f"{which} of task {task.name!r} ({task.folder / 'data.py'})"
-        raise UsageError(thing, found, needed, check_command(task.folder))
+        return UsageError(thing, found, needed, check_command(task.folder))
+
+    per_doc = docs.target.sum(axis=1)
+    with_target = int((per_doc > 0).sum())
+    if not with_target:
+        raise wrong("no target", "targets from column 1 on")
+    if task.separable and (per_doc != 1).any():
+        raise wrong("separable, but not one target per document", "exactly one, or separable = false in task.toml")
+    if prove and with_target < proofs.MIN_DOCS:
+        raise wrong(f"{with_target} with a target, to prove", f"at least {proofs.MIN_DOCS}")
 
 
 def _batch_rows(width: int, vocab: int) -> int:

@@ -151,7 +151,7 @@ class Lab:
             train_seconds=training.train_seconds,
             wall_seconds=training.wall_seconds,
             judge_seconds=round(time.monotonic() - began, 4),
-            predict_seconds=0.0 if judged is None else judged.predict_seconds,
+            predicted_seconds=0.0 if judged is None else judged.predicted_seconds,
             log=self._books.blobs.put(training.log) if training.log else None,
             curves=self._books.blobs.put(training.curves) if training.curves else None,
             clock=self._store_clock(order, training),

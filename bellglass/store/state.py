@@ -81,7 +81,11 @@ class State:
 def fold(events: Iterable[Event]) -> State:
     state = State()
     for event in events:
-        apply(state, event)
+        try:
+            apply(state, event)
+        except (KeyError, TypeError) as error:
+            found = f"{event.kind} with other fields ({type(error).__name__}: {error})"
+            raise _unknown(event, found, "the fields this version knows") from error
     return state
 
 
@@ -95,11 +99,7 @@ def apply(state: State, event: Event) -> None:
     handler = HANDLERS.get(event.kind)
     if handler is None:
         raise _unknown(event, f"kind {event.kind!r}", "a kind this version knows")
-    try:
-        handler(state, event.body)
-    except (KeyError, TypeError) as error:
-        found = f"{event.kind} with other fields ({type(error).__name__}: {error})"
-        raise _unknown(event, found, "the fields this version knows") from error
+    handler(state, event.body)
 
 
 def _unknown(event: Event, found: str, needed: str) -> LoopFault:

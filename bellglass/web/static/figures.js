@@ -245,7 +245,7 @@
     return bg.figure({
       key: "pairs-" + g.n,
       title: "The gate's pairs",
-      sub: "bits above the floor, lower is better; same seeds, trained at the same time",
+      sub: "bits above the floor, lower is better; both under the same seeds",
       count: g.pairs.length,
       draw,
       tip: (i) => ["Pair " + (i + 1), "parent " + bg.num(g.pairs[i][0]), "child " + bg.num(g.pairs[i][1]), "gain " + bg.plus(g.pairs[i][0] - g.pairs[i][1])],

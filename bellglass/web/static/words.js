@@ -32,7 +32,7 @@
     "select–confirm gap":
       "The child's gain over its parent on select minus that on confirm. Positive where it was fitted to select, by search or by luck.",
     "claim–verdict gap": "Claim minus verdict. Below zero: the inside said that it is better than the host found.",
-    "smallest gain": "The gain that the first gate would find in four of five cases with all its pairs, were the noise just as measured.",
+    "smallest gain": "The gain that the first gate would find in four of five cases with all its pairs, if the noise is as measured.",
     testimony:
       "The improver's own words. Shown apart from evidence; no decision reads them. “At 0.25” in those of a built-in improver: in trials of a quarter of the budget.",
     head: "The hash of the ledger's last event. Noted elsewhere, it shows whether the end was cut or rewritten.",

@@ -1,15 +1,15 @@
 """Planted nulls, gains and losses in real trainings: how often the gate adopts what is no better, what it misses.
 
-    python benchmarks/gate.py [--seconds 1.0] [--minutes 60] [--write-only]
+    python benchmarks/gate.py [--seconds 1.0] [--minutes 60] [--name gate] [--write-only]
 
 Parent and child train at the same time, in two processes of one thread each, under fresh seeds; `gate.decide` stops
 them. Nulls are the edits of bellglass/nulls.py. Gains and losses are planted by the child's budget: the slope of score
 against budget is measured first. Decisions come in blocks: every block calibrates anew, as a loop does, then decides
 once on each null and on two of the gains. All is one append-only file under benchmarks/measured/gate, to be committed:
-a run that ends, or is cut off, is gone on with. Writes the section `gate` of docs/benchmarks.md.
+a run that ends, or is cut off, is gone on with. Writes the section `gate` of docs/benchmarks.md. Another `--name` is
+another run, with a folder and a section of that name: `gate-again` is one with nothing beside it.
 
-The section stays where it states more decisions than are at hand, because the raw data behind its table may be lost, as
-those of the first 671 decisions are. Delete the section's text by hand to have fewer on the page.
+The section stays where it states more decisions than are at hand. Delete its text by hand to have fewer on the page.
 
 Trainings are our own code, without a glass and without the proof: see bare_trial.py. All use the same documents.
 """
@@ -47,7 +47,8 @@ from bellglass.steps.trial import derive_seeds  # noqa: E402
 from bellglass.store import bundles  # noqa: E402
 
 SECRET = hashlib.sha256(b"benchmarks/gate.py").digest()  # measuring needs no secrecy; every run uses the same documents
-WORK = HERE / "measured" / "gate"
+MEASURED = HERE / "measured"
+NAME = "gate"
 FACTORS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.25)  # of the budget, where the slope is measured
 SLOPE_SEEDS = 8
 GAINS_PER_BLOCK = 2
@@ -250,18 +251,19 @@ def found_of(setting: Setting) -> Found:
 
 
 def command(asked: argparse.Namespace) -> str:
-    return f"python benchmarks/gate.py --task {asked.task} --preset {asked.preset} --seconds {asked.seconds:g}"
+    name = "" if asked.name == NAME else f" --name {asked.name}"
+    return f"python benchmarks/gate.py --task {asked.task} --preset {asked.preset} --seconds {asked.seconds:g}{name}"
 
 
-def put(sheet: Path, text: str, data: Path) -> None:
+def put(sheet: Path, name: str, text: str, data: Path) -> None:
     """Onto the page, but never over a table of more decisions."""
-    before, now = (decisions_in(section) for section in (page.get(sheet, "gate"), text))
+    before, now = (decisions_in(section) for section in (page.get(sheet, name), text))
     if now < before:
         raise SystemExit(
-            f"section gate of {sheet}: it states {before} decisions, {now} are at hand in {data}. Nothing was changed. "
-            "To put these there anyway, delete the text of the section first"
+            f"section {name} of {sheet}: it states {before} decisions, {now} are at hand in {data}. Nothing was "
+            "changed. To put these there anyway, delete the text of the section first"
         )
-    page.put(sheet, "gate", text)
+    page.put(sheet, name, text)
 
 
 def decisions_in(section: str) -> int:
@@ -277,17 +279,17 @@ def main() -> None:
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--seconds", type=float, default=1.0, help="CPU-seconds of one training")
     parser.add_argument("--minutes", type=float, default=60.0, help="stop after about that long")
-    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--name", default=NAME, help="of the run: its folder and its section")
     parser.add_argument("--write-only", action="store_true", help="train nothing, write what is known")
     asked = parser.parse_args()
     task = tasks.load(asked.task)
     budget = Budget("cpu_seconds", asked.seconds, 600.0)
-    setting = Setting(task, task.presets[asked.preset], budget, asked.work.resolve())
+    setting = Setting(task, task.presets[asked.preset], budget, MEASURED / asked.name)
     if not asked.write_only:
         collect(setting, asked.minutes, Plan())
     text = gate_table.section(found_of(setting), asked.seconds, command(asked))
     print(text)
-    put(page.BENCHMARKS, text, setting.path)
+    put(page.BENCHMARKS, asked.name, text, setting.path)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -213,9 +214,10 @@ def test_tables_say_what_was_counted() -> None:
 
 @pytest.mark.parametrize("stated", ["671 decisions so far, and a table.", "1 decisions so far.", ""])
 def test_a_table_of_more_decisions_stays(stated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sheet, words = tmp_path / "page.md", ["gate.py", "--write-only", "--work", str(tmp_path)]
-    sheet.write_text(f"<!-- begin gate -->\n{stated}\n<!-- end gate -->")
+    sheet, words = tmp_path / "page.md", ["gate.py", "--write-only", "--name", "other"]
+    sheet.write_text(f"<!-- begin other -->\n{stated}\n<!-- end other -->")
     monkeypatch.setattr(bench.page, "BENCHMARKS", sheet)
+    monkeypatch.setattr(bench, "MEASURED", tmp_path)
     monkeypatch.setattr(bench, "collect", lambda *_: pytest.fail("--write-only trains"))
     monkeypatch.setattr(sys, "argv", words)
     if stated:
@@ -240,9 +242,17 @@ def test_as_many_decisions_as_the_page_states_or_more_are_written(tmp_path: Path
     sheet = tmp_path / "page.md"
     for text in ("2 decisions so far.", "2 decisions so far, again.", "10 decisions so far."):
         sheet.write_text("<!-- begin gate -->\n2 decisions so far.\n<!-- end gate -->\nmore\n")
-        bench.put(sheet, text, tmp_path)
+        bench.put(sheet, "gate", text, tmp_path)
         assert sheet.read_text() == f"<!-- begin gate -->\n{text}\n<!-- end gate -->\nmore\n"
     assert bench.decisions_in(bench.page.get(bench.page.BENCHMARKS, "gate")) > 0, "the page says it in these words"
+
+
+def test_the_shares_that_the_statistics_page_quotes_stand_in_the_table() -> None:
+    told = re.sub(r"\s+", " ", (bench.page.ROOT / "docs" / "statistics.md").read_text())
+    quoted = re.findall(r"\d+ of \d{3,}", told.split("In real trainings")[1].split("([figures]")[0])
+    assert len(quoted) == 2
+    table = bench.page.get(bench.page.BENCHMARKS, "gate")
+    assert [share for share in quoted if f"| {share}:" not in table] == []
 
 
 @pytest.mark.slow

@@ -185,10 +185,9 @@ def headroom_table() -> str:
 
 
 def _gpu_command(loaded: list[tasks.Task]) -> str:
-    made = {
-        task.measured["gpu_command"].replace(task.name, "TASK") for task in loaded if "gpu_command" in task.measured
-    }
-    return f" ({', '.join(f'`{one}`' for one in sorted(made))})" if made else ""
+    """That of the first; the others differ in the task."""
+    made = [task.measured["gpu_command"] for task in loaded if "gpu_command" in task.measured]
+    return f" (one task at a time, as `{made[0]}`)" if made else ""
 
 
 def _seeds(loaded: list[tasks.Task], key: str) -> str:

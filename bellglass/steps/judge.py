@@ -257,6 +257,8 @@ def check_documents(task: Task, docs: Documents, prove: bool, which: str = "docu
     with_target = int((per_doc > 0).sum())
     if not with_target:
         raise wrong("no target", "targets from column 1 on")
+    if docs.target[:, 0].any():
+        raise wrong("a target in column 0, with nothing before it", "targets from column 1 on")
     if task.separable and (per_doc != 1).any():
         raise wrong("separable, but not one target per document", "exactly one, or separable = false in task.toml")
     if prove and with_target < proofs.MIN_DOCS:

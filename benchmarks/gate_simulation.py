@@ -133,17 +133,13 @@ class Study:
     def told(self) -> str:
         rows = []
         for seeds in TOLD_SEEDS:
-            world, true = World(seeds=seeds), gate.smallest_gain(_rules(Noise(1.0, seeds - 1)))
-            gains = (gate.smallest_gain, true)
+            true = gate.smallest_gain(gate.Rules(gate.spend(worlds.ALPHA, 1), Noise(1.0, seeds - 1), MAX_PAIRS))
             found = [
-                np.mean([decided.word == "adopt" for decided in self._made(world, f"told {seeds}", gain)])
-                for gain in gains
+                self._decide(World(seeds=seeds), gain, name=f"told {seeds}", count=NULL_DECISIONS)[0]
+                for gain in (gate.smallest_gain, true)
             ]
             rows.append([f"{seeds}", *(f"{share:.0%}" for share in found), f"{true:.2f}"])
         return page.table(["seeds", "at the gain told", "at that of the true noise", "which is"], rows)
-
-    def _made(self, world: World, name: str, gain: Callable[[gate.Rules], float] | float) -> list[worlds.Decided]:
-        return worlds.decisions(world, _rng(name), self.count(NULL_DECISIONS), gain=gain)
 
     def rechecked(self) -> str:
         rows = []
@@ -204,7 +200,7 @@ class Study:
     def _decide(
         self,
         world: World,
-        gain: float,
+        gain: float | Callable[[gate.Rules], float],
         *,
         word: str = "adopt",
         count: int = DECISIONS,
@@ -230,10 +226,6 @@ class Study:
 
 def _failing(held: list[bool]) -> str:
     return f"{held.count(False) / len(held):.1%}" if held else "–"
-
-
-def _rules(noise: Noise) -> gate.Rules:
-    return gate.Rules(gate.spend(worlds.ALPHA, 1), noise, MAX_PAIRS)
 
 
 def _reached(rows: list[list[str]], rho: float) -> str:

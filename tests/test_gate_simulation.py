@@ -171,5 +171,10 @@ def test_the_page_is_what_the_script_writes(row: tuple) -> None:
 
 
 @pytest.mark.slow
+def test_so_is_what_a_told_gain_is_worth() -> None:
+    assert simulation.Study(quick=False).told() in section()
+
+
+@pytest.mark.slow
 def test_so_is_what_the_gate_sees() -> None:
     assert simulation.Study(quick=False).power() in section()

@@ -75,7 +75,7 @@ class Forecast:
         few = self.sessions_paid < self.generations
         paid = f": enough for about {self.sessions_paid} of {self.generations} generations" if few else ""
         return [
-            f"trainings  at most {self.trainings}, {self.train_seconds:.0f} seconds of training: {wall} on idle cores",
+            f"trainings  worth {self.trainings} whole ones at most, {self.train_seconds:.0f} s: {wall} on idle cores",
             f"calls      about {self.calls}, {self.tokens_in:,} tokens in, {self.tokens_out:,} out{paid}",
             f"money      {money}; {bound}",
             f"decisions  at most {self.decisions} by a person"

@@ -230,9 +230,12 @@ def test_what_a_crash_burnt_counts_against_the_bound_that_is_shown() -> None:
 
 def test_a_loop_that_can_see_no_gain_says_so_as_soon_as_its_noise_is_known() -> None:
     body = {"noise": {"sd": 0.1, "df": 3}, "scores": [0.16], "smallest_gain": 0.196, "trial_seconds": 9.0}
-    for most, said in ((0.159, True), (0.3, False), (None, False)):
+    none, few = "; no gain can be that large: the starter is", "; few gains can be that large: the starter is"
+    for most, said in ((0.159, none), (0.3, few), (0.5, ""), (None, "")):
         line = LINES["loop.calibrated"]({**body, "measured": True, "why": "", "most_gain": most})
-        assert ("no gain can be that large: the starter is only 0.159 above the floor" in line) == said
+        assert "can detect, if that is the noise: 0.196 bits" in line
+        assert line.partition("0.196 bits")[2].startswith(f"{said} only {most:.3f} above" if said else "")
+        assert ("above the floor" in line) == bool(said)
 
 
 def test_without_a_terminal_there_is_no_live_view() -> None:

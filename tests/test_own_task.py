@@ -70,6 +70,21 @@ def test_a_library_that_is_missing_is_named_as_the_import_has_it(echo: Path) -> 
         tasks.make(tasks.load(str(echo)), "select", SECRET, 64)
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("import helper", "No module named 'helper'.*next: move what is needed of helper.py into data.py"),
+        ("from numpy import nothing_here", "cannot import name 'nothing_here'.*next: install a numpy that has it"),
+        ("raise ImportError('no corpus', 'one', 'fetch it')", "found: no corpus; needed: one; next: fetch it"),
+    ],
+)
+def test_an_import_that_fails_says_what_helps(echo: Path, line: str, says: str) -> None:
+    (echo / "helper.py").write_text("")
+    edit(echo / "data.py", "import numpy as np", f"import numpy as np\n{line}")
+    with pytest.raises(SetupError, match=says):
+        tasks.make(tasks.load(str(echo)), "select", SECRET, 64)
+
+
 def test_what_runs_is_the_source_that_the_folders_hash_covers(echo: Path, tmp_path: Path) -> None:
     """A folder that was received may bring a compiled data.py that says something else, or a link to one elsewhere."""
     file, honest = echo / "data.py", (echo / "data.py").read_text()

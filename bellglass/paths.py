@@ -88,6 +88,14 @@ def cache_home() -> Path:
     return _expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "bellglass"
 
 
+# What this user's bellglass remembers between loops
+
+
+def state_home() -> Path:
+    """The state folder of the XDG convention, outside every loop's folder. Not created here."""
+    return _expanded(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "bellglass"
+
+
 # Loops
 
 

@@ -5,9 +5,11 @@ In CI a skip for want of Docker or of a browser fails.
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -18,6 +20,13 @@ from hypothesis import settings
 # No deadline for one example: on a busy machine it measures the machine.
 settings.register_profile("same", derandomize=True, database=None, deadline=None)
 settings.load_profile("same")
+
+# A state folder of the tests' own; workers and the processes that they start have it from the first process.
+STATE = "BELLGLASS_TESTS_STATE"
+if STATE not in os.environ:
+    os.environ[STATE] = tempfile.mkdtemp(prefix="bellglass-state-")
+    atexit.register(shutil.rmtree, os.environ[STATE], ignore_errors=True)
+os.environ["XDG_STATE_HOME"] = os.environ[STATE]
 
 REQUIRED = {name for name in ("docker", "browser") if os.environ.get(f"BELLGLASS_REQUIRE_{name.upper()}") == "1"}
 NOT_FOR_DOCKER = "only the process glass"  # how the reason of a skip begins that no Docker engine could prevent

@@ -28,6 +28,7 @@ fix:
 	$(BIN)/ruff format .
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_config.py
+	$(BIN)/python docs/make_errors.py
 
 venv:
 	@$(BOOTSTRAP) --with dev

@@ -65,7 +65,8 @@ def run(crew: Crew, edits: Sequence[Null] = EQUAL_SPREAD) -> Json:
         except BellglassError as error:
             books.tick_quietly()
             again = isinstance(error, Interrupted | BoundReached)
-            books.record("loop.ended", why="stopped" if again else "failed", detail=error.found or error.thing)
+            why, detail = "stopped" if again else "failed", error.found or error.thing
+            books.record("loop.ended", why=why, code=error.code, detail=detail)
             raise
         books.record("loop.calibrated", **_event(crew, found))
     crew.shelf.keep(from_json(books.state.calibration))

@@ -43,12 +43,12 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def explain(error: BellglassError) -> str:
-    """The one clear error: the thing, what was found, what was needed, the next command. A stop is none."""
+    """The one clear error: the thing, what was found, what was needed, the next command, the code. A stop is none."""
     lines = [f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {error.thing}"]
     for label, text in (("found", error.found), ("needed", error.needed), ("next", error.next_command)):
         if text:
             lines.append(f"  {label + ':':<8}{visible(text)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"  code:   {error.code}"])
 
 
 def main() -> None:

@@ -100,10 +100,22 @@ class LoopConfig(BaseModel):
             return replace(preset, budget=replace(preset.budget, kind="steps", amount=float(preset.steps)))
         if preset.budget.kind == "gpu_seconds" and self.device == "cpu":
             found = f"{preset.name!r} of {task.name} counts GPU seconds, and the device is cpu"
-            raise UsageError("preset", found, 'device = "cuda", or another preset', "the same with --device cuda")
+            raise UsageError(
+                "preset",
+                found,
+                'device = "cuda", or another preset',
+                "the same with --device cuda",
+                code="preset_device_mismatch",
+            )
         if preset.budget.kind == "cpu_seconds" and self.device != "cpu":
             found = f"{preset.name!r} of {task.name} counts CPU seconds, and the device is {self.device}"
-            raise UsageError("preset", found, "one that counts GPU seconds", "the same with --preset gpu")
+            raise UsageError(
+                "preset",
+                found,
+                "one that counts GPU seconds",
+                "the same with --preset gpu",
+                code="preset_device_mismatch",
+            )
         return preset
 
 
@@ -111,7 +123,7 @@ def load(file: Path | None, overrides: Mapping[str, Json] | None = None) -> Loop
     """The config of a file with what was said on the command line over it; None there means not said."""
     said = _read(file) if file is not None else {}
     if "model" in said and "main" in (said.get("models") or {}):
-        raise UsageError(f"config {file}", "both model and models.main", "one of them", HELP)
+        raise UsageError(f"config {file}", "both model and models.main", "one of them", HELP, code="config_invalid")
     over = {key: value for key, value in (overrides or {}).items() if value is not None}
     return _checked(_complete({**said, **over}), f"config {file}" if file is not None else "the options")
 
@@ -135,11 +147,13 @@ def _read(file: Path) -> dict[str, Json]:
     try:
         return tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"config {file}", "no such file", "a TOML file", HELP) from None
+        raise UsageError(f"config {file}", "no such file", "a TOML file", HELP, code="config_unreadable") from None
     except OSError as error:
-        raise UsageError(f"config {file}", str(error.strerror), "a readable TOML file", HELP) from None
+        raise UsageError(
+            f"config {file}", str(error.strerror), "a readable TOML file", HELP, code="config_unreadable"
+        ) from None
     except ValueError as error:  # TOML's and UTF-8's both
-        raise UsageError(f"config {file}", str(error), "valid TOML", HELP) from None
+        raise UsageError(f"config {file}", str(error), "valid TOML", HELP, code="config_invalid") from None
 
 
 def _complete(said: dict[str, Json]) -> dict[str, Json]:
@@ -169,11 +183,11 @@ def _usage(error: ValidationError, thing: str) -> UsageError:
         known = ["model", *LoopConfig.model_fields]
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         needed = f"perhaps {near[0]!r}" if near else f"one of {', '.join(known)}"
-        return UsageError(thing, f"unknown key {key!r}{more}", needed, HELP)
+        return UsageError(thing, f"unknown key {key!r}{more}", needed, HELP, code="config_invalid")
     says = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if not key:
-        return UsageError(thing, f"{says}{more}", "words that fit together", HELP)
+        return UsageError(thing, f"{says}{more}", "words that fit together", HELP, code="config_invalid")
     field = LoopConfig.model_fields[str(first["loc"][0])]
     said = repr(first["input"])
     said = said if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}…"
-    return UsageError(thing, f"{key} = {said}{more}", field.description or says, HELP)
+    return UsageError(thing, f"{key} = {said}{more}", field.description or says, HELP, code="config_invalid")

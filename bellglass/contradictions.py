@@ -28,7 +28,9 @@ def _refuse_undecidable(config: LoopConfig, task: Task) -> None:
         parts = f"{config.panel} trainings to calibrate, {explored:g} to explore"
         needed = f"at least {least:g} s: {parts} and {LOOKS[0]} pairs to adopt anything"
         again = f"the same with --train-seconds {least:g}"
-        raise UsageError("the bound on training time", f"{config.train_seconds:g} s", needed, again)
+        raise UsageError(
+            "the bound on training time", f"{config.train_seconds:g} s", needed, again, code="bound_too_small"
+        )
 
 
 def _refuse_unmeasured(config: LoopConfig, task: Task) -> None:
@@ -36,11 +38,17 @@ def _refuse_unmeasured(config: LoopConfig, task: Task) -> None:
     if wants_hosted(config) and config.preset_of(task).budget.kind == "steps":
         thing = "the virtual clock" if config.virtual_clock else f"preset {config.preset!r} of {task.name}"
         needed = "a budget that the host measures: where steps are counted a trainer that never asks trains on"
-        raise UsageError(thing, "steps, with a hosted model", needed, "bellglass run --help")
+        raise UsageError(thing, "steps, with a hosted model", needed, "bellglass run --help", code="choices_clash")
 
 
 def _refuse_told_documents(config: LoopConfig) -> None:
     """From a seed anyone can make every document that decides; an improver is told it, and could guess a short one."""
     if config.seed is not None and wants_hosted(config):
         needed = "no seed, because who knows it can make the documents that decide"
-        raise UsageError("the seed", f"{config.seed}, with a hosted model", needed, "bellglass run without --seed")
+        raise UsageError(
+            "the seed",
+            f"{config.seed}, with a hosted model",
+            needed,
+            "bellglass run without --seed",
+            code="choices_clash",
+        )

@@ -41,10 +41,12 @@ def run(task: str, folder: Path, *given: object, **more: object) -> dict[str, np
         raise _mistake(task, folder, str(given[0]), error) from error
     if not isinstance(made, dict) or set(made) != set(ARRAYS):
         found = f"make() returned {', '.join(map(str, made)) if isinstance(made, dict) else type(made).__name__}"
-        raise UsageError(str(path), found, f"a dict of {', '.join(ARRAYS)}", check_command(folder))
+        raise UsageError(
+            str(path), found, f"a dict of {', '.join(ARRAYS)}", check_command(folder), code="task_data_broken"
+        )
     if strange := [name for name in ARRAYS if not isinstance(made[name], np.ndarray)]:
         found = f"make() returned {strange[0]} as {type(made[strange[0]]).__name__}"
-        raise UsageError(str(path), found, "numpy arrays", check_command(folder))
+        raise UsageError(str(path), found, "numpy arrays", check_command(folder), code="task_data_broken")
     return made
 
 
@@ -53,7 +55,13 @@ def load(folder: Path) -> ModuleType:
     path = folder / "data.py"
     name = f"bellglass_task_{folder.name}_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
     if path.is_symlink() or not path.is_file():  # a link is not in the folder's hash
-        raise UsageError(f"task {folder.name!r}", f"no file {path}", "a data.py with make()", check_command(folder))
+        raise UsageError(
+            f"task {folder.name!r}",
+            f"no file {path}",
+            "a data.py with make()",
+            check_command(folder),
+            code="task_data_broken",
+        )
     module = ModuleType(name)
     module.__file__ = str(path)
     sys.modules[name] = module  # dataclasses look their module up there
@@ -61,7 +69,11 @@ def load(folder: Path) -> ModuleType:
     exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     if not callable(getattr(module, "make", None)):
         raise UsageError(
-            str(path), "no make()", "make(split, key, docs, world), as docs/tasks.md has it", check_command(folder)
+            str(path),
+            "no make()",
+            "make(split, key, docs, world), as docs/tasks.md has it",
+            check_command(folder),
+            code="task_data_broken",
         )
     return module
 
@@ -75,7 +87,7 @@ def _missing(task: str, folder: Path, error: ImportError) -> SetupError:
         command = f"install a {error.name} that has it into this environment"
     said = tuple(map(str, error.args))[:3]
     usual = ("an ImportError", "the libraries that its data.py uses", command)
-    return SetupError(f"task {task!r}", *said, *usual[len(said) :])
+    return SetupError(f"task {task!r}", *said, *usual[len(said) :], code="library_missing")
 
 
 def _mistake(task: str, folder: Path, split: str, error: Exception) -> UsageError:
@@ -83,14 +95,14 @@ def _mistake(task: str, folder: Path, split: str, error: Exception) -> UsageErro
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, ValueError) and _raised_by(path, frames[-1]):
         thing, needed = f"{split} documents of task {task!r}", f"another {split}_docs in task.toml"
-        return UsageError(thing, str(error), needed, check_command(folder))
+        return UsageError(thing, str(error), needed, check_command(folder), code="task_documents_short")
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     said = str(error)
     if isinstance(error, SyntaxError) and error.filename == str(path):
         lines, said = [error.lineno], error.msg
     where = f"{path}, line {lines[-1]}" if lines and lines[-1] else str(path)
     found = f"{type(error).__name__}: {' '.join(said.split())}"
-    return UsageError(where, found, "a make() that returns documents", check_command(folder))
+    return UsageError(where, found, "a make() that returns documents", check_command(folder), code="task_data_broken")
 
 
 def _raised_by(path: Path, last: traceback.FrameSummary) -> bool:

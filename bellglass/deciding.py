@@ -57,13 +57,21 @@ def decide(folder: Path, number: int, decision: str, reason: str, evidence_hash:
 def rearm(folder: Path, name: str, reason: str, seen: str | None = None) -> Delivered:
     """`seen`: the sentences of its alarms as a person was shown them; others have come since, and it is refused."""
     if not reason.strip():
-        raise UsageError("re-arming", "no --reason", "why it is safe to go on", "the same with --reason '...'")
+        raise UsageError(
+            "re-arming", "no --reason", "why it is safe to go on", "the same with --reason '...'", code="reason_missing"
+        )
     body = {"name": name, "who": user_name(), "reason": reason.strip()}
 
     def checked(state: State) -> Body:
         _require_latched(folder, state, name)
         if seen is not None and seen != _sentences(state, name):
-            raise UsageError(f"tripwire {name!r}", "another alarm than the one shown", "a look at it", "look again")
+            raise UsageError(
+                f"tripwire {name!r}",
+                "another alarm than the one shown",
+                "a look at it",
+                "look again",
+                code="evidence_changed",
+            )
         return body
 
     if _deliver(folder, "rearm", "tripwire.rearmed", checked):
@@ -83,7 +91,13 @@ def _require_latched(folder: Path, state: State, name: str) -> None:
     names = {wire["name"] for wire in state.tripwires}
     if name not in names:
         found = f"latched: {', '.join(sorted(names)) or 'none'}"
-        raise UsageError(f"tripwire {name!r}", found, "a latched tripwire", f"bellglass review {typed(folder)}")
+        raise UsageError(
+            f"tripwire {name!r}",
+            found,
+            "a latched tripwire",
+            f"bellglass review {typed(folder)}",
+            code="tripwire_not_latched",
+        )
 
 
 def _deliver(folder: Path, request: str, kind: str, body_for: Callable[[State], Body]) -> bool:
@@ -105,7 +119,11 @@ def _hand_in(folder: Path, request: str, body_for: Callable[[State], Body]) -> b
             if other.kind == request and _same_matter(other.body, body):
                 who, what = other.body.get("who"), other.body.get("decision", request)
                 raise UsageError(
-                    "the decision", f"{who} handed in {what!r} just before", "nothing more", "bellglass status"
+                    "the decision",
+                    f"{who} handed in {what!r} just before",
+                    "nothing more",
+                    "bellglass status",
+                    code="already_decided",
                 )
         seq = ledger.last_seq
         number = ledger.post(request, body)
@@ -116,7 +134,13 @@ def _hand_in(folder: Path, request: str, body_for: Callable[[State], Body]) -> b
             time.sleep(POLL_SECONDS)
         for event in ledger.events(after=seq):
             if event.kind == "request.refused" and event.body.get("request") == body:
-                raise UsageError("the decision", str(event.body.get("why")), "a pending review", "bellglass status")
+                raise UsageError(
+                    "the decision",
+                    str(event.body.get("why")),
+                    "a pending review",
+                    "bellglass status",
+                    code="decision_refused",
+                )
     return True
 
 

@@ -55,7 +55,9 @@ def ready(task: str, download: Download, folder: Path) -> Path:
     path = folder / download.name
     known = download.sha256 or recorded(path)
     if known is None or not path.is_file():
-        raise SetupError(f"task {task!r}", f"no {path}", f"{download.url}, downloaded once", _next(task))
+        raise SetupError(
+            f"task {task!r}", f"no {path}", f"{download.url}, downloaded once", _next(task), code="download_missing"
+        )
     stat = path.stat()
     _check(path, _digest_once(path, stat.st_size, stat.st_mtime_ns), known, task)
     return path
@@ -78,7 +80,7 @@ def fetch(task: str, download: Download, folder: Path, say: Callable[[str], None
         _tag(part).unlink(missing_ok=True)
     except OSError as error:
         needed = "a folder this user may write, with room"
-        raise SetupError(f"folder {folder}", str(error), needed, _next(task)) from None
+        raise SetupError(f"folder {folder}", str(error), needed, _next(task), code="folder_unwritable") from None
     how = "as known before" if known else f"the first one, so it is trusted from now on: {_beside(path).name}"
     say(f"{path}: sha256 {digest} ({how})")
     return path
@@ -102,13 +104,15 @@ def _complete(task: str, download: Download, part: Path, known: bool, say: Calla
             return _transfer(download.url, part, known)
         except _Endless:
             needed = "a server that says it, or a sha256 in task.toml: nobody else could tell that it is whole"
-            raise SetupError(download.url, "an answer that does not say its length", needed, _next(task)) from None
+            raise SetupError(
+                download.url, "an answer that does not say its length", needed, _next(task), code="download_failed"
+            ) from None
         except (_Broken, http.client.HTTPException, urllib.error.URLError, TimeoutError, ConnectionError) as error:
             if _size(part) > have:
                 continue
             found = f"{error} ({_size(part)} bytes are here and kept)"
             needed = f"a machine that reaches it, or the file copied to {part.with_suffix('')}"
-            raise SetupError(download.url, found, needed, _next(task)) from None
+            raise SetupError(download.url, found, needed, _next(task), code="download_failed") from None
 
 
 class _Watched(urllib.request.HTTPRedirectHandler):
@@ -181,14 +185,18 @@ def _check(path: Path, digest: str, known: str, task: str) -> None:
     bad = path.with_name(path.name.removesuffix(".part") + ".bad")
     path.replace(bad)
     found = f"sha256 {digest}; put aside as {bad.name}"
-    raise SetupError(str(path), found, f"sha256 {known}, as pinned or as recorded beside it", _next(task))
+    raise SetupError(
+        str(path), found, f"sha256 {known}, as pinned or as recorded beside it", _next(task), code="checksum_wrong"
+    )
 
 
 def _require_safe(url: str) -> None:
     """Unencrypted only on this very machine: nobody on the way may choose what is trusted."""
     place = urllib.parse.urlsplit(url)
     if place.scheme != "https" and not (place.scheme == "http" and place.hostname in LOOPBACK):
-        raise UsageError(f"download {url!r}", f"{place.scheme or 'nothing'}", "https", "bellglass tasks")
+        raise UsageError(
+            f"download {url!r}", f"{place.scheme or 'nothing'}", "https", "bellglass tasks", code="address_unsafe"
+        )
 
 
 def _next(task: str) -> str:

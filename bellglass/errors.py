@@ -12,12 +12,13 @@
     │   └── MalformedFrame      it broke the wire's grammar
     └── ModelFault          1   a model call failed; `code` is one of MODEL_FAULTS
 
-Numbers are exit codes. A message names the thing, what was found, what was needed, and the next command.
+Numbers are exit codes. A message names the thing, what was found, what was needed, and the next command; `code` names
+the kind of problem in one stable word, for scripts and tests (error_codes.py has them all).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from bellglass.records import Cost
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 class BellglassError(Exception):
     exit_code = 1
 
-    def __init__(self, thing: str, found: str = "", needed: str = "", next_command: str = "") -> None:
-        self.thing, self.found, self.needed, self.next_command = thing, found, needed, next_command
+    def __init__(self, thing: str, found: str = "", needed: str = "", next_command: str = "", *, code: str) -> None:
+        self.thing, self.found, self.needed, self.next_command, self.code = thing, found, needed, next_command, code
         super().__init__(self.one_line())
 
     def one_line(self) -> str:
@@ -49,20 +50,40 @@ class SetupError(BellglassError):
     exit_code = 3
 
 
-class BoundReached(BellglassError):
-    exit_code = 4
+class _OneMeaning(BellglassError):
+    """The class says it all."""
+
+    meaning: ClassVar[str]
+
+    def __init__(self, thing: str, found: str = "", needed: str = "", next_command: str = "") -> None:
+        super().__init__(thing, found, needed, next_command, code=self.meaning)
 
 
-class ReviewPending(BellglassError):
-    exit_code = 5
+class BoundReached(_OneMeaning):
+    """A bound of the loop is used up; nothing was spent beyond it."""
+
+    exit_code, meaning = 4, "bound_reached"
 
 
-class TripwireFired(BellglassError):
-    exit_code = 6
+class ReviewPending(_OneMeaning):
+    """A person must decide first."""
+
+    exit_code, meaning = 5, "review_pending"
 
 
-class Interrupted(BellglassError):
-    exit_code = 130
+class TripwireFired(_OneMeaning):
+    """A tripwire halted the loop; a person must look."""
+
+    exit_code, meaning = 6, "tripwire_fired"
+
+
+class Interrupted(_OneMeaning):
+    """A person asked it to stop; everything done is kept."""
+
+    exit_code, meaning = 130, "interrupted"
+
+
+ONE_MEANING = (BoundReached, ReviewPending, TripwireFired, Interrupted)
 
 
 class LoopFault(BellglassError):
@@ -73,8 +94,8 @@ class GuestFault(BellglassError):
     """`code` is one of records.GUEST_FAULTS: fixed words, safe to show to an improver."""
 
     def __init__(self, code: str, detail: str = "") -> None:
-        self.code, self.detail = code, detail
-        super().__init__(f"guest fault {code!r}", found=detail)
+        self.detail = detail
+        super().__init__(f"guest fault {code!r}", found=detail, code=code)
 
 
 class MalformedFrame(GuestFault):
@@ -100,5 +121,5 @@ class ModelFault(BellglassError):
 
     def __init__(self, code: str, detail: str = "", *, billed: bool = False, cost: Cost | None = None) -> None:
         assert code in MODEL_FAULTS, code
-        self.code, self.detail, self.billed, self.cost = code, detail, billed, cost
-        super().__init__(f"model call failed ({code})", found=detail, needed=MODEL_FAULTS[code])
+        self.detail, self.billed, self.cost = detail, billed, cost
+        super().__init__(f"model call failed ({code})", found=detail, needed=MODEL_FAULTS[code], code=code)

@@ -33,7 +33,13 @@ def card(gpu: int) -> str:
     allowed = names[: next((at for at, name in enumerate(names) if name in ("", "-1")), len(names))]
     if gpu >= len(allowed):
         found = f"{VISIBLE}={os.environ[VISIBLE]}"
-        raise SetupError(f"the device cuda:{gpu}", found, "a GPU of that number", f"unset {VISIBLE}, or another device")
+        raise SetupError(
+            f"the device cuda:{gpu}",
+            found,
+            "a GPU of that number",
+            f"unset {VISIBLE}, or another device",
+            code="gpu_missing",
+        )
     return allowed[gpu]
 
 

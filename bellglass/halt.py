@@ -70,10 +70,14 @@ def _kill(owner: Process) -> None:
     if is_running(owner):
         os.kill(owner.pid, signal.SIGKILL)
     if not _gone(owner, LOCK_SECONDS):
-        raise BellglassError("the driver", f"process {owner.pid} survives SIGKILL", "its end", f"ps -p {owner.pid}")
+        raise BellglassError(
+            "the driver", f"process {owner.pid} survives SIGKILL", "its end", f"ps -p {owner.pid}", code="not_stopped"
+        )
 
 
 def _require_none_left(kill_guests: Killer) -> None:
     left = kill_guests()
     if left:
-        raise BellglassError("the loop's guests", f"{left} still there", "none", "bellglass stop --now")
+        raise BellglassError(
+            "the loop's guests", f"{left} still there", "none", "bellglass stop --now", code="not_stopped"
+        )

@@ -48,7 +48,13 @@ def run_loop(crew: Crew, before_models: Callable[[], None] = lambda: None) -> St
         return books.state
     if books.state.created.get("calibrates"):
         found = f"a calibration of {crew.config.task}"
-        raise UsageError(f"loop {books.state.loop_id}", found, "a loop", f"bellglass calibrate {crew.config.task}")
+        raise UsageError(
+            f"loop {books.state.loop_id}",
+            found,
+            "a loop",
+            f"bellglass calibrate {crew.config.task}",
+            code="is_calibration",
+        )
     try:
         crew.place.check()  # a re-arming may lie in the inbox
         refuse_if_tripped(books.state)
@@ -63,7 +69,7 @@ def run_loop(crew: Crew, before_models: Callable[[], None] = lambda: None) -> St
         with contextlib.suppress(SetupError):  # where the disk is full, the ledger stays open, which resumes as well
             books.tick_quietly()
             why = next(why for kind, why in ENDS if isinstance(error, kind))
-            books.record("loop.ended", why=why, detail=error.found or error.thing)
+            books.record("loop.ended", why=why, code=error.code, detail=error.found or error.thing)
         raise
     books.tick_quietly()
     books.record("loop.ended", why="finished", detail=_how_it_finished(books.state), secret=_secret(crew))
@@ -152,6 +158,6 @@ def _take(books: Books, request: InboxRequest) -> None:
         try:
             event = decision_event(books.state, body["generation"], answer, body["evidence_hash"])
         except UsageError as error:  # it answers evidence that no longer waits: kept, without effect
-            books.record("request.refused", answers=request.id, request=body, why=str(error))
+            books.record("request.refused", answers=request.id, request=body, code=error.code, why=str(error))
         else:
             books.record("review.decided", answers=request.id, **event)

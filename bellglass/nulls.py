@@ -35,7 +35,13 @@ def edited(bundle: Bundle, null: Null) -> Bundle:
         data, old = files.get(change.path, b""), change.old.encode()
         if data.count(old) != 1:
             found = f"{change.path} holds {change.old.strip().splitlines()[0]!r} {data.count(old)} times"
-            raise LoopFault(f"null edit {null.name!r}", found, "the text it replaces, once", "edit bellglass/nulls.py")
+            raise LoopFault(
+                f"null edit {null.name!r}",
+                found,
+                "the text it replaces, once",
+                "edit bellglass/nulls.py",
+                code="null_edit_unfit",
+            )
         files[change.path] = data.replace(old, change.new.encode())
     return files
 

@@ -50,6 +50,7 @@ def content_root() -> Path:
         f"no {', '.join(CONTENT)} beside or inside {package}",
         "a checkout or a complete installation",
         "pip install --force-reinstall bellglass",
+        code="installation_incomplete",
     )
 
 
@@ -108,7 +109,9 @@ def _expanded(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:  # ~nobody
-        raise UsageError(f"folder {str(path)!r}", "no such user", "~ alone, or a user of this machine") from None
+        raise UsageError(
+            f"folder {str(path)!r}", "no such user", "~ alone, or a user of this machine", code="unknown_user"
+        ) from None
 
 
 def loop_name(task: str, loop_id: str) -> str:
@@ -122,13 +125,17 @@ def written_anew(file: Path, next_command: str) -> Iterator[IO[bytes]]:
     making = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         if file.exists() and not file.is_file():  # renaming over a device would be the end of it
-            raise UsageError(f"the file {file}", "something that is no file", "a file's name", next_command)
+            raise UsageError(
+                f"the file {file}", "something that is no file", "a file's name", next_command, code="no_file"
+            )
         with making.open("xb") as out:
             yield out
         making.replace(file)
     except OSError as error:
         found = error.strerror or str(error)
-        raise SetupError(f"the file {file}", found, "a place to write to", next_command) from error
+        raise SetupError(
+            f"the file {file}", found, "a place to write to", next_command, code="folder_unwritable"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             making.unlink()
@@ -172,17 +179,27 @@ def find_loop(wanted: str | None, home: Path | None = None) -> Path:
     if wanted is None:
         if loops:
             return loops[0]
-        raise UsageError("no loop yet", f"no loop in {home}", "a loop, or --loops / BELLGLASS_HOME", "bellglass demo")
+        raise UsageError(
+            "no loop yet", f"no loop in {home}", "a loop, or --loops / BELLGLASS_HOME", "bellglass demo", code="no_loop"
+        )
     if _is_loop(_expanded(wanted)):
         return _expanded(wanted)
     if wanted.endswith(".bellglass") and not os.path.exists(_expanded(wanted)):  # raises for no name
         raise UsageError(
-            f"recording {wanted!r}", "no such file", "a file that bellglass pack made", "bellglass pack LOOP"
+            f"recording {wanted!r}",
+            "no such file",
+            "a file that bellglass pack made",
+            "bellglass pack LOOP",
+            code="unknown_recording",
         )
     if wanted.endswith(".bellglass"):
         again = f"bellglass watch {shlex.quote(wanted)} --play 60x"
         raise UsageError(
-            f"loop {wanted!r}", "the name of a recording", "a loop's folder; a recording only plays", again
+            f"loop {wanted!r}",
+            "the name of a recording",
+            "a loop's folder; a recording only plays",
+            again,
+            code="is_recording",
         )
     exact = [folder for folder in loops if folder.name == wanted]
     matching = exact or [folder for folder in loops if wanted and _named(folder.name, wanted)]
@@ -190,8 +207,12 @@ def find_loop(wanted: str | None, home: Path | None = None) -> Path:
         return matching[0]
     names = _some([folder.name for folder in matching or loops])
     if matching:
-        raise UsageError(f"loop {wanted!r}", f"several: {names}", "a longer beginning", "bellglass status")
-    raise UsageError(f"loop {wanted!r}", f"in {home}: {names}", "a loop that exists", "bellglass status")
+        raise UsageError(
+            f"loop {wanted!r}", f"several: {names}", "a longer beginning", "bellglass status", code="loop_ambiguous"
+        )
+    raise UsageError(
+        f"loop {wanted!r}", f"in {home}: {names}", "a loop that exists", "bellglass status", code="unknown_loop"
+    )
 
 
 def _named(name: str, wanted: str) -> bool:
@@ -217,6 +238,7 @@ def refuse_network_filesystem(path: Path) -> None:
             f"a network or shared file system ({kind})",
             "a local disk, because file locks and memory maps must hold",
             f"set {HOME_VARIABLE} or --loops to a folder on a local disk",
+            code="network_file_system",
         )
 
 
@@ -268,6 +290,7 @@ def require_free_disk(path: Path, needed_bytes: int, purpose: str) -> None:
             f"{free / 1e6:.0f} MB free",
             f"{needed_bytes / 1e6:.0f} MB",
             "free some space, or use another disk with --loops",
+            code="disk_full",
         )
 
 

@@ -56,7 +56,11 @@ def probe_lines(models: Mapping[str, Model], books: Books) -> list[str]:
         report = probe(BookedModel(model, books, first=len(books.state.calls)))
         if not report.ok:
             raise SetupError(
-                f"model {provider}", "; ".join(report.advice), "a whole prompt and tool calls", "bellglass resume"
+                f"model {provider}",
+                "; ".join(report.advice),
+                "a whole prompt and tool calls",
+                "bellglass resume",
+                code="model_unfit",
             )
         lines.append(f"probe      {provider} sees a long prompt whole and calls tools")
     return lines

@@ -54,7 +54,13 @@ def prepare(folder: Path, ledger: Ledger, asked: Asked) -> Case:
     config = restore(state.config)
     if asked.exact and (asked.seeds is not None or config.device != "cpu"):
         found = f"device {config.device}" if asked.seeds is None else "new seeds, which nothing is recorded for"
-        raise UsageError("--exact", found, "the recorded seeds, on a CPU", replace(asked, exact=False).typed(folder))
+        raise UsageError(
+            "--exact",
+            found,
+            "the recorded seeds, on a CPU",
+            replace(asked, exact=False).typed(folder),
+            code="choices_clash",
+        )
     task = trusted_task(state, asked.task, asked.typed(folder))
     bench = Workbench(task, config.preset_of(task), secret, config.device, side_by_side=1)
     lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")
@@ -92,7 +98,9 @@ def _decided(state: State, asked: Asked, folder: Path) -> Generation:
         return gen
     decided = [str(gen.number) for gen in state.generations.values() if gen.gate is not None]
     thing, needed = f"generation {asked.generation} of {folder.name}", f"one of {', '.join(decided) or 'none yet'}"
-    raise UsageError(thing, "no verdict of a gate", needed, f"bellglass status {typed(folder)}")
+    raise UsageError(
+        thing, "no verdict of a gate", needed, f"bellglass status {typed(folder)}", code="unknown_generation"
+    )
 
 
 def _contradiction(events: Sequence[Event], state: State, gen: Generation, recorded: list[Trial]) -> str:
@@ -107,7 +115,9 @@ def _secret(folder: Path, state: State) -> bytes:
     secret = secret_of(folder, state)
     if secret is None:
         found, needed = "a secret that is not revealed yet", "its end, or its owner"
-        raise LoopFault(f"loop {folder.name}", found, needed, f"bellglass status {typed(folder)}")
+        raise LoopFault(
+            f"loop {folder.name}", found, needed, f"bellglass status {typed(folder)}", code="secret_not_revealed"
+        )
     return require_committed(folder, state, secret)
 
 
@@ -134,7 +144,13 @@ def _clock(trial: Trial, blobs: Blobs) -> Sequence[float] | None:
     if trial.claim.steps == 0:
         return []
     needed = "a loop from a version that keeps what time_left was answered"
-    raise LoopFault(f"trial {trial.trial_id}", "no recorded clock", needed, "bellglass recheck without --exact")
+    raise LoopFault(
+        f"trial {trial.trial_id}",
+        "no recorded clock",
+        needed,
+        "bellglass recheck without --exact",
+        code="no_recorded_clock",
+    )
 
 
 def _notes(state: State, content: dict[str, str]) -> tuple[str, ...]:

@@ -37,16 +37,26 @@ def trusted_task(state: State, named: Path | None, again: str) -> Task:
     told, content = state.config["task"], state.created["content"]
     shipped = tasks.is_shipped(told)
     if shipped and named is not None:
-        raise UsageError("--task", f"{str(named)!r}, and the task of the loop is the shipped {told!r}", "none", again)
+        raise UsageError(
+            "--task",
+            f"{str(named)!r}, and the task of the loop is the shipped {told!r}",
+            "none",
+            again,
+            code="choices_clash",
+        )
     if not shipped and named is None:
         found = "no shipped one: its data.py is code of this loop, and would run here with your rights"
         needed = "--task with its folder, once you trust what is in there"
-        raise UsageError(f"task {told!r}", found, needed, f"{again} --task {shlex.quote(told)}")
+        raise UsageError(
+            f"task {told!r}", found, needed, f"{again} --task {shlex.quote(told)}", code="task_not_trusted"
+        )
     if named is None:
         return tasks.reopen(told, content)
     task = tasks.reopen(os.path.abspath(named.expanduser()), content)
     if content_hash(task.folder) != content.get(tasks.OWN):  # a shipped folder has no hash of its own
-        raise LoopFault(f"task folder {task.folder}", "not what the loop began with", "the same files", again)
+        raise LoopFault(
+            f"task folder {task.folder}", "not what the loop began with", "the same files", again, code="task_changed"
+        )
     return task
 
 

@@ -110,7 +110,7 @@ def decision_event(state: State, number: int, answer: Answer, evidence_hash: str
     gen = state.generations.get(number)
     if gen is None or gen.review_hash is None or gen.review is not None:
         found, look = "nothing waits for a decision there", f"bellglass status {state.loop_id}"
-        raise UsageError(f"review of generation {number}", found, "a pending review", look)
+        raise UsageError(f"review of generation {number}", found, "a pending review", look, code="nothing_waits")
     show = f"bellglass review {state.loop_id}"  # says the whole command that decides
     if len(evidence_hash) < SHORTEST_HASH or not gen.review_hash.startswith(evidence_hash):
         raise UsageError(
@@ -118,11 +118,12 @@ def decision_event(state: State, number: int, answer: Answer, evidence_hash: str
             f"a decision on evidence {evidence_hash[:SHORTEST_HASH]}",
             f"a decision on evidence {gen.review_hash[:SHORTEST_HASH]}, which is what waits",
             show,
+            code="evidence_changed",
         )
     if answer.decision not in DECISIONS:
-        raise UsageError("the decision", repr(answer.decision), " or ".join(DECISIONS), show)
+        raise UsageError("the decision", repr(answer.decision), " or ".join(DECISIONS), show, code="option_invalid")
     if not answer.reason.strip():
-        raise UsageError("the decision", "no reason", "--reason with a few words", show)
+        raise UsageError("the decision", "no reason", "--reason with a few words", show, code="reason_missing")
     return {
         "generation": number,
         "decision": answer.decision,

@@ -85,7 +85,9 @@ class Task:
             return path.read_text(encoding="utf-8")
         except OSError as error:
             found, needed = f"{path}: {error.strerror}", "a readable brief.md"
-            raise UsageError(f"task {self.name!r}", found, needed, check_command(self.folder)) from None
+            raise UsageError(
+                f"task {self.name!r}", found, needed, check_command(self.folder), code="task_folder_broken"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +117,9 @@ def load(name: str) -> Task:
         return read(Path(full_name(name)))
     if name not in names():
         folder = f"./{name}" if Path(name).is_dir() else "./FOLDER"
-        raise UsageError(f"task {name!r}", "no such task", f"one of {', '.join(names())}, or {folder}", LIST)
+        raise UsageError(
+            f"task {name!r}", "no such task", f"one of {', '.join(names())}, or {folder}", LIST, code="unknown_task"
+        )
     return read(content_root() / "tasks" / name)
 
 
@@ -136,21 +140,33 @@ def full_name(name: str) -> str:
     try:
         return os.path.abspath(Path(name).expanduser())
     except RuntimeError:  # ~nobody
-        raise UsageError(f"task {name!r}", "no such user", "~ alone, or a user of this machine", LIST) from None
+        raise UsageError(
+            f"task {name!r}", "no such user", "~ alone, or a user of this machine", LIST, code="unknown_user"
+        ) from None
 
 
 def read(folder: Path) -> Task:
     """The task that a folder describes."""
     path = folder / "task.toml"
     if not re.fullmatch(r"[A-Za-z][\w-]{0,40}", folder.name):  # it becomes part of a loop's name
-        raise UsageError(f"task folder {folder}", "a name that a task can't have", "letters, digits, _ and -", LIST)
+        raise UsageError(
+            f"task folder {folder}",
+            "a name that a task can't have",
+            "letters, digits, _ and -",
+            LIST,
+            code="task_folder_broken",
+        )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         found = error.strerror or type(error).__name__
-        raise UsageError(str(path), found, "a readable task.toml", check_command(folder)) from None
+        raise UsageError(
+            str(path), found, "a readable task.toml", check_command(folder), code="task_folder_broken"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(str(path), f"broken TOML: {error}", "valid TOML", check_command(folder)) from None
+        raise UsageError(
+            str(path), f"broken TOML: {error}", "valid TOML", check_command(folder), code="task_folder_broken"
+        ) from None
     top = _Section(str(path), content, check_command(folder))
     task = Task(
         name=folder.name,
@@ -216,7 +232,7 @@ class _Section:
         self._where, self._content, self._next = where, dict(content), next_command
 
     def wrong(self, key: str, found: str, needed: str) -> UsageError:
-        return UsageError(f"{self._where}: {key}", found, needed, self._next)
+        return UsageError(f"{self._where}: {key}", found, needed, self._next, code="task_folder_broken")
 
     def take(self, key: str, kind: type | tuple[type, ...], needed: str, default: Json = None) -> Any:
         if key not in self._content and default is not None:
@@ -334,7 +350,9 @@ def reopen(name: str, made_from: Mapping[str, str]) -> Task:
     changed = sorted(part for part in now if part not in CONTENT and now[part] != made_from.get(part))
     if changed:
         found = f"{task.folder if changed == [OWN] else ', '.join(changed)}: not what the loop began with"
-        raise LoopFault(f"task {task.name!r}", found, "the same files", "bellglass run, for a new loop")
+        raise LoopFault(
+            f"task {task.name!r}", found, "the same files", "bellglass run, for a new loop", code="task_changed"
+        )
     return task
 
 
@@ -362,7 +380,7 @@ def _check(task: Task, made: Documents, docs: int) -> None:
 
     def wrong(found: str, needed: str) -> UsageError:
         thing = f"documents of task {task.name!r} ({task.folder / 'data.py'})"
-        return UsageError(thing, found, needed, check_command(task.folder))
+        return UsageError(thing, found, needed, check_command(task.folder), code="task_documents_unfit")
 
     shape = (docs, task.context + 1)
     for name, dtype in (("tokens", np.uint16), ("target", np.bool_), ("skill", np.uint8), ("floor_bits", np.float32)):

@@ -83,7 +83,9 @@ def _bundles(state: State, lineage: Lineage) -> str:
         adoption = Adoption(gen.result["trainer"], gen.result["scaffold"], "")
         if lineage.read(gen.result["champion"]) != next_bundle(adoption, parent, successor):
             thing = f"the champion of generation {gen.number}"
-            raise LoopFault(thing, "another bundle", "what its two decisions name", "bellglass log")
+            raise LoopFault(
+                thing, "another bundle", "what its two decisions name", "bellglass log", code="ledger_contradicts"
+            )
     return f"{count} read and re-hashed"
 
 
@@ -130,7 +132,7 @@ def require_committed(folder: Path, state: State, secret: bytes) -> bytes:
     """With another secret the rest of a loop would be judged on another world, and nobody would notice."""
     if not _committed(state, secret):
         found, needed = "another secret than it began with", "the one that its first event commits to"
-        raise LoopFault(f"loop {folder.name}", found, needed, f"bellglass verify {typed(folder)}")
+        raise LoopFault(f"loop {folder.name}", found, needed, f"bellglass verify {typed(folder)}", code="secret_wrong")
     return secret
 
 

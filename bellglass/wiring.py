@@ -78,7 +78,9 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None, *, cal
         folder.mkdir(parents=True)
     except OSError as error:
         found, needed = str(error.strerror), "a folder this user may write"
-        raise SetupError(f"loop folder {folder}", found, needed, "bellglass run --loops FOLDER") from error
+        raise SetupError(
+            f"loop folder {folder}", found, needed, "bellglass run --loops FOLDER", code="folder_unwritable"
+        ) from error
     _write_secret(folder, secret)
     lineage = Lineage.create(folder / "lineage.git")
     first = lineage.commit(bundles.starter() if starter is None else starter, None, "starter")
@@ -131,10 +133,12 @@ def open_loop(
         finished = books.state.ended is not None and books.state.ended["why"] == "finished"
         if finished and overrides:
             found = "finished: `final` was opened and the secret is revealed"
-            raise UsageError(f"loop {folder.name}", found, "a new loop", "bellglass run --help")
+            raise UsageError(f"loop {folder.name}", found, "a new loop", "bellglass run --help", code="loop_finished")
         if _final_begun(books.state) and config.generations != books.state.config["generations"]:
             found, go_on = "`final` was opened", f"bellglass resume {paths.typed(folder)}"
-            raise UsageError(f"loop {folder.name}", found, "no other number of generations", go_on)
+            raise UsageError(
+                f"loop {folder.name}", found, "no other number of generations", go_on, code="loop_finished"
+            )
         if ledger.last_seq > 1 and not finished:
             changed = _changed(books.state.created, config)
             books.record("loop.resumed", config=config.model_dump(mode="json"), **changed)
@@ -226,7 +230,7 @@ def open_model(provider: str, config: LoopConfig) -> Model:
 
         if provider not in IMPROVERS:
             needed = f"{', '.join(IMPROVERS)}, or provider/name"
-            raise UsageError("the model", repr(provider), needed, "bellglass run --help")
+            raise UsageError("the model", repr(provider), needed, "bellglass run --help", code="no_such_model")
         return OfflineModel(provider)
     from bellglass.doors.litellm_model import LitellmModel
 
@@ -237,7 +241,9 @@ def choose_glass(config: LoopConfig) -> str:
     """`auto` is Docker where engine and images are there; a hosted model never gets less. It is opened, to be sure."""
     hosted = wants_hosted(config)
     if config.glass == "process" and hosted:
-        raise SetupError("the process glass", "a hosted model", "a sealed glass", "bellglass run --glass docker")
+        raise SetupError(
+            "the process glass", "a hosted model", "a sealed glass", "bellglass run --glass docker", code="not_sealed"
+        )
     if config.glass != "process":
         try:
             _docker(config)
@@ -278,9 +284,17 @@ def _refuse_unsealed_strangers(created: Json, models: Mapping[str, Model]) -> No
     here = paths.user_host()
     if any(created[key] != here[key] for key in here):
         found = f"a loop made by {created['user']} on {created['host']}"
-        raise SetupError("the process glass", found, "a loop made here by you", "bellglass run --glass docker")
+        raise SetupError(
+            "the process glass", found, "a loop made here by you", "bellglass run --glass docker", code="not_sealed"
+        )
     if any(model.hosted for model in models.values()):
-        raise SetupError("the process glass", "a hosted model", "a built-in improver", "bellglass run --glass docker")
+        raise SetupError(
+            "the process glass",
+            "a hosted model",
+            "a built-in improver",
+            "bellglass run --glass docker",
+            code="not_sealed",
+        )
 
 
 def _read_secret(folder: Path, state: State) -> bytes:
@@ -288,7 +302,9 @@ def _read_secret(folder: Path, state: State) -> bytes:
         secret = (folder / "secret").read_bytes()
     except OSError as error:
         found = f"its secret file: {error.strerror}"
-        raise LoopFault(f"loop {folder.name}", found, "a readable one", "restore the folder from a copy") from error
+        raise LoopFault(
+            f"loop {folder.name}", found, "a readable one", "restore the folder from a copy", code="secret_unreadable"
+        ) from error
     return require_committed(folder, state, secret)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -25,10 +27,15 @@ from source_tree import (
     tree,
 )
 
+from bellglass import error_codes
+from bellglass.doors.docker import engine
+from bellglass.errors import MODEL_FAULTS, ONE_MEANING
+from bellglass.records import GUEST_FAULTS
+
 # A module may import its own layer and those below, without cycles. Two rules more: doors never import each other, and
 # only `wiring` imports doors.
 LAYERS = {
-    0: "errors records trial_ids stats variance strict_json bootstrap",  # vocabulary; pure
+    0: "errors error_codes records trial_ids stats variance strict_json bootstrap",  # vocabulary; pure
     1: "paths gpus config tasks data_file download bounds processes weights nulls calibration curves forecast "
     "store",  # disk
     2: "ports line doors",  # protocols, frames, and what implements them
@@ -221,6 +228,40 @@ def catches_all(handler: ast.ExceptHandler) -> bool:
 
 def raises_again(handler: ast.ExceptHandler) -> bool:
     return isinstance(handler.body[-1], ast.Raise) and handler.body[-1].exc is None
+
+
+CODES = {
+    "BellglassError": error_codes.FAILED,
+    "UsageError": error_codes.USAGE,
+    "SetupError": error_codes.SETUP,
+    "LoopFault": error_codes.LOOP,
+}
+CODES_BY_NAME = {"bellglass/doors/docker/engine.py": {row[0] for row in engine._ANSWERS}}  # `code=code`, from a table
+
+
+def errors_made(folder: str) -> Iterator[tuple[str, str, set[str]]]:
+    """Where, of which class, and with which codes: none where it is neither a word nor from a known table."""
+    for path in python_files(folder):
+        for node in nodes(path):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CODES:
+                given = next((word.value for word in node.keywords if word.arg == "code"), None)
+                from_table = CODES_BY_NAME.get(name(path), set()) if isinstance(given, ast.Name) else set()
+                codes = {str(given.value)} if isinstance(given, ast.Constant) else from_table
+                yield f"{name(path)}:{node.lineno}", node.func.id, codes
+
+
+@pytest.mark.parametrize("folder", ["bellglass", "benchmarks"])
+def test_every_error_has_a_code_of_its_class(folder: str) -> None:
+    made = list(errors_made(folder))
+    assert [where for where, kind, codes in made if not codes or not codes <= CODES[kind].keys()] == []
+
+
+def test_every_code_is_one_word_of_one_class_and_in_use() -> None:
+    used = {(kind, code) for _, kind, codes in errors_made("bellglass") for code in codes}
+    listed = [(kind, code) for kind, table in CODES.items() for code in table]
+    assert sorted(listed) == sorted(used)
+    codes = [*(code for _, code in listed), *GUEST_FAULTS, *MODEL_FAULTS, *(kind.meaning for kind in ONE_MEANING)]
+    assert [code for code in codes if not re.fullmatch(r"[a-z]+(_[a-z]+)*", code) or codes.count(code) > 1] == []
 
 
 def checks(function: ast.AST) -> bool:

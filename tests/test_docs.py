@@ -113,7 +113,7 @@ def test_links_in_documents_lead_somewhere(path: Path) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("made", ["cli", "config"])
+@pytest.mark.parametrize("made", ["cli", "config", "errors"])
 def test_pages_made_from_the_code_are_fresh(made: str) -> None:
     spec = importlib.util.spec_from_file_location(f"make_{made}", ROOT / "docs" / f"make_{made}.py")
     assert spec is not None

@@ -485,7 +485,7 @@ class Gone(ProcessGlass):
     """A process glass whose machine loses what it needs."""
 
     def open(self, spec):  # type: ignore[no-untyped-def]
-        raise SetupError("the engine", "no answer", "a running one", "start it")
+        raise SetupError("the engine", "no answer", "a running one", "start it", code="docker_silent")
 
 
 @pytest.mark.slow
@@ -495,6 +495,6 @@ def test_an_engine_that_goes_away_is_recorded_and_the_loop_resumes(tmp_path: Pat
     with wiring.open_loop(folder, small_world.quiet(), models={"main": Tuner()}, glass=gone) as crew:
         with pytest.raises(SetupError, match="the engine"):
             run_loop(crew)
-        assert (crew.state.ended["why"], crew.state.ended["detail"]) == ("failed", "no answer")
+        assert (crew.state.ended["why"], crew.state.ended["code"]) == ("failed", "docker_silent")
     with opened(folder, Tuner()) as crew:
         assert run_loop(crew).ended["why"] == "finished"

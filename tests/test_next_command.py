@@ -1,4 +1,4 @@
-"""What a person is told to type next names the loop they were running, wherever it lies."""
+"""What an error says last: the command to type next, which names the loop wherever it lies, and a stable code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bellglass.cli import explain
 from bellglass.commands.start import naming
+from bellglass.errors import BellglassError, BoundReached, GuestFault, Interrupted, ModelFault, SetupError
 from bellglass.paths import typed
 
 
@@ -30,3 +32,18 @@ def test_a_loop_in_the_usual_place_goes_by_its_name(tmp_path: Path, monkeypatch:
     assert typed(tmp_path / "stories-1a2b") == "stories-1a2b"
     assert typed(tmp_path / "else" / "stories-1a2b") == str(tmp_path / "else" / "stories-1a2b")
     assert typed(tmp_path / "my loops" / "stories-1a2b") == f"'{tmp_path / 'my loops' / 'stories-1a2b'}'"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SetupError("git", "not found", code="git_unfit"), "git_unfit"),
+        (BoundReached("bound on calls"), "bound_reached"),
+        (Interrupted("the loop", "a request to stop"), "interrupted"),
+        (GuestFault("flood", "its log"), "flood"),
+        (ModelFault("server"), "server"),
+    ],
+)
+def test_an_error_ends_with_its_code(error: BellglassError, code: str) -> None:
+    assert error.code == code
+    assert explain(error).splitlines()[-1] == f"  code:   {code}"

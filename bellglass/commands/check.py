@@ -40,7 +40,9 @@ def verify(
     from bellglass.store.state import state_of
 
     if head is not None and not re.fullmatch("[0-9a-f]{12,64}", head):
-        raise UsageError("--head", repr(head), "12 to 64 hex digits of a ledger head", "bellglass status")
+        raise UsageError(
+            "--head", repr(head), "12 to 64 hex digits of a ledger head", "bellglass status", code="option_invalid"
+        )
     folder = paths.find_loop(loop, paths.loops_home(loops))
     with Ledger.open(folder, write=False) as ledger:
         findings = verify_.verify(folder, ledger, head)
@@ -54,7 +56,9 @@ def verify(
         for finding in findings:
             typer.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {visible(finding.found)}")
     if not all(finding.ok for finding in findings):
-        raise BellglassError(f"loop {folder.name}", "checks that failed, see above", "a loop that fits its ledger")
+        raise BellglassError(
+            f"loop {folder.name}", "checks that failed, see above", "a loop that fits its ledger", code="verify_failed"
+        )
 
 
 def recheck(
@@ -92,7 +96,11 @@ def recheck(
     if not outcome.holds:
         found, needed = outcome.why, "a verdict that repeats"
         raise BellglassError(
-            f"generation {generation} of {folder.name}", found, needed, f"bellglass verify {typed(folder)}"
+            f"generation {generation} of {folder.name}",
+            found,
+            needed,
+            f"bellglass verify {typed(folder)}",
+            code="verdict_not_repeated",
         )
 
 
@@ -148,7 +156,7 @@ def doctor(json: Json = False) -> None:
             if not check.ok and check.next_command:
                 typer.echo(f"       next: {check.next_command}")
     if not all(check.ok or check.optional for check in checks):
-        raise SetupError("this machine", "a missing part, see above", "the parts marked --")
+        raise SetupError("this machine", "a missing part, see above", "the parts marked --", code="machine_unfit")
 
 
 @image.command("build")

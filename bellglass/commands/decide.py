@@ -65,11 +65,19 @@ def _decide(folder: Path, decision: str, evidence: str | None, reason: str) -> N
     number = pending(state_of(folder))
     if number is None:
         raise UsageError(
-            "the decision", "nothing waits for one", "a loop that waits", f"bellglass status {typed(folder)}"
+            "the decision",
+            "nothing waits for one",
+            "a loop that waits",
+            f"bellglass status {typed(folder)}",
+            code="nothing_waits",
         )
     if evidence is None:
         raise UsageError(
-            "the decision", "no --evidence", "the hash that you were shown", f"bellglass review {typed(folder)}"
+            "the decision",
+            "no --evidence",
+            "the hash that you were shown",
+            f"bellglass review {typed(folder)}",
+            code="evidence_not_named",
         )
     typer.echo(deciding.decide(folder, number, decision, reason, evidence).line)
 

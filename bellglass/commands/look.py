@@ -32,7 +32,13 @@ def status(loop: LoopName = None, loops: Loops = None, json: Json = False) -> No
     missing = [visible(line) for line in shown.about.missing]
     if shown.state.created is None:
         found = "; ".join(missing) or "no event that says how the loop began"
-        raise LoopFault(f"ledger {folder}", found, "a ledger with a beginning", f"bellglass verify {typed(folder)}")
+        raise LoopFault(
+            f"ledger {folder}",
+            found,
+            "a ledger with a beginning",
+            f"bellglass verify {typed(folder)}",
+            code="ledger_without_beginning",
+        )
     with showing.of_this_version(folder):
         _print_status(shown, json)
     if missing:
@@ -114,6 +120,7 @@ def diff(
             "no successor",
             f"one of {made or 'none yet'}",
             f"bellglass status {typed(folder)}",
+            code="unknown_generation",
         )
     gen = state.generation(made[-1] if generation is None else generation)
     assert gen.successor is not None
@@ -151,7 +158,9 @@ def _fetch(task: Task | None) -> None:
     from bellglass.errors import UsageError
 
     if task is None:
-        raise UsageError("--fetch", "no task", "the name of one that downloads something", "bellglass tasks")
+        raise UsageError(
+            "--fetch", "no task", "the name of one that downloads something", "bellglass tasks", code="option_invalid"
+        )
     if not task.downloads:
         typer.echo(f"{task.name}: nothing to download", err=True)
     for download in task.downloads:

@@ -87,7 +87,7 @@ def compare(
     home = paths.loops_home(loops)
     folders = [paths.find_loop(name, home) for name in wanted] if wanted else paths.list_loops(home)
     if not folders:
-        raise UsageError(f"loops in {home}", "none", "at least one loop", "bellglass demo")
+        raise UsageError(f"loops in {home}", "none", "at least one loop", "bellglass demo", code="no_loop")
     states, found = {}, []
     for folder in folders:
         try:

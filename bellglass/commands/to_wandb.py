@@ -105,7 +105,7 @@ def check(word: str) -> None:
     from bellglass import wiring
 
     if word not in ("online", "offline", "off"):
-        raise UsageError("--wandb", repr(word), "online, offline or off", "bellglass run --help")
+        raise UsageError("--wandb", repr(word), "online, offline or off", "bellglass run --help", code="option_invalid")
     if word != "off":
         wiring.wandb_mode(word)
 

@@ -126,7 +126,7 @@ def deeds(folder: Path, ending: Callable[[], bool] = lambda: False) -> dict[str,
     def review(asked: dict[str, JsonValue]) -> str:
         number = asked.get("generation")
         if type(number) is not int:
-            raise UsageError("the decision", "no generation", "the number of one that waits")
+            raise UsageError("the decision", "no generation", "the number of one that waits", code="request_invalid")
         words = [_text(asked, key) for key in ("decision", "reason", "evidence_hash")]
         done = deciding.decide(folder, number, words[0], words[1], words[2])
         return f"{done.line}{'' if _runs(folder) else f'; bellglass resume {typed(folder)} goes on'}"
@@ -154,9 +154,11 @@ class Recheck:
     def __call__(self, asked: dict[str, JsonValue]) -> str:
         number = asked.get("generation")
         if type(number) is not int:
-            raise UsageError("the recheck", "no generation", "the number of one that the gate decided")
+            raise UsageError(
+                "the recheck", "no generation", "the number of one that the gate decided", code="request_invalid"
+            )
         if not self._taken.acquire(blocking=False):
-            raise UsageError("the recheck", "another is under way", "its end")
+            raise UsageError("the recheck", "another is under way", "its end", code="recheck_under_way")
         try:
             said = self._run(number)
         finally:
@@ -183,7 +185,7 @@ def _runs(folder: Path) -> bool:
 def _text(asked: dict[str, JsonValue], key: str) -> str:
     value = asked.get(key)
     if not isinstance(value, str) or len(value) > 10_000:
-        raise UsageError(f"the request's {key}", "none, or too long", "a short text")
+        raise UsageError(f"the request's {key}", "none, or too long", "a short text", code="request_invalid")
     return value
 
 

@@ -53,7 +53,9 @@ def check_installed() -> None:
     try:
         importlib.metadata.version("wandb")
     except importlib.metadata.PackageNotFoundError:
-        raise SetupError("Weights & Biases", "wandb is not installed", "the extra `wandb`", INSTALL) from None
+        raise SetupError(
+            "Weights & Biases", "wandb is not installed", "the extra `wandb`", INSTALL, code="library_missing"
+        ) from None
 
 
 def mode_from(asked: str | None, environ: Mapping[str, str]) -> str:
@@ -61,7 +63,13 @@ def mode_from(asked: str | None, environ: Mapping[str, str]) -> str:
     takes from the environment is checked, too."""
     wanted = asked or environ.get("WANDB_MODE", "").strip().lower()
     if wanted and wanted not in MODES:
-        raise UsageError("WANDB_MODE", repr(wanted), "online, offline or disabled", "bellglass export wandb --help")
+        raise UsageError(
+            "WANDB_MODE",
+            repr(wanted),
+            "online, offline or disabled",
+            "bellglass export wandb --help",
+            code="option_invalid",
+        )
     if wanted and MODES[wanted] == "disabled":
         return "disabled"
     seconds_from(environ)
@@ -70,7 +78,9 @@ def mode_from(asked: str | None, environ: Mapping[str, str]) -> str:
         return "online" if key else "offline"
     if MODES[wanted] == "online" and not key:
         needed = "a key: WANDB_API_KEY, or what `wandb login` stored"
-        raise SetupError("Weights & Biases online", "no key", needed, "bellglass export wandb --offline")
+        raise SetupError(
+            "Weights & Biases online", "no key", needed, "bellglass export wandb --offline", code="key_missing"
+        )
     return MODES[wanted]
 
 
@@ -88,7 +98,7 @@ def _name(word: str, typed: str | None, environ: Mapping[str, str]) -> str | Non
     if word == "project" and "/" in name:
         needed += "; a team is --entity"
     how = f"bellglass export wandb {option} NAME" if typed else f"export {variable}=NAME"
-    raise UsageError(option if typed else variable, repr(name), needed, how)
+    raise UsageError(option if typed else variable, repr(name), needed, how, code="option_invalid")
 
 
 def seconds_from(environ: Mapping[str, str]) -> float:
@@ -101,7 +111,7 @@ def seconds_from(environ: Mapping[str, str]) -> float:
         except ValueError:
             found[name] = math.nan
         if not 0.0 <= found[name] < math.inf:
-            raise UsageError(name, repr(text), "a number of seconds", f"export {name}=60")
+            raise UsageError(name, repr(text), "a number of seconds", f"export {name}=60", code="option_invalid")
     return found["WANDB_FINISH_TIMEOUT"]
 
 
@@ -111,7 +121,9 @@ def server_and_key(environ: Mapping[str, str]) -> tuple[str, str | None]:
     server = environ.get("WANDB_BASE_URL") or settings.get("base_url") or SERVER
     if not _is_address(server):
         thing = "WANDB_BASE_URL" if environ.get("WANDB_BASE_URL") else "base_url in W&B's settings file"
-        raise UsageError(thing, repr(server), "a server's address", f"export WANDB_BASE_URL={SERVER}")
+        raise UsageError(
+            thing, repr(server), "a server's address", f"export WANDB_BASE_URL={SERVER}", code="option_invalid"
+        )
     key = environ.get("WANDB_API_KEY") or environ.get("WANDB_IDENTITY_TOKEN_FILE")
     return server, key or _netrc_key(environ, server) or settings.get("api_key")
 
@@ -206,7 +218,11 @@ class Sink:
             record.ParseFromString(last_record(log.read_bytes()))
             if record.WhichOneof("record_type") != "exit":
                 raise SetupError(
-                    str(log), "a log without its end", "free disk space", "bellglass export wandb -o FOLDER"
+                    str(log),
+                    "a log without its end",
+                    "free disk space",
+                    "bellglass export wandb -o FOLDER",
+                    code="disk_full",
                 )
 
 
@@ -321,7 +337,7 @@ def _refuse_links(folder: Path, loop: str) -> None:
     for way in ways:
         if way.is_symlink():
             found, needed = f"a link to {os.readlink(way)}", "no link: files there are written and removed"
-            raise UsageError(str(way), found, needed, "bellglass export wandb -o FOLDER")
+            raise UsageError(str(way), found, needed, "bellglass export wandb -o FOLDER", code="link_refused")
 
 
 @contextlib.contextmanager
@@ -331,12 +347,16 @@ def _locked(folder: Path) -> Iterator[None]:
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         needed = "a folder this user may write"
-        raise SetupError(f"folder {folder}", error.strerror or str(error), needed, "-o FOLDER") from error
+        raise SetupError(
+            f"folder {folder}", error.strerror or str(error), needed, "-o FOLDER", code="folder_unwritable"
+        ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         found = "another export is writing there"
-        raise UsageError(f"folder {folder}", found, "that one to end, or another folder", "-o FOLDER") from None
+        raise UsageError(
+            f"folder {folder}", found, "that one to end, or another folder", "-o FOLDER", code="export_under_way"
+        ) from None
     else:
         yield
     finally:
@@ -387,7 +407,7 @@ def _translated(doing: str, online: bool) -> Iterator[None]:
         raise
     except Exception as error:  # boundary: wandb raises its own errors, those of its libraries and plain Python ones
         said = " ".join(str(error).split())[:300] or type(error).__name__
-        raise SetupError(f"Weights & Biases: {doing}", said, *_remedy(error, online)) from error
+        raise SetupError(f"Weights & Biases: {doing}", said, *_remedy(error, online), code="wandb_failed") from error
 
 
 def _remedy(error: Exception, online: bool) -> tuple[str, str]:

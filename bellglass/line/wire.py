@@ -200,6 +200,7 @@ def greet(line: Line, spec: GuestSpec, timeout: float) -> None:
                     "torch or lightning can't be imported inside it",
                     "an environment or image with the trainer's libraries",
                     "bellglass doctor",
+                    code="library_missing",
                 )
             raise GuestFault("lost", f"ended before it was ready ({event.why})")
     raise GuestFault("timeout", f"not ready after {timeout:.0f} s")

@@ -59,7 +59,9 @@ def load(home: Path, task: str) -> dict[str, Baselines]:
         return {preset: _of(task, preset, body) for preset, body in json.loads(path.read_text("utf-8")).items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         needed, made_by = "what benchmarks/baselines.py writes", "python benchmarks/baselines.py --write-only"
-        raise UsageError(str(path), f"{type(error).__name__}: {error}", needed, made_by) from None
+        raise UsageError(
+            str(path), f"{type(error).__name__}: {error}", needed, made_by, code="baselines_broken"
+        ) from None
 
 
 def store(home: Path, found: Baselines) -> None:

@@ -66,7 +66,11 @@ class Loop:
         sha = self._trial(trial_id).weights
         if sha is None:
             raise UsageError(
-                f"weights of {trial_id}", "none: the trial failed", "a trial that was judged", "loop.trials"
+                f"weights of {trial_id}",
+                "none: the trial failed",
+                "a trial that was judged",
+                "loop.trials",
+                code="unknown_trial",
             )
         return self._shown.blobs.get(sha)
 
@@ -78,7 +82,11 @@ class Loop:
             commit = "" if found is None or found.successor is None else found.successor
         if not commit:
             raise UsageError(
-                f"generation {generation}", "no successor", f"one of {list(self.state.generations)}", "loop.generations"
+                f"generation {generation}",
+                "no successor",
+                f"one of {list(self.state.generations)}",
+                "loop.generations",
+                code="unknown_generation",
             )
         return dict(self._shown.lineage.read(commit))
 
@@ -93,5 +101,7 @@ class Loop:
     def _trial(self, trial_id: str) -> Trial:
         if trial_id not in self.state.trials:
             near = ", ".join(list(self.state.trials)[:3])
-            raise UsageError(f"trial {trial_id!r}", "no such trial", f"one of {near}, …", "loop.trials")
+            raise UsageError(
+                f"trial {trial_id!r}", "no such trial", f"one of {near}, …", "loop.trials", code="unknown_trial"
+            )
         return self.state.trials[trial_id]

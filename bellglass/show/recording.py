@@ -183,7 +183,9 @@ def load(source: Path | IO[bytes], name: str = "") -> Recording:
             raise _not_one(name, "no format in recording.json")
         if about["format"] > FORMAT:
             found = f"format {about['format']}, from a newer bellglass"
-            raise LoopFault(f"recording {name}", found, f"format {FORMAT}", "pip install --upgrade bellglass")
+            raise LoopFault(
+                f"recording {name}", found, f"format {FORMAT}", "pip install --upgrade bellglass", code="newer_format"
+            )
         events, told = _events(archive, name)
         if not events:
             raise _not_one(name, "; ".join(told) or "no event")
@@ -208,7 +210,7 @@ def speed_of(text: str) -> float:
     except ValueError:
         speed = math.nan
     if not 0.1 <= speed <= 100_000:
-        raise UsageError("--play", repr(text), "a speed such as 60x", "the same with --play 60x")
+        raise UsageError("--play", repr(text), "a speed such as 60x", "the same with --play 60x", code="option_invalid")
     return speed
 
 
@@ -300,4 +302,6 @@ def _stored_document(archive: zipfile.ZipFile, name: str) -> dict[str, Json]:
 
 
 def _not_one(name: str, found: str) -> LoopFault:
-    return LoopFault(f"recording {name}", found, "a file that bellglass pack made", "bellglass pack LOOP")
+    return LoopFault(
+        f"recording {name}", found, "a file that bellglass pack made", "bellglass pack LOOP", code="recording_damaged"
+    )

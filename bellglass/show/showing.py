@@ -74,7 +74,9 @@ def of_this_version(folder: Path) -> Iterator[None]:
         yield
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         found, name = f"{type(error).__name__} ({error})", folder.name
-        raise LoopFault(f"showing {name}", found, "a loop of this version", f"bellglass log {name}") from error
+        raise LoopFault(
+            f"showing {name}", found, "a loop of this version", f"bellglass log {name}", code="other_version"
+        ) from error
 
 
 def open_loop(folder: Path) -> Shown:

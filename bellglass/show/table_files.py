@@ -32,7 +32,9 @@ def write(loop: Loop, folder: Path) -> tuple[list[Path], list[str]]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SetupError(f"the folder {folder}", str(error.strerror), "a place to write to", ELSEWHERE) from None
+        raise SetupError(
+            f"the folder {folder}", str(error.strerror), "a place to write to", ELSEWHERE, code="folder_unwritable"
+        ) from None
     lost: dict[str, str] = {}  # trial -> why its curves cannot be read
     tables = {"generations": _generations(loop), "trials": _trials(loop), "curves": _curves(loop, lost)}
     files = [_write(folder / f"{name}.csv", rows) for name, rows in tables.items()]

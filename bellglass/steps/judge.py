@@ -251,7 +251,7 @@ def check_documents(task: Task, docs: Documents, prove: bool, which: str = "docu
 
     def wrong(found: str, needed: str) -> UsageError:
         thing = f"{which} of task {task.name!r} ({task.folder / 'data.py'})"
-        return UsageError(thing, found, needed, check_command(task.folder))
+        return UsageError(thing, found, needed, check_command(task.folder), code="task_documents_unfit")
 
     per_doc = docs.target.sum(axis=1)
     with_target = int((per_doc > 0).sum())

@@ -50,13 +50,15 @@ def from_panel(conditions: Conditions, trials: list[Trial]) -> Calibration:
     failed = [trial for trial in trials if trial.verdict is None]
     if failed:
         found = f"trial {failed[0].trial_id} failed: {failed[0].fault}"
-        raise LoopFault("calibration", found, "a starter whose trials succeed", "bellglass log")
+        raise LoopFault("calibration", found, "a starter whose trials succeed", "bellglass log", code="starter_fails")
     verdicts = [trial.verdict for trial in trials if trial.verdict is not None]
     scores = tuple(verdict.score for verdict in verdicts)
     noise = spread(trials)
     if noise.sd == 0.0:
         needed = "a starter that uses its seeds"
-        raise LoopFault("calibration", "one score under different seeds", needed, "bellglass log")
+        raise LoopFault(
+            "calibration", "one score under different seeds", needed, "bellglass log", code="starter_without_noise"
+        )
     return Calibration(
         conditions=conditions,
         noise=noise,
@@ -97,7 +99,7 @@ def noise_of(state: State, before: int) -> Noise:
     calibration = state.calibration
     if calibration is None:
         needed = "one, made before the first generation"
-        raise LoopFault("the gate", "no calibration in the ledger", needed, "bellglass verify")
+        raise LoopFault("the gate", "no calibration in the ledger", needed, "bellglass verify", code="not_calibrated")
     panels = [Noise(**calibration["noise"])]
     for gen in state.generations.values():
         if gen.number < before and gen.adopted:

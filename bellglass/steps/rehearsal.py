@@ -52,4 +52,6 @@ def _same_set(first: Documents, second: Documents) -> bool:
 
 
 def _wrong(task: Task, which: str, found: str, needed: str) -> UsageError:
-    return UsageError(f"{which} of task {task.name!r}", found, needed, check_command(task.folder))
+    return UsageError(
+        f"{which} of task {task.name!r}", found, needed, check_command(task.folder), code="task_documents_unfit"
+    )

@@ -90,7 +90,13 @@ class Lab:
     def _settled(self, order: Order) -> bool:
         found = self._books.settled_trial(order.trial_id)
         if found is not None and found.bundle != order.bundle:
-            raise LoopFault(f"trial {order.trial_id}", "settled for another bundle", "its own", "bellglass verify")
+            raise LoopFault(
+                f"trial {order.trial_id}",
+                "settled for another bundle",
+                "its own",
+                "bellglass verify",
+                code="ledger_contradicts",
+            )
         return found is not None
 
     def _await(self, futures: list[Future[Trial]]) -> None:

@@ -49,6 +49,7 @@ class Blobs:
                 "no such file",
                 "the file that the ledger names",
                 "bellglass verify",
+                code="blob_missing",
             ) from None
         except OSError as error:
             raise _disk_fault(self.folder, error) from error
@@ -58,6 +59,7 @@ class Blobs:
                 "content that does not match its name",
                 "the bytes that were stored",
                 "restore it from a copy of the loop; bellglass verify lists the damage",
+                code="blob_damaged",
             )
         return data
 
@@ -78,7 +80,9 @@ class Blobs:
 
     def _path(self, sha: str) -> Path:
         if SHA256.fullmatch(sha) is None:
-            raise LoopFault(f"blob {ascii(sha)[:80]}", "no sha256", "64 hexadecimal digits", "bellglass verify")
+            raise LoopFault(
+                f"blob {ascii(sha)[:80]}", "no sha256", "64 hexadecimal digits", "bellglass verify", code="blob_damaged"
+            )
         return self.folder / sha[:2] / sha
 
     @staticmethod
@@ -123,6 +127,12 @@ def fsync_folder(folder: Path) -> None:
 
 def _disk_fault(folder: Path, error: OSError) -> BellglassError:
     if error.errno in DISK_FULL:
-        return SetupError(f"storing in {folder}", "the disk is full", "free space", "free some space, bellglass resume")
+        return SetupError(
+            f"storing in {folder}",
+            "the disk is full",
+            "free space",
+            "free some space, bellglass resume",
+            code="disk_full",
+        )
     found, look = error.strerror or str(error), f"ls -ld {shlex.quote(str(folder))}"
-    return SetupError(f"storing in {folder}", found, "a folder this user may write", look)
+    return SetupError(f"storing in {folder}", found, "a folder this user may write", look, code="folder_unwritable")

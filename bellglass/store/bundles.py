@@ -38,7 +38,11 @@ def starter() -> Bundle:
     missing = [path for path in (*KIND_OF_PATH, SCAFFOLD_ENTRY) if path not in files]
     if missing:
         raise SetupError(
-            "the starter bundle", f"no {missing[0]} in {root}", "a complete checkout or installation", "git status"
+            "the starter bundle",
+            f"no {missing[0]} in {root}",
+            "a complete checkout or installation",
+            "git status",
+            code="installation_incomplete",
         )
     check_files(files)
     return dict(sorted(files.items()))

@@ -100,7 +100,9 @@ class Ledger:
             lock = take_lock(folder)
         try:
             if (folder / LEDGER_NAME).exists():
-                raise LoopFault(f"loop folder {folder}", "a ledger already", "a new folder", "bellglass resume")
+                raise LoopFault(
+                    f"loop folder {folder}", "a ledger already", "a new folder", "bellglass resume", code="loop_exists"
+                )
             with _translated(folder):
                 _make_file(folder)
                 return cls(folder, _connect(folder / LEDGER_NAME, "mode=rw"), lock)
@@ -253,7 +255,12 @@ class Ledger:
 
     def _require_owner(self) -> None:
         if not self.owned:
-            raise LoopFault(f"ledger {self.folder}", "opened for reading", "Ledger.open(folder, write=True)")
+            raise LoopFault(
+                f"ledger {self.folder}",
+                "opened for reading",
+                "Ledger.open(folder, write=True)",
+                code="ledger_read_only",
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -311,9 +318,17 @@ def _connect_reader(folder: Path) -> sqlite3.Connection:
 
 def _require_file(folder: Path) -> None:
     if not folder.is_dir():
-        raise LoopFault(f"loop folder {folder}", "no such folder", "a loop's folder", "bellglass status")
+        raise LoopFault(
+            f"loop folder {folder}", "no such folder", "a loop's folder", "bellglass status", code="no_loop_folder"
+        )
     if not (folder / LEDGER_NAME).is_file():
-        raise LoopFault(f"loop folder {folder}", f"no {LEDGER_NAME} in it", "a loop's folder", "bellglass status")
+        raise LoopFault(
+            f"loop folder {folder}",
+            f"no {LEDGER_NAME} in it",
+            "a loop's folder",
+            "bellglass status",
+            code="no_loop_folder",
+        )
 
 
 def _require_format(folder: Path, connection: sqlite3.Connection) -> None:
@@ -327,6 +342,7 @@ def _require_format(folder: Path, connection: sqlite3.Connection) -> None:
             f"format {version}, from a newer bellglass",
             f"format {FORMAT} or older",
             "pip install --upgrade bellglass",
+            code="newer_format",
         )
 
 
@@ -351,7 +367,11 @@ def _broken(folder: Path, seq: int) -> LoopFault:
 
 def _damaged(folder: Path, found: str) -> LoopFault:
     return LoopFault(
-        f"ledger {folder}", found, "an unbroken ledger", "restore the folder from a copy; bellglass verify"
+        f"ledger {folder}",
+        found,
+        "an unbroken ledger",
+        "restore the folder from a copy; bellglass verify",
+        code="ledger_damaged",
     )
 
 
@@ -383,13 +403,19 @@ def _fault(folder: Path, error: sqlite3.Error) -> BellglassError:
         return _unwritable(f"ledger {folder}", folder, str(error))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         held = f"held by another program for {BUSY_SECONDS:.0f} s"
-        return LoopFault(f"ledger {folder}", held, "access", "close other programs that opened loop.db")
+        return LoopFault(
+            f"ledger {folder}", held, "access", "close other programs that opened loop.db", code="ledger_busy"
+        )
     return _damaged(folder, str(error))
 
 
 def _unwritable(thing: str, folder: Path, found: str) -> SetupError:
-    return SetupError(thing, found, "a folder this user may write", f"ls -ld {shlex.quote(str(folder))}")
+    return SetupError(
+        thing, found, "a folder this user may write", f"ls -ld {shlex.quote(str(folder))}", code="folder_unwritable"
+    )
 
 
 def _full(folder: Path, found: str) -> SetupError:
-    return SetupError(f"writing {folder}", found, "free disk space", "free some space, then bellglass resume")
+    return SetupError(
+        f"writing {folder}", found, "free disk space", "free some space, then bellglass resume", code="disk_full"
+    )

@@ -67,7 +67,13 @@ class Lineage:
     @classmethod
     def open(cls, folder: Path) -> Lineage:
         if not (folder / "HEAD").is_file() or not (folder / "objects").is_dir():
-            raise LoopFault(f"lineage {folder}", "no git repository", "the loop's lineage.git", "bellglass verify")
+            raise LoopFault(
+                f"lineage {folder}",
+                "no git repository",
+                "the loop's lineage.git",
+                "bellglass verify",
+                code="lineage_damaged",
+            )
         return cls(folder)
 
     def commit(self, bundle: Bundle, parent: str | None, message: str) -> str:
@@ -262,7 +268,13 @@ def _ref(commit: str) -> str:
 
 def _require_id(commit: str) -> None:
     if COMMIT_ID.fullmatch(commit) is None:
-        raise LoopFault(f"bundle {ascii(commit)[:60]}", "no commit id", "40 hexadecimal digits", "bellglass log")
+        raise LoopFault(
+            f"bundle {ascii(commit)[:60]}",
+            "no commit id",
+            "40 hexadecimal digits",
+            "bellglass log",
+            code="lineage_damaged",
+        )
 
 
 # Running git
@@ -271,7 +283,13 @@ def _require_id(commit: str) -> None:
 def _git_program() -> str:
     program = shutil.which("git")
     if program is None:
-        raise SetupError("git", "not found on PATH", "git 2.31 or newer", "install git (macOS: xcode-select --install)")
+        raise SetupError(
+            "git",
+            "not found on PATH",
+            "git 2.31 or newer",
+            "install git (macOS: xcode-select --install)",
+            code="git_unfit",
+        )
     return program
 
 
@@ -308,10 +326,16 @@ def _run(folder: Path, arguments: list[str], feed: bytes = b"") -> bytes:
         return done.stdout
     said = visible(done.stderr.decode("utf-8", "replace").strip())[-400:]
     if DISK_FULL.search(said) or done.returncode == -signal.SIGXFSZ:
-        raise SetupError(f"writing {folder}", said, "free disk space", "free some space, then bellglass resume")
+        raise SetupError(
+            f"writing {folder}", said, "free disk space", "free some space, then bellglass resume", code="disk_full"
+        )
     if arguments[0] == "init":
         raise SetupError(
-            f"making {folder}", said, "git 2.31 or newer and a folder this user may write", "git --version"
+            f"making {folder}",
+            said,
+            "git 2.31 or newer and a folder this user may write",
+            "git --version",
+            code="git_unfit",
         )
     command = next(word for word in arguments if not word.startswith("-"))
     raise _damaged(folder, f"git {command} failed: {said}")
@@ -325,10 +349,12 @@ def _finished(folder: Path, arguments: list[str], feed: bytes) -> subprocess.Com
         )
     except subprocess.TimeoutExpired as error:
         found, look = f"git silent for {GIT_SECONDS:.0f} s", f"df -h {shlex.quote(str(folder))}"
-        raise LoopFault(f"lineage {folder}", found, "a disk that answers", look) from error
+        raise LoopFault(f"lineage {folder}", found, "a disk that answers", look, code="disk_silent") from error
     except OSError as error:
-        raise SetupError("git", str(error.strerror), "a git that runs", "git --version") from error
+        raise SetupError("git", str(error.strerror), "a git that runs", "git --version", code="git_unfit") from error
 
 
 def _damaged(folder: Path, found: str) -> BellglassError:
-    return LoopFault(f"lineage {folder}", found, "the bundles that the ledger names", "bellglass verify")
+    return LoopFault(
+        f"lineage {folder}", found, "the bundles that the ledger names", "bellglass verify", code="lineage_damaged"
+    )

@@ -78,5 +78,9 @@ def _owned(folder: Path) -> LoopFault:
     else:
         found = f"in use by process {owner.pid}"
     return LoopFault(
-        f"loop {folder.name}", found, "no other owner", f"bellglass status, or bellglass stop {typed(folder)}"
+        f"loop {folder.name}",
+        found,
+        "no other owner",
+        f"bellglass status, or bellglass stop {typed(folder)}",
+        code="loop_owned",
     )

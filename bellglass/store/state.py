@@ -104,7 +104,7 @@ def apply(state: State, event: Event) -> None:
 
 def _unknown(event: Event, found: str, needed: str) -> LoopFault:
     command = "use the bellglass version that wrote this loop"
-    return LoopFault(f"event {event.seq} of the ledger", found, needed, command)
+    return LoopFault(f"event {event.seq} of the ledger", found, needed, command, code="other_version")
 
 
 def to_json(record: Any) -> Json:

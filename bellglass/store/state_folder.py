@@ -134,4 +134,5 @@ def _last(name: str) -> str:
 def _unusable(name: str, found: str) -> SetupError:
     place: Path = state_home() / name
     needed = "a file and folders that are this user's alone"
-    return SetupError(f"state file {place}", found, needed, "set XDG_STATE_HOME to a folder of your own, or chmod it")
+    what_to_do = "set XDG_STATE_HOME to a folder of your own, or chmod it"
+    return SetupError(f"state file {place}", found, needed, what_to_do, code="state_folder_unsafe")

@@ -113,14 +113,17 @@ class Site:
         deed = self.deeds.get(what)
         if deed is None:
             raise UsageError(
-                f"{what!a:.40}", "nothing this page can do", " or ".join(self.deeds) or "nothing: read-only"
+                f"{what!a:.40}",
+                "nothing this page can do",
+                " or ".join(self.deeds) or "nothing: read-only",
+                code="request_invalid",
             )
         try:
             asked = strict_json.loads(body)
         except ValueError as error:
-            raise UsageError("the request", str(error), "JSON") from error
+            raise UsageError("the request", str(error), "JSON", code="request_invalid") from error
         if not isinstance(asked, dict):
-            raise UsageError("the request", type(asked).__name__, "an object")
+            raise UsageError("the request", type(asked).__name__, "an object", code="request_invalid")
         self.busy += 1
         try:
             return {"message": deed(asked)}
@@ -291,9 +294,9 @@ def _told(ask: Callable[[], Json]) -> Response:
     try:
         return _answer(ask(), 200)
     except UsageError as error:
-        return _answer({"message": error.one_line()}, 409)
+        return _answer({"code": error.code, "message": error.one_line()}, 409)
     except BellglassError as error:
-        return _answer({"message": error.one_line()}, 503)
+        return _answer({"code": error.code, "message": error.one_line()}, 503)
 
 
 def _answer(value: Json, status: int) -> Response:
@@ -305,7 +308,7 @@ def _answer(value: Json, status: int) -> Response:
 
 def _number(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 9:
-        raise UsageError("the event", repr(text[:20]), "a number")
+        raise UsageError("the event", repr(text[:20]), "a number", code="request_invalid")
     return int(text)
 
 
@@ -323,7 +326,13 @@ def bind(port: int) -> socket.socket:
             return listening
         except OSError:
             listening.close()
-    raise SetupError(f"port {port}", f"{PORTS_TRIED} ports from it on in use", "a free one", "bellglass watch --port 0")
+    raise SetupError(
+        f"port {port}",
+        f"{PORTS_TRIED} ports from it on in use",
+        "a free one",
+        "bellglass watch --port 0",
+        code="port_taken",
+    )
 
 
 def server_for(site: Site) -> uvicorn.Server:

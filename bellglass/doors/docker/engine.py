@@ -78,6 +78,7 @@ class Engine:
             "no socket found",
             "Docker on this machine",
             "see https://docs.docker.com/engine/install/",
+            code="docker_silent",
         )
 
     def _fit(self) -> Engine:
@@ -116,6 +117,7 @@ class Engine:
                 "rootless with cgroup v1, where no limit on a container holds",
                 "cgroup v2, or a daemon with root",
                 "boot with systemd.unified_cgroup_hierarchy=1",
+                code="docker_without_limits",
             )
         missing = [name for name in ("MemoryLimit", "PidsLimit", "CpuCfsQuota") if not facts.limits[name]]
         if missing:
@@ -124,6 +126,7 @@ class Engine:
                 f"no {', '.join(missing)}",
                 "limits that hold",
                 "docker info, and turn those cgroup controllers on",
+                code="docker_without_limits",
             )
 
     # Containers
@@ -246,6 +249,7 @@ def socket_urls() -> list[str]:
                 f"{chosen}, which is not on this machine",
                 "a local unix socket, because guests must end when this process does",
                 "unset DOCKER_HOST, or docker context use default",
+                code="docker_remote",
             )
         return [chosen]
     home, runtime = Path.home(), os.environ.get("XDG_RUNTIME_DIR", "")
@@ -274,11 +278,17 @@ def _context_url() -> str:
         raise
     except Exception as broken:  # a boundary: the SDK raises what its JSON reading happens to raise
         raise SetupError(
-            "the docker context", f"{type(broken).__name__}: {broken}", "a readable ~/.docker", "docker context ls"
+            "the docker context",
+            f"{type(broken).__name__}: {broken}",
+            "a readable ~/.docker",
+            "docker context ls",
+            code="docker_context_broken",
         ) from broken
     if name and context is None:
         found = f"DOCKER_CONTEXT={name}, unknown"
-        raise SetupError("the docker context", found, "one that exists", "docker context ls")
+        raise SetupError(
+            "the docker context", found, "one that exists", "docker context ls", code="docker_context_broken"
+        )
     if context is None or context.Name == "default":
         return ""
     return str(context.Host or "")
@@ -293,6 +303,7 @@ def _docker() -> Any:
             "the Python package `docker` is not installed",
             "docker>=7.1,<8",
             "python -m pip install 'bellglass[docker]'",
+            code="library_missing",
         ) from missing
     return docker
 
@@ -313,16 +324,16 @@ def _ours(thing: str, url: str, fault: Exception) -> Exception:
     text = str(getattr(fault, "explanation", None) or fault)
     lower = text.lower()
     # What the daemon answered.
-    for words, found, needed, next_command in _ANSWERS:
+    for code, words, found, needed, next_command in _ANSWERS:
         if any(word in lower for word in words):
-            return SetupError(thing, f"{found} ({_short(text)})", needed, next_command)
+            return SetupError(thing, f"{found} ({_short(text)})", needed, next_command, code=code)
     if status == 404:
         return Gone(text)
     if status in (304, 409):
         return NotRunning(text)
     if status is not None:
         found = f"the daemon's error {status}: {_short(text)}"
-        return SetupError(thing, found, "a call that succeeds", "bellglass doctor")
+        return SetupError(thing, found, "a call that succeeds", "bellglass doctor", code="docker_failed")
     # There was no answer.
     causes = list(_causes(fault))
     names = {type(cause).__name__ for cause in causes}
@@ -332,6 +343,7 @@ def _ours(thing: str, url: str, fault: Exception) -> Exception:
             "no permission",
             "membership of the group `docker`, or root",
             "sudo usermod -aG docker $USER, then log in again",
+            code="docker_forbidden",
         )
     if names & {"FileNotFoundError", "ConnectionRefusedError"}:
         return SetupError(
@@ -339,31 +351,47 @@ def _ours(thing: str, url: str, fault: Exception) -> Exception:
             "nothing answers there",
             "a running daemon",
             "sudo systemctl start docker (or start Docker Desktop), or go on without: --glass process",
+            code="docker_silent",
         )
     if any("timeout" in name.lower() for name in names) or "timed out" in lower:
         return SetupError(
-            thing, f"no answer from {url} within {CALL_SECONDS:.0f} s", "a daemon that answers", "docker ps"
+            thing,
+            f"no answer from {url} within {CALL_SECONDS:.0f} s",
+            "a daemon that answers",
+            "docker ps",
+            code="docker_silent",
         )
-    return SetupError(thing, f"{type(fault).__name__}: {_short(text)}", f"an answer from {url}", "bellglass doctor")
+    return SetupError(
+        thing,
+        f"{type(fault).__name__}: {_short(text)}",
+        f"an answer from {url}",
+        "bellglass doctor",
+        code="docker_failed",
+    )
 
 
-# Words in the daemon's answer, what they mean, what is needed, what to do.
+# The error's code, words in the daemon's answer, what they mean, what is needed, what to do.
 _ANSWERS = (
-    (("no space left on device",), "its disk is full", "free space where Docker keeps its data", "docker system df"),
     (
-        ("no such image",), "the image is missing", "the images that guests run in", "bellglass image build",
+        "disk_full", ("no space left on device",), "its disk is full", "free space where Docker keeps its data",
+        "docker system df",
     ),
     (
-        ("unknown or invalid runtime name", "unknown runtime"), "the daemon lacks this runtime",
+        "image_missing", ("no such image",), "the image is missing", "the images that guests run in",
+        "bellglass image build",
+    ),
+    (
+        "runtime_missing", ("unknown or invalid runtime name", "unknown runtime"), "the daemon lacks this runtime",
         "gVisor registered with Docker (for --runtime runsc)", "runsc install && systemctl reload docker",
     ),
     (
-        ("could not select device driver", "nvidia-container-cli"), "no GPU for containers",
+        "gpu_missing", ("could not select device driver", "nvidia-container-cli"), "no GPU for containers",
         "the NVIDIA container toolkit", "nvidia-ctk runtime configure --runtime=docker, then restart Docker",
     ),
     (
-        ("seccomp is not enabled", "seccomp profiles are not supported"), "no seccomp in this kernel or daemon",
-        "a kernel with seccomp filters", "docker info --format '{{.SecurityOptions}}'",
+        "seccomp_missing", ("seccomp is not enabled", "seccomp profiles are not supported"),
+        "no seccomp in this kernel or daemon", "a kernel with seccomp filters",
+        "docker info --format '{{.SecurityOptions}}'",
     ),
 )  # fmt: skip
 
@@ -376,6 +404,7 @@ def _build_failed(thing: str, text: str) -> Exception:
         " ".join(text.split())[-600:],
         "a base image that can be had (--base) and wheels that can be reached (--wheels)",
         "bellglass image build --help",
+        code="image_build_failed",
     )
 
 

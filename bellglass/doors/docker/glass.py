@@ -170,6 +170,7 @@ class DockerGlass:
                 f"the engine has {', '.join(known)}",
                 "gVisor registered with Docker",
                 "runsc install && sudo systemctl reload docker",
+                code="runtime_missing",
             )
         self._images = {role: image.find(self._engine, role, device) for role in Role}
         self.content = " ".join(sorted({self._images[role].id for role in (Role.TRAIN, Role.PREDICT)}))
@@ -256,7 +257,9 @@ class DockerGlass:
             if isinstance(fault, BellglassError):
                 raise
             found = f"its container vanished: {fault}"
-            raise SetupError(f"a {spec.role} guest", found, "a daemon that keeps it", "bellglass doctor") from fault
+            raise SetupError(
+                f"a {spec.role} guest", found, "a daemon that keeps it", "bellglass doctor", code="container_vanished"
+            ) from fault
         pipe = AttachedPipe(end)
         line = Line(pipe, POLICIES[spec.role])
         return DockerGuest(self._engine, container, pipe, line, deadline, self._remove)
@@ -265,12 +268,20 @@ class DockerGlass:
         """Nothing of a bundle has been sent yet: a container that is not as it should be never gets any."""
         facts = self._engine.inspect(guest.id)
         if facts is None:
-            raise SetupError("a container", "gone at once", "a daemon that keeps it", "bellglass doctor")
+            raise SetupError(
+                "a container", "gone at once", "a daemon that keeps it", "bellglass doctor", code="container_vanished"
+            )
         pid = int((facts.get("State") or {}).get("Pid") or 0)
         guest.meter = Meter(guest.id, pid, lambda: self._engine.cpu_seconds(guest.id))
         wrong = differences(facts, profile)
         if wrong:
-            raise SetupError("the container of a guest", "; ".join(wrong[:4]), "the frozen profile", "bellglass doctor")
+            raise SetupError(
+                "the container of a guest",
+                "; ".join(wrong[:4]),
+                "the frozen profile",
+                "bellglass doctor",
+                code="container_not_as_asked",
+            )
 
     def _why_not_ready(
         self, spec: GuestSpec, guest: DockerGuest, ended: GuestExit, fault: BellglassError
@@ -282,7 +293,13 @@ class DockerGlass:
         words = guest.pipe.stderr.decode("utf-8", "replace").strip().splitlines()
         if fault.code == "lost" and words:
             found = f"it ended with code {ended.code}: {words[-1][:200]}"
-            return SetupError(f"the {spec.role} guest", found, "an image whose guest starts", "bellglass image build")
+            return SetupError(
+                f"the {spec.role} guest",
+                found,
+                "an image whose guest starts",
+                "bellglass image build",
+                code="guest_does_not_start",
+            )
         return fault
 
     def _watch(self) -> None:

@@ -50,13 +50,16 @@ class Image:
 def build(device: str = "cpu", base: str | None = None, wheels: Path | None = None) -> Iterator[str]:
     """Builds both images; yields lines for a person, the first of which say size and time before anything happens."""
     if device not in DEVICES:
-        raise UsageError("the device of an image", repr(device), "cpu or cuda", "bellglass image build --help")
+        raise UsageError(
+            "the device of an image", repr(device), "cpu or cuda", "bellglass image build --help", code="option_invalid"
+        )
     if wheels is not None and not any(wheels.glob("*.whl")):
         raise UsageError(
             "the folder of wheels",
             f"no *.whl in {wheels}",
             "what locks/torch-cpu.txt and locks/trainer.txt name",
             f"python3.11 -m pip download --no-deps -r locks/torch-cpu.txt -r locks/trainer.txt -d {wheels}",
+            code="no_wheels",
         )
     engine = Engine.connect()
     lock, index, cost = DEVICES[device]
@@ -79,7 +82,9 @@ def build(device: str = "cpu", base: str | None = None, wheels: Path | None = No
             yield from (f"  {text.splitlines()[0]:.100}" for text in lines if text.startswith("Step "))
         found = engine.image(tag)
         if found is None:
-            raise SetupError(f"image {tag}", "gone after its build", "an image", "bellglass image build")
+            raise SetupError(
+                f"image {tag}", "gone after its build", "an image", "bellglass image build", code="image_missing"
+            )
         yield f"{tag} is {found['Id'][7:19]}, {found.get('Size', 0) / 1e6:.0f} MB"
 
 
@@ -91,7 +96,13 @@ def find(engine: Engine, role: Role, device: str = "cpu") -> Image:
     candidates = engine.images(wanted)
     command = "bellglass image build" + (f" --device {device}" if device != "cpu" else "")
     if not candidates:
-        raise SetupError(f"the image for {role} guests", f"no bellglass-{stage}:{device}", "a built image", command)
+        raise SetupError(
+            f"the image for {role} guests",
+            f"no bellglass-{stage}:{device}",
+            "a built image",
+            command,
+            code="image_missing",
+        )
     contents = {content_of(stage, each) for each in (DEVICES if stage == "agent" else (device,))}
     for candidate in candidates:
         if candidate.labels.get(LABEL + "content") in contents:
@@ -99,7 +110,7 @@ def find(engine: Engine, role: Role, device: str = "cpu") -> Image:
             if facts is not None:
                 return Image(candidate.id, tuple((facts.get("Config") or {}).get("Env") or ()))
     found = f"bellglass-{stage}:{device} is stale: made from another Dockerfile, guest or lock"
-    raise SetupError(f"the image for {role} guests", found, "one made from these files", command)
+    raise SetupError(f"the image for {role} guests", found, "one made from these files", command, code="image_stale")
 
 
 def content_of(stage: Stage, device: str) -> str:
@@ -123,6 +134,7 @@ def _sources(lock: str | None) -> dict[str, bytes]:
             f"{error.filename} can't be read: {error.strerror}",
             "a checkout or a complete installation",
             "pip install --force-reinstall bellglass",
+            code="installation_incomplete",
         ) from error
 
 

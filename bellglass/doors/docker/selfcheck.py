@@ -101,7 +101,9 @@ def require_sealed(engine: Engine, *, runtime: str = "") -> None:
     failed = [f"{name}: {found}" for name, ok, found in check(engine, runtime=runtime) if not ok]
     if failed:
         found = f"not sealed: {'; '.join(failed)}"
-        raise SetupError(f"the Docker engine at {engine.url}", found, "limits that hold", "bellglass doctor")
+        raise SetupError(
+            f"the Docker engine at {engine.url}", found, "limits that hold", "bellglass doctor", code="not_sealed"
+        )
 
 
 def _profile(engine: Engine, runtime: str) -> Profile:
@@ -186,7 +188,9 @@ def _running(engine: Engine, profile: Profile) -> Iterator[tuple[str, AttachedPi
         yield container, pipe
     except (Gone, NotRunning) as fault:
         found, needed = f"it vanished: {fault}", "a daemon that keeps it"
-        raise SetupError("a container of the self-check", found, needed, "bellglass doctor") from fault
+        raise SetupError(
+            "a container of the self-check", found, needed, "bellglass doctor", code="container_vanished"
+        ) from fault
     finally:
         if pipe is not None:
             pipe.close()

@@ -38,9 +38,11 @@ def refuse_bad_version(version: str) -> None:
     release = tuple(int(n) for n in re.findall(r"\d+", version)[:3])
     if release in ((1, 82, 7), (1, 82, 8)):
         found = f"{version}, a malicious release: treat every key on this machine as stolen"
-        raise SetupError("the litellm package", found, NEEDED, f"pip uninstall litellm && {INSTALL}")
+        raise SetupError(
+            "the litellm package", found, NEEDED, f"pip uninstall litellm && {INSTALL}", code="library_unfit"
+        )
     if release >= (2,) or (1, 106) <= release[:2] <= (1, 108):
-        raise SetupError("the litellm package", version, NEEDED, INSTALL)
+        raise SetupError("the litellm package", version, NEEDED, INSTALL, code="library_unfit")
 
 
 def check_installed() -> None:
@@ -48,7 +50,9 @@ def check_installed() -> None:
     try:
         version = importlib.metadata.version("litellm")
     except importlib.metadata.PackageNotFoundError:
-        raise SetupError("a hosted or local model", "litellm is not installed", NEEDED, INSTALL) from None
+        raise SetupError(
+            "a hosted or local model", "litellm is not installed", NEEDED, INSTALL, code="library_missing"
+        ) from None
     refuse_bad_version(version)
 
 

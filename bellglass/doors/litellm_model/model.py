@@ -55,7 +55,13 @@ class LitellmModel:
         """
         self._endpoint = resolve(name, environ)
         if free and self._endpoint.is_default and self._endpoint.provider != "ollama":
-            raise UsageError(f"the model {name}", "declared free", "free only for a server of your own", "--budget-usd")
+            raise UsageError(
+                f"the model {name}",
+                "declared free",
+                "free only for a server of your own",
+                "--budget-usd",
+                code="model_not_free",
+            )
         library.check_installed()
         self.name = name
         self._declared = Price(0.0, 0.0) if free else price
@@ -87,7 +93,9 @@ class LitellmModel:
             found = f"no answer ({type(getattr(error, 'reason', error)).__name__})"
             variables = PROVIDERS[endpoint.provider].base_variables
             start = "ollama serve" if endpoint.provider == "ollama" else f"start the server, or check {variables[0]}"
-            raise SetupError(f"the model server at {endpoint.address}", found, "a running server", start) from None
+            raise SetupError(
+                f"the model server at {endpoint.address}", found, "a running server", start, code="model_server_silent"
+            ) from None
 
     def chat(self, request: ChatRequest) -> ChatReply:
         once = self._most(request)

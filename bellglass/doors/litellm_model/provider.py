@@ -87,7 +87,7 @@ def resolve(name: str, environ: Mapping[str, str]) -> Endpoint:
     provider = PROVIDERS.get(family)
     if provider is None or not model:
         needed = "anthropic/NAME, openai/NAME, ollama/NAME or offline"
-        raise UsageError("the model", repr(name), needed, "bellglass run --help")
+        raise UsageError("the model", repr(name), needed, "bellglass run --help", code="no_such_model")
     given = next((environ[v].strip() for v in provider.base_variables if environ.get(v, "").strip()), "")
     base = _base(given, family) if given else provider.default_base
     key = environ.get(provider.key_variable, "").strip() if provider.key_variable else ""
@@ -98,6 +98,7 @@ def resolve(name: str, environ: Mapping[str, str]) -> Endpoint:
             f"{provider.key_variable} is not set",
             f"a key in {provider.key_variable}{local}",
             f"export {provider.key_variable}=…",
+            code="key_missing",
         )
     keys = tuple(environ.get(p.key_variable or "", "").strip() for p in PROVIDERS.values())
     return Endpoint(name, family, model, base, key or NO_KEY, not given, keys)
@@ -113,7 +114,7 @@ def _base(given: str, family: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         variables, usual = PROVIDERS[family].base_variables, PROVIDERS[family].default_base
         thing, found = f"the address in {' or '.join(variables)}", "no http:// or https:// address"
-        raise SetupError(thing, found, f"one such as {usual}", f"export {variables[0]}={usual}")
+        raise SetupError(thing, found, f"one such as {usual}", f"export {variables[0]}={usual}", code="address_invalid")
     return given.rstrip("/")
 
 

@@ -45,7 +45,13 @@ class OfflineModel:
 
     def __init__(self, name: str = "offline") -> None:
         if name not in IMPROVERS:
-            raise UsageError("the built-in improver", repr(name), " or ".join(IMPROVERS), "bellglass run --help")
+            raise UsageError(
+                "the built-in improver",
+                repr(name),
+                " or ".join(IMPROVERS),
+                "bellglass run --help",
+                code="no_such_model",
+            )
         if name == "tpe":
             tpe.load()  # what is missing is said before anything is spent
         self.name = name

@@ -25,7 +25,9 @@ def load() -> Any:
         import optuna
     except ImportError as error:
         needed = "optuna (the extra `tpe`)"
-        raise SetupError("the improver tpe", str(error), needed, "pip install 'bellglass[tpe]'") from None
+        raise SetupError(
+            "the improver tpe", str(error), needed, "pip install 'bellglass[tpe]'", code="library_missing"
+        ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells every trial otherwise
     return optuna
 

@@ -154,10 +154,12 @@ def require_gpu(gpu: int) -> None:
     except metadata.PackageNotFoundError:
         with_cuda = False
     if not with_cuda:
-        raise SetupError(thing, _installed("torch"), "torch with CUDA", "make venv DEVICE=cuda")
+        raise SetupError(thing, _installed("torch"), "torch with CUDA", "make venv DEVICE=cuda", code="gpu_missing")
     if shutil.which("nvidia-smi") is None:
         needed = "an NVIDIA GPU and its driver"
-        raise SetupError(thing, "no nvidia-smi, so no driver", needed, "the same with --device cpu --preset cpu")
+        raise SetupError(
+            thing, "no nvidia-smi, so no driver", needed, "the same with --device cpu --preset cpu", code="gpu_missing"
+        )
     gpus.card(gpu)
 
 
@@ -190,7 +192,9 @@ class ProcessGlass:
         except OSError as error:
             remove_tree(folder)
             found = f"it does not start: {error}"
-            raise SetupError("a guest process", found, f"a runnable {self._python}", "bellglass doctor") from None
+            raise SetupError(
+                "a guest process", found, f"a runnable {self._python}", "bellglass doctor", code="guest_does_not_start"
+            ) from None
         with self._lock:
             self._guests = [each for each in self._guests if not each.ended] + [guest]
         try:
@@ -245,7 +249,9 @@ class ProcessGlass:
             return hidden.rename(self._home / hidden.name.replace("new-", "guest-"))  # a guest folder has its marker
         except OSError as error:
             needed = "a writable temporary folder"
-            raise SetupError(f"the folder {self._home}", str(error), needed, "df -h /tmp") from None
+            raise SetupError(
+                f"the folder {self._home}", str(error), needed, "df -h /tmp", code="folder_unwritable"
+            ) from None
 
     def _start(self, spec: GuestSpec, folder: Path, env: dict[str, str]) -> ProcessGuest:
         work = str(folder / "work")

@@ -69,6 +69,8 @@ SETUP = {
     "git_unfit": "git is missing, too old, or does not run.",
     "gpu_missing": "There is no such GPU, or no torch or driver for it.",
     "guest_does_not_start": "A guest's process ends before it is ready.",
+    "keeper_ended": "The process that holds an image's files in memory ended while guests relied on it.",
+    "keeper_unfit": "An image's files could not be held in memory.",
     "image_build_failed": "An image could not be built.",
     "image_missing": "An image that guests run in was not built.",
     "image_stale": "An image was made from other files than those that are here.",

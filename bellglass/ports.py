@@ -7,6 +7,7 @@ wandb out of show/.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -83,6 +84,13 @@ class Glass(Protocol):
     name: str  # "docker" or "process"
     sealed: bool
     content: str  # what train and predict guests run from: other images, or another torch, are another content
+
+    @property
+    def why_alone(self) -> str:
+        """Why a guest that proves a score has to be the only one with bundle code; empty where it need not be."""
+
+    def company(self, *, alone: bool = False) -> AbstractContextManager[None]:
+        """Held while a guest has a bundle, from before it gets it. May wait for others, where `why_alone` says so."""
 
     def open(self, spec: GuestSpec) -> Guest:
         """Start a guest, wait until it is ready. SetupError when the engine fails, GuestFault when the guest does."""

@@ -149,6 +149,8 @@ def open_loop(
             glass = _open_glass(books.state.created["glass"], config)
         try:
             glass.reap()
+            if glass.why_alone != books.state.why_alone:
+                books.record("glass.opened", why_alone=glass.why_alone)
             yield _crew(folder, books, config, glass, models, surface)
         finally:
             glass.close()

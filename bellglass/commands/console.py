@@ -120,6 +120,7 @@ LINES: dict[str, Callable[[Json], str | None]] = {
     "loop.created": _created,
     "loop.calibrated": _calibrated,
     "loop.resumed": _resumed,
+    "glass.opened": lambda body: f"guests that prove a score answer alone, one at a time: {body['why_alone']}",
     "generation.started": lambda body: f"generation {body['generation']} (parent {body['parent'][:8]})",
     "trial.settled": _trial,
     "trial.burnt": lambda body: f"  {body['trial_id']}: interrupted; will run again, its seconds are charged apart",

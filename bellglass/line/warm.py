@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from bellglass.errors import BellglassError, GuestFault
@@ -59,6 +60,13 @@ class WarmGlass:
             guest = self._glass.open(spec)
         self.prime(spec)
         return guest
+
+    @property
+    def why_alone(self) -> str:
+        return self._glass.why_alone
+
+    def company(self, *, alone: bool = False) -> AbstractContextManager[None]:
+        return self._glass.company(alone=alone)
 
     def prime(self, spec: GuestSpec) -> None:
         """Say that guests like this will be wanted. Returns at once."""

@@ -4,7 +4,8 @@ A guest gets inputs and returns raw logits; this file holds the targets, normali
 targets can be separated from inputs (`task.separable`), only what stands before the target is sent. Where the text is
 its own target, whole windows are sent, and a second guest proves the score on rows whose text behind the position is
 replaced (proof.py). Both guests are opened at the same time, so that warming the second overlaps with asking the first;
-but the second gets bundle code only when the first has ended.
+but the second gets bundle code only when the first has ended. Where a glass can't keep living guests from hearing each
+other (`why_alone`), each is opened when its turn comes, and the second answers while nobody else has a bundle.
 
 The first guest may be asked about other documents, too (`select`, which an improver has been scored on), so that both
 scores come from one set of weights. They are asked last: no answer that decides can depend on them.
@@ -22,6 +23,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
@@ -81,9 +83,10 @@ def judge(
     extra = 0.0 if select is None else len(select) / len(docs)
     guests = _Guests(glass, bundle, weights, task, preset, dict(labels), device, extra)
     with guests:
-        guests.open("score")
-        if prove:
-            guests.open("proof")
+        if not glass.why_alone:
+            guests.open("score")
+            if prove:
+                guests.open("proof")
         bits, select_bits = _score(guests, task, docs, select, draw)
         found: _Proved | None = None
         if prove:
@@ -132,7 +135,8 @@ class _Guests:
         self._talks: list[_Conversation] = []
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="judge")
         self._opening: dict[str, Future[Guest]] = {}
-        self._current: Guest | None = None  # the only guest that holds bundle code
+        self._current: Guest | None = None  # the only guest of this judgement that holds bundle code
+        self._company = ExitStack()
 
     def __enter__(self) -> _Guests:
         return self
@@ -140,6 +144,7 @@ class _Guests:
     def __exit__(self, *exc: object) -> None:
         list(self._pool.map(self._end, self._opening.values()))
         self._pool.shutdown()
+        self._company.close()
 
     def open(self, name: str) -> None:
         """Start a guest, in the background and still without bundle code; a failure is raised by whoever asks it."""
@@ -153,6 +158,10 @@ class _Guests:
         """Each question with its checked logits. The guest works on the next while the caller looks at an answer."""
         if self._current is not None:
             self._current.end()  # two guests with bundle code at once could signal to each other by the machine's load
+        self._company.close()
+        self._company.enter_context(self._glass.company(alone=name == "proof"))
+        if name not in self._opening:
+            self.open(name)
         guest = self._current = self._opening[name].result()
         for path, data in self._files.items():
             guest.send_file(path, data)

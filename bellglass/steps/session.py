@@ -60,19 +60,20 @@ def serve(
 ) -> SessionEnd:
     """Open a guest, give it the bundle twice (to run and to edit), answer until it submits or fails."""
     log = LogTail(LOG_TAIL_BYTES)
-    try:
-        guest = glass.open(spec)
-    except GuestFault as error:
-        return SessionEnd(None, error.code, error.detail, b"")
-    try:
-        _send_workspace(guest, bundle, brief)
-        guest.send("start", args=args)
-        submission = _converse(guest, desk, log, time.monotonic() + wall_seconds)
-        return SessionEnd(submission, None, "", bytes(log))
-    except GuestFault as error:
-        return SessionEnd(None, error.code, error.detail, bytes(log))
-    finally:
-        guest.end()
+    with glass.company():
+        try:
+            guest = glass.open(spec)
+        except GuestFault as error:
+            return SessionEnd(None, error.code, error.detail, b"")
+        try:
+            _send_workspace(guest, bundle, brief)
+            guest.send("start", args=args)
+            submission = _converse(guest, desk, log, time.monotonic() + wall_seconds)
+            return SessionEnd(submission, None, "", bytes(log))
+        except GuestFault as error:
+            return SessionEnd(None, error.code, error.detail, bytes(log))
+        finally:
+            guest.end()
 
 
 def _send_workspace(guest: Guest, bundle: Bundle, brief: str) -> None:

@@ -151,21 +151,22 @@ def train(
         SETUP_SECONDS + budget.wall_seconds * (1.0 if recorded is None else REPLAY_SLACK) + 60.0,
         gpu=gpu_of(device),
     )
-    try:
-        guest = glass.open(spec)
-    except GuestFault as error:
-        return _result(error, heard, None, 0.0, time.monotonic() - began)
-    try:
-        clock = Clock(budget, guest, recorded)
-        _send_bundle(guest, bundle)
-        guest.send("start", args=_arguments(task, seeds, device))
-        _converse(guest, clock, heard, docs, task, cancelled, watch)
-    except GuestFault as error:
-        fault = error
-    finally:
-        used = 0.0 if clock is None else clock.used()
-        if guest.end().out_of_memory:
-            fault = GuestFault("memory")
+    with glass.company():
+        try:
+            guest = glass.open(spec)
+        except GuestFault as error:
+            return _result(error, heard, None, 0.0, time.monotonic() - began)
+        try:
+            clock = Clock(budget, guest, recorded)
+            _send_bundle(guest, bundle)
+            guest.send("start", args=_arguments(task, seeds, device))
+            _converse(guest, clock, heard, docs, task, cancelled, watch)
+        except GuestFault as error:
+            fault = error
+        finally:
+            used = 0.0 if clock is None else clock.used()
+            if guest.end().out_of_memory:
+                fault = GuestFault("memory")
     return _result(fault, heard, clock, used, time.monotonic() - began)
 
 

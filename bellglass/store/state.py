@@ -61,6 +61,7 @@ class State:
     calibration: Json = None  # a Calibration as JSON, and where it came from
     tripwires: list[Json] = field(default_factory=list)  # latched; a re-armed one is gone
     final: Json = None
+    why_alone: str = ""  # why guests that prove a score answer alone; empty where they need not
     stop_requested: Json = None
     ended: Json = None
 
@@ -251,6 +252,10 @@ def _request_refused(state: State, body: Json) -> None:
     """Kept for people; it changed nothing."""
 
 
+def _glass_opened(state: State, body: Json) -> None:
+    state.why_alone = body["why_alone"]
+
+
 def _stop_requested(state: State, body: Json) -> None:
     state.stop_requested = body
 
@@ -267,6 +272,7 @@ HANDLERS: dict[str, Callable[[State, Json], None]] = {
     "loop.calibrated": _calibrated,
     "loop.clock": _clock,
     "loop.ended": _ended,
+    "glass.opened": _glass_opened,
     "generation.started": _generation_started,
     "session.started": _session_started,
     "session.note": _note,

@@ -42,6 +42,8 @@ class Facts:
     version: str
     cgroup_version: str
     rootless: bool
+    maps_ids: bool  # users of a container are others outside, from a range of some 65,000
+    storage: str  # the driver and the file system below it, such as "overlay2 on extfs"
     runtimes: tuple[str, ...]
     limits: Mapping[str, bool]  # MemoryLimit, SwapLimit, PidsLimit, CpuCfsQuota
 
@@ -104,6 +106,8 @@ class Engine:
                 version=str(version.get("Version", "?")),
                 cgroup_version=str(info.get("CgroupVersion") or "1"),
                 rootless="name=rootless" in options,
+                maps_ids="name=rootless" in options or "name=userns" in options,
+                storage=_storage(info),
                 runtimes=tuple(sorted(info.get("Runtimes") or ())),
                 limits={name: bool(info.get(name)) for name in limits},
             )
@@ -257,6 +261,11 @@ def socket_urls() -> list[str]:
     usual += [home / ".colima/default/docker.sock", home / ".orbstack/run/docker.sock"]
     usual += [Path(runtime) / "docker.sock"] if runtime else []
     return [f"unix://{path}" for path in usual if path.exists()] or ["unix:///var/run/docker.sock"]
+
+
+def _storage(info: Mapping[str, Any]) -> str:
+    below = dict(row for row in info.get("DriverStatus") or () if len(row) == 2).get("Backing Filesystem", "?")
+    return f"{info.get('Driver') or '?'} on {below}"
 
 
 def _knock(url: str) -> None:

@@ -23,13 +23,15 @@ from dataclasses import replace
 
 from bellglass.doors.docker import image, reaper, selfcheck
 from bellglass.doors.docker.engine import Engine, Gone, NotRunning
+from bellglass.doors.docker.keeper import KEPT_ON, Keeper, Keepers
 from bellglass.doors.docker.meter import Meter
 from bellglass.doors.docker.pipe import AttachedPipe
-from bellglass.doors.docker.profile import Profile, create_body, differences, profile_for
+from bellglass.doors.docker.profile import MAPPED_UIDS, UIDS, Profile, create_body, differences, profile_for
 from bellglass.errors import BellglassError, GuestFault, SetupError
+from bellglass.line.company import company
 from bellglass.line.intake import POLICIES, Event
 from bellglass.line.wire import Line, greet
-from bellglass.paths import content_root
+from bellglass.paths import content_root, state_home
 from bellglass.ports import GuestExit, GuestSpec
 from bellglass.records import Json, Role
 
@@ -50,10 +52,12 @@ class DockerGuest:
         line: Line,
         deadline: float,
         remove: Callable[[str], None],
+        fallen: Callable[[], bool],
     ) -> None:
         self._engine, self.id, self._remove = engine, container, remove
         self.pipe, self.line = pipe, line
         self.deadline = deadline  # on the monotonic clock
+        self._fallen = fallen
         self.meter: Meter | None = None
         self._expired = False
         self._ending = threading.Lock()
@@ -124,6 +128,14 @@ class DockerGuest:
         except GuestFault as fault:
             if fault.code not in ("lost", "crashed"):
                 raise
+            if self._fallen():
+                raise SetupError(
+                    "the keeper of an image's files",
+                    "it ended while guests were relying on it",
+                    "a daemon that keeps it, and memory for the images",
+                    "bellglass doctor, then bellglass resume",
+                    code="keeper_ended",
+                ) from fault
             if self._expired or time.monotonic() > self.deadline:
                 raise GuestFault("timeout", "its absolute deadline") from fault
             if self.out_of_memory():
@@ -153,11 +165,12 @@ class DockerGlass:
         device: str = "cpu",
         warm: bool = True,
         prove: bool = True,
+        keep: bool = True,
     ) -> None:
         """SetupError when the engine or an image is missing.
 
         For tests: `warm=False` makes guests that don't import torch ahead; `prove=False` leaves out the self-check,
-        by which the first `open` refuses a daemon whose limits don't hold.
+        by which the first `open` refuses a daemon whose limits don't hold; `keep=False` holds no image in memory.
         """
         self._owns_engine = engine is None
         self._engine = engine or Engine.connect()
@@ -180,11 +193,36 @@ class DockerGlass:
         # What has ended is removed in the background: a tenth of a second that no trial has to wait for.
         self._removals = ThreadPoolExecutor(max_workers=2, thread_name_prefix="docker-remove")
         self._proving, self._proven = threading.Lock(), not prove
+        self._keep, self._keepers = keep, Keepers(self._engine)
+        self._loop: dict[str, str] = {}  # the label of the loop that guests are opened for
         self._closing = threading.Event()
         self._watchdog: threading.Thread | None = None
 
+    @property
+    def why_alone(self) -> str:
+        facts = self._engine.facts()
+        if not self._keep or self._runtime or facts.storage not in KEPT_ON:
+            return f"whether image files stay in memory is not known for {self._runtime or facts.storage}"
+        return self._keeper(Role.PREDICT).lacking
+
+    @contextlib.contextmanager
+    def company(self, *, alone: bool = False) -> Iterator[None]:
+        if not self.why_alone:
+            yield
+            return
+        with company(state_home() / "company", alone=alone):
+            if alone:
+                self._keeper(Role.PREDICT).walk_again()
+            yield
+
+    def _keeper(self, role: Role) -> Keeper:
+        return self._keepers.of(self._images[role], self._loop)
+
     def open(self, spec: GuestSpec) -> DockerGuest:
         self._prove()
+        if self._keep:
+            self._loop = self._loop or {name: spec.labels[name] for name in ("loop",) if name in spec.labels}
+            self._keeper(spec.role)
         profile = self._profile(spec)
         guest = self._start(spec, profile)
         with self._lock:
@@ -209,6 +247,7 @@ class DockerGlass:
             guests, self._guests = self._guests, []
         reaper.side_by_side(DockerGuest.end, guests)
         self._removals.shutdown()
+        self._keepers.close()
         if self._owns_engine:
             self._engine.close()
 
@@ -230,11 +269,13 @@ class DockerGlass:
 
     def _profile(self, spec: GuestSpec) -> Profile:
         found = self._images[spec.role]
+        uid = draw_uid(self._engine)
         profile = profile_for(
             spec,
+            uid=uid,
             image=found.id,
             image_env=found.env,
-            labels=reaper.labels_of(spec),
+            labels={**reaper.labels_of(spec), reaper.UID_LABEL: str(uid)},
             seccomp=self._seccomp,
             runtime=self._runtime,
         )
@@ -262,7 +303,7 @@ class DockerGlass:
             ) from fault
         pipe = AttachedPipe(end)
         line = Line(pipe, POLICIES[spec.role])
-        return DockerGuest(self._engine, container, pipe, line, deadline, self._remove)
+        return DockerGuest(self._engine, container, pipe, line, deadline, self._remove, self._keepers.fallen)
 
     def _admit(self, guest: DockerGuest, profile: Profile) -> None:
         """Nothing of a bundle has been sent yet: a container that is not as it should be never gets any."""
@@ -306,7 +347,17 @@ class DockerGlass:
         while not self._closing.wait(WATCH_SECONDS):
             with self._lock:
                 guests = list(self._guests)
+            fallen = self._keepers.fallen()
             for guest in guests:
                 guest.sample()
-                if time.monotonic() > guest.deadline + DEADLINE_GRACE_SECONDS:
+                if fallen or time.monotonic() > guest.deadline + DEADLINE_GRACE_SECONDS:
                     guest.expire()
+
+
+def draw_uid(engine: Engine) -> int:
+    """One that no living guest has. Out of a thousand million by chance; out of the few of a daemon that maps ids, by
+    asking it which are in use."""
+    if not engine.facts().maps_ids:
+        return secrets.choice(UIDS)
+    taken = {each.labels.get(reaper.UID_LABEL) for each in engine.containers({})}
+    return next(uid for uid in iter(lambda: secrets.choice(MAPPED_UIDS), None) if str(uid) not in taken)

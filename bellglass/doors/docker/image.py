@@ -45,6 +45,7 @@ NEEDED_BYTES = {"cpu": 3_000_000_000, "cuda": 16_000_000_000}
 class Image:
     id: str
     env: tuple[str, ...]
+    bytes: int
 
 
 def build(device: str = "cpu", base: str | None = None, wheels: Path | None = None) -> Iterator[str]:
@@ -108,7 +109,8 @@ def find(engine: Engine, role: Role, device: str = "cpu") -> Image:
         if candidate.labels.get(LABEL + "content") in contents:
             facts = engine.image(candidate.id)
             if facts is not None:
-                return Image(candidate.id, tuple((facts.get("Config") or {}).get("Env") or ()))
+                env = tuple((facts.get("Config") or {}).get("Env") or ())
+                return Image(candidate.id, env, int(facts.get("Size") or 0))
     found = f"bellglass-{stage}:{device} is stale: made from another Dockerfile, guest or lock"
     raise SetupError(f"the image for {role} guests", found, "one made from these files", command, code="image_stale")
 

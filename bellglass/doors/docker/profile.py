@@ -20,11 +20,14 @@ from bellglass.gpus import card
 from bellglass.ports import GuestSpec
 from bellglass.records import Json, Role
 
-UID = 47821  # of nobody else; Dockerfile gives it a name
+# No two living guests share a uid or a gid: the kernel counts queued signals, pipe pages, watches and descriptors in
+# flight per uid, exactly. Drawn from numbers that no account has; a daemon that maps ids has fewer to give.
+UIDS, MAPPED_UIDS = range(1 << 20, 1 << 30), range(10_000, 60_000)
 PYTHON, SCRIPT, WORK = "/opt/glass/bin/python", "/opt/bellglass/guest.py", "/work"
 ENV = {
     "PATH": "/opt/glass/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": WORK,
+    "LOGNAME": "glass",  # its uid has no name
     "LANG": "C.UTF-8",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
@@ -40,23 +43,26 @@ class Tmpfs:
     executable: bool = False
     mode: str = "0700"
 
-    def options(self) -> str:
+    def options(self, uid: int) -> str:
         run = "exec" if self.executable else "noexec"
         return (
             f"rw,nosuid,nodev,{run},size={self.size_mb << 20},nr_inodes={self.inodes},"
-            f"mode={self.mode},uid={UID},gid={UID}"
+            f"mode={self.mode},uid={uid},gid={uid}"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Everything about one guest's container. `memory_mb` is the working set: the tmpfs come on top of it."""
+    """Everything about one container: a guest's, or a keeper's (keeper.py), which is none.
 
-    role: Role
+    `memory_mb` is the working set: the tmpfs come on top of it.
+    """
+
+    uid: int
     image: str  # an id, never a name that may move
     image_env: tuple[str, ...]
     labels: Mapping[str, str]
-    seccomp: str  # the filter's JSON text
+    seccomp: str  # the filter's JSON text; empty for the engine's own
     tmpfs: tuple[Tmpfs, ...]
     memory_mb: int
     pids: int
@@ -64,6 +70,7 @@ class Profile:
     runtime: str  # "" is the engine's default
     gpu: str | None = None  # the card's name
     nofile: int = 1024
+    capabilities: tuple[str, ...] = ()
     command: tuple[str, ...] = (PYTHON, "-I", SCRIPT, WORK)
     env: Mapping[str, str] = field(default_factory=lambda: dict(ENV))
 
@@ -73,7 +80,19 @@ class Profile:
 
     @property
     def file_bytes(self) -> int:
-        return max(each.size_mb for each in self.tmpfs) << 20
+        return max((each.size_mb for each in self.tmpfs), default=0) << 20
+
+    @property
+    def masked(self) -> tuple[str, ...]:
+        return MASKED + (_MASKED_CPU if self.gpu is None else _MASKED_GPU)
+
+    @property
+    def user(self) -> str:
+        return f"{self.uid}:{self.uid}"
+
+    def mounts(self) -> dict[str, str]:
+        """What the engine is asked for, by place."""
+        return {each.path: each.options(self.uid) for each in self.tmpfs}
 
 
 # Where a guest may write. /work is where it works; the rest exists because programs expect it, and is small.
@@ -84,19 +103,29 @@ _PIDS = {Role.IMPROVE: 128, Role.TRAIN: 128, Role.PREDICT: 64}
 # One thread of work, and room for the supervisor beside it.
 _CPUS = {Role.IMPROVE: 1.0, Role.TRAIN: 1.25, Role.PREDICT: 1.25}
 _GPU_PIDS, _GPU_CPUS = 512, 4.0
-# Empty for a guest: what engines hide anyway, and the counters of the whole machine, by which guests that run at the
-# same time could hear each other work.
+# Empty for a guest: what engines hide anyway, and every counter of the whole machine, by which guests could hear each
+# other. Of /proc only cpuinfo is left beside the own processes: torch crashes when it finds neither that nor /sys. The
+# engine leaves out what a kernel doesn't have.
 MASKED = (
-    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi",
-    "/proc/timer_list", "/proc/timer_stats", "/sys/firmware", "/sys/devices/virtual/powercap",
-    "/proc/meminfo", "/proc/stat", "/proc/loadavg", "/proc/vmstat", "/proc/zoneinfo", "/proc/diskstats",
-    "/proc/interrupts", "/proc/softirqs", "/proc/schedstat", "/proc/pressure",
+    "/proc/acpi", "/proc/asound", "/proc/buddyinfo", "/proc/bus", "/proc/cgroups", "/proc/cmdline", "/proc/config.gz",
+    "/proc/consoles", "/proc/crypto", "/proc/diskstats", "/proc/dma", "/proc/dynamic_debug", "/proc/execdomains",
+    "/proc/fb", "/proc/filesystems", "/proc/fs", "/proc/interrupts", "/proc/iomem", "/proc/ioports", "/proc/irq",
+    "/proc/kallsyms", "/proc/kcore", "/proc/key-users", "/proc/keys", "/proc/kmsg", "/proc/kpagecgroup",
+    "/proc/kpagecount", "/proc/kpageflags", "/proc/latency_stats", "/proc/loadavg", "/proc/locks", "/proc/meminfo",
+    "/proc/misc", "/proc/mtrr", "/proc/pagetypeinfo", "/proc/partitions", "/proc/pressure", "/proc/sched_debug",
+    "/proc/schedstat", "/proc/scsi", "/proc/slabinfo", "/proc/softirqs", "/proc/stat", "/proc/swaps", "/proc/sys",
+    "/proc/sysrq-trigger", "/proc/sysvipc", "/proc/timer_list", "/proc/timer_stats", "/proc/tty", "/proc/uptime",
+    "/proc/version", "/proc/vmallocinfo", "/proc/vmstat", "/proc/zoneinfo",
 )  # fmt: skip
+# CUDA looks its card up here, so a GPU guest keeps them, but for what is known to count.
+_MASKED_CPU = ("/sys", "/proc/devices", "/proc/driver", "/proc/modules")
+_MASKED_GPU = ("/sys/firmware", "/sys/devices/virtual/powercap", "/sys/block", "/sys/devices/system/node", "/sys/fs")
 
 
 def profile_for(
     spec: GuestSpec,
     *,
+    uid: int,
     image: str,
     image_env: tuple[str, ...],
     labels: Mapping[str, str],
@@ -107,7 +136,7 @@ def profile_for(
     on_gpu = spec.gpu is not None
     may_run = role is Role.IMPROVE or on_gpu
     return Profile(
-        role=role,
+        uid=uid,
         image=image,
         image_env=image_env,
         labels=labels,
@@ -137,10 +166,10 @@ def create_body(profile: Profile) -> dict[str, Json]:
         "NetworkMode": "none",
         "Binds": [],
         "Mounts": [],
-        "Tmpfs": {each.path: each.options() for each in profile.tmpfs},
+        "Tmpfs": profile.mounts(),
         "CapDrop": ["ALL"],
-        "CapAdd": [],
-        "SecurityOpt": ["no-new-privileges", f"seccomp={profile.seccomp}"],
+        "CapAdd": list(profile.capabilities),
+        "SecurityOpt": ["no-new-privileges", *([f"seccomp={profile.seccomp}"] if profile.seccomp else [])],
         "Privileged": False,
         "ReadonlyRootfs": True,
         "Memory": profile.memory_bytes,
@@ -160,7 +189,7 @@ def create_body(profile: Profile) -> dict[str, Json]:
         "IpcMode": "none",
         "CgroupnsMode": "private",
         "Init": False,
-        "MaskedPaths": list(MASKED),
+        "MaskedPaths": list(profile.masked),
     }
     if profile.runtime:
         host["Runtime"] = profile.runtime
@@ -173,7 +202,7 @@ def create_body(profile: Profile) -> dict[str, Json]:
         "Entrypoint": [profile.command[0]],
         "Cmd": list(profile.command[1:]),
         "Env": [f"{name}={value}" for name, value in profile.env.items()],
-        "User": f"{UID}:{UID}",
+        "User": profile.user,
         "WorkingDir": WORK,
         "Hostname": "glass",
         "Labels": dict(profile.labels),
@@ -210,14 +239,14 @@ def _exact(profile: Profile) -> dict[str, Json]:
         "Path": profile.command[0],
         "Args": list(profile.command[1:]),
         "Mounts": [],
-        "Config.User": f"{UID}:{UID}",
+        "Config.User": profile.user,
         "Config.Tty": False,
         "Config.OpenStdin": True,
         "Config.StdinOnce": True,
         "Config.WorkingDir": WORK,
         "Config.Hostname": "glass",
         "HostConfig.NetworkMode": "none",
-        "HostConfig.Tmpfs": {each.path: each.options() for each in profile.tmpfs},
+        "HostConfig.Tmpfs": profile.mounts() or None,
         "HostConfig.CapDrop": ["ALL"],
         "HostConfig.Privileged": False,
         "HostConfig.ReadonlyRootfs": True,
@@ -238,7 +267,7 @@ def _exact(profile: Profile) -> dict[str, Json]:
 
 # What must be empty: each could open a way out or in. Absent, null and empty are the same.
 _EMPTY = (
-    "HostConfig.Binds", "HostConfig.Mounts", "HostConfig.VolumesFrom", "HostConfig.CapAdd", "HostConfig.Devices",
+    "HostConfig.Binds", "HostConfig.Mounts", "HostConfig.VolumesFrom", "HostConfig.Devices",
     "HostConfig.DeviceCgroupRules", "HostConfig.GroupAdd", "HostConfig.Links", "HostConfig.ExtraHosts",
     "HostConfig.PortBindings", "HostConfig.Sysctls", "HostConfig.CgroupParent", "HostConfig.Cgroup",
     "HostConfig.PidMode", "HostConfig.UTSMode", "HostConfig.UsernsMode", "HostConfig.OomKillDisable",
@@ -256,11 +285,12 @@ def _judged(profile: Profile) -> list[tuple[str, Judge, str]]:
     frozen = {"/proc/sys", "/proc/sysrq-trigger", "/proc/irq"}
     return [
         *checks,
+        ("HostConfig.CapAdd", lambda value: _capabilities(value) == set(profile.capabilities), "no other"),
         ("HostConfig.SecurityOpt", lambda value: _options_right(value, profile.seccomp), "no-new-privileges + ours"),
         ("HostConfig.Ulimits", lambda value: _limits(value) == limits, str(limits)),
         ("HostConfig.Runtime", lambda value: not profile.runtime or value == profile.runtime, profile.runtime),
         ("HostConfig.DeviceRequests", lambda value: _gpus(value) == wanted_gpus, profile.gpu or "no GPU"),
-        ("HostConfig.MaskedPaths", lambda value: set(MASKED) <= set(value or ()), f"at least {sorted(MASKED)}"),
+        ("HostConfig.MaskedPaths", lambda value: set(profile.masked) <= set(value or ()), "at least ours"),
         ("HostConfig.ReadonlyPaths", lambda value: frozen <= set(value or ()), f"at least {sorted(frozen)}"),
         ("Config.Env", lambda value: _env_right(value, profile), "ours over the image's, no more"),
         ("Config.Labels", lambda value: profile.labels.items() <= (value or {}).items(), "our labels"),
@@ -280,7 +310,12 @@ def _options_right(options: list[str] | None, seccomp: str) -> bool:
     given = list(options or ())
     filters = [option.removeprefix("seccomp=") for option in given if option.startswith("seccomp=")]
     rest = {option.removesuffix(":true").removesuffix("=true") for option in given if not option.startswith("seccomp=")}
-    return rest == {"no-new-privileges"} and [_compact_or_raw(text) for text in filters] == [seccomp]
+    wanted = [seccomp] if seccomp else []
+    return rest == {"no-new-privileges"} and [_compact_or_raw(text) for text in filters] == wanted
+
+
+def _capabilities(value: list[str] | None) -> set[str]:
+    return {name.removeprefix("CAP_") for name in value or ()}
 
 
 def _compact_or_raw(text: str) -> str:

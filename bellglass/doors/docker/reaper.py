@@ -24,15 +24,21 @@ from bellglass.ports import GuestSpec
 from bellglass.processes import Process, is_running, named
 
 KILL_SECONDS = 10.0
+UID_LABEL = LABEL + "uid"  # which is in use, for a daemon that has few to give
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def labels_of(spec: GuestSpec) -> dict[str, str]:
     """Whose guest this is: for people, for the reaper and for `stop`."""
+    deadline = str(int(time.time() + spec.deadline_seconds))
+    return owner_labels(str(spec.role), {**spec.labels, "deadline": deadline})
+
+
+def owner_labels(role: str, more: Mapping[str, str]) -> dict[str, str]:
+    """Of a container that belongs to this driver."""
     me = _me()
-    facts = {**spec.labels, **user_host(), "role": str(spec.role), "owner_pid": str(me.pid), "owner_start": me.start}
-    facts["deadline"] = str(int(time.time() + spec.deadline_seconds))
+    facts = {**more, **user_host(), "role": role, "owner_pid": str(me.pid), "owner_start": me.start}
     return {LABEL + name: str(value) for name, value in facts.items()}
 
 

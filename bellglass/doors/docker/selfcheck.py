@@ -20,7 +20,7 @@ from typing import TypeAlias
 from bellglass.doors.docker import image
 from bellglass.doors.docker.engine import Engine, Gone, NotRunning
 from bellglass.doors.docker.pipe import AttachedPipe
-from bellglass.doors.docker.profile import PYTHON, UID, Profile, create_body, differences, profile_for
+from bellglass.doors.docker.profile import MAPPED_UIDS, PYTHON, Profile, create_body, differences, profile_for
 from bellglass.doors.docker.reaper import labels_of
 from bellglass.errors import BellglassError, SetupError
 from bellglass.paths import content_root
@@ -111,7 +111,15 @@ def _profile(engine: Engine, runtime: str) -> Profile:
     found = image.find(engine, Role.IMPROVE)
     seccomp = (content_root() / "sandbox" / "seccomp.json").read_text("utf-8")
     labels = labels_of(spec)
-    return profile_for(spec, image=found.id, image_env=found.env, labels=labels, seccomp=seccomp, runtime=runtime)
+    return profile_for(
+        spec,
+        uid=secrets.choice(MAPPED_UIDS),
+        image=found.id,
+        image_env=found.env,
+        labels=labels,
+        seccomp=seccomp,
+        runtime=runtime,
+    )
 
 
 def _inside(engine: Engine, profile: Profile) -> Iterator[Check]:
@@ -132,7 +140,7 @@ def _inside(engine: Engine, profile: Profile) -> Iterator[Check]:
 def _judge_look(said: Json, profile: Profile) -> Iterator[Check]:
     gvisor = profile.runtime.startswith("runsc")
     status, calls = said["status"], said["calls"]
-    yield "user", said["uid"] == [UID, UID], f"uid and gid {said['uid']}"
+    yield "user", said["uid"] == [profile.uid, profile.uid], f"uid and gid {said['uid']}"
     no_caps = set(status["CapEff"]) | set(status["CapBnd"]) == {"0"}
     yield "capabilities", no_caps, f"effective {status['CapEff']}, bounding {status['CapBnd']}"
     yield "no new privileges", gvisor or status["NoNewPrivs"] == "1", status["NoNewPrivs"]

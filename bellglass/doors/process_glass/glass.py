@@ -166,6 +166,7 @@ def require_gpu(gpu: int) -> None:
 class ProcessGlass:
     name = "process"
     sealed = False
+    why_alone = ""  # everything here hears everything, alone or not: that is what `unsealed` says
     fails = FAILS
 
     def __init__(
@@ -183,6 +184,9 @@ class ProcessGlass:
         self._home = home or Path(tempfile.gettempdir()) / f"bellglass-{os.getuid()}"
         self._guests: list[ProcessGuest] = []
         self._lock = threading.Lock()
+
+    def company(self, *, alone: bool = False) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def open(self, spec: GuestSpec) -> ProcessGuest:
         env = _environment(spec.gpu)

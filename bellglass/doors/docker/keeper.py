@@ -1,0 +1,176 @@
+"""A keeper per image: a container of trusted code that holds every file of the image in memory while guests live.
+
+Guests of one image share the page cache of its files. Where a guest can make a page go, and another can tell whether it
+was there, they have a channel without timing and without an error. A keeper makes the state constant: what is mapped
+can't be dropped, what is locked can't be reclaimed. sandbox/keeper.py does it, in a control group of its own, so that
+no guest is charged for the image and none can push it out under its own limit.
+
+What a keeper can't give is said as a reason, never raised: the glass then lets guests answer one at a time.
+
+Not covered: other drivers of storage than those named here, until `doctor` has sent bits through them; what a guest
+learns from the time that a page takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import secrets
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bellglass.doors.docker.engine import Engine, Gone, NotRunning
+from bellglass.doors.docker.image import Image
+from bellglass.doors.docker.pipe import AttachedPipe
+from bellglass.doors.docker.profile import PYTHON, Profile, create_body, differences
+from bellglass.doors.docker.reaper import owner_labels, side_by_side
+from bellglass.errors import BellglassError, SetupError
+from bellglass.paths import content_root
+
+WALK_SECONDS = 120.0  # a cold disk reads a gigabyte in this time
+MARGIN_MB = 256  # for the interpreter, page tables, and files' last pages
+KEPT_ON = frozenset({"overlay2 on extfs"})  # where the tests of tests/conformance/test_channels.py were passed
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a keeper says of its last walk, in bytes of whole pages."""
+
+    files: int
+    bytes: int
+    resident: int
+    locked: bool
+    missed: int
+
+    @property
+    def lacking(self) -> str:
+        """Why guests of the image may hear each other all the same; empty when they can't."""
+        if self.missed:
+            return f"{self.missed} files could not be held"
+        if self.resident < self.bytes:
+            return f"only {self.resident >> 20} of {self.bytes >> 20} MB are in memory"
+        return ""
+
+
+class Keeper:
+    """One image's. `held` is None, and `lacking` says why, where it could not start."""
+
+    def __init__(self, engine: Engine, image: Image, labels: Mapping[str, str]) -> None:
+        self._engine, self._name = engine, f"bellglass-keeper-{secrets.token_hex(6)}"
+        self._pipe: AttachedPipe | None = None
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._walking = threading.Lock()
+        self.dead = threading.Event()
+        self.held: Held | None = None
+        self._fault = ""
+        try:
+            self._start(keeper_profile(image, labels))
+            self.held = self._next()
+        except (BellglassError, Gone, NotRunning) as fault:
+            self._fault = getattr(fault, "found", "") or str(fault)
+            self.close()
+
+    @property
+    def lacking(self) -> str:
+        return self._fault if self.held is None else self.held.lacking
+
+    def walk_again(self) -> None:
+        """Read again whatever is no longer in memory. Returns once all is there; never raises."""
+        with self._walking:
+            if self._pipe is None or self.dead.is_set():
+                return
+            try:
+                self._pipe.write(b"\n")
+                self.held = self._next()
+            except (OSError, SetupError) as fault:
+                self._fault, self.held = str(fault), None
+
+    def close(self) -> None:
+        self.dead.set()
+        if self._pipe is not None:
+            self._pipe.close()
+        with contextlib.suppress(BellglassError):
+            self._engine.remove(self._name)
+
+    def _start(self, profile: Profile) -> None:
+        container = self._engine.create(self._name, create_body(profile))
+        self._pipe = AttachedPipe(self._engine.attach(container))
+        self._engine.start(container)
+        threading.Thread(target=self._listen, args=(self._pipe,), name="keeper", daemon=True).start()
+        wrong = differences(self._engine.inspect(container) or {}, profile)
+        if wrong:
+            found = "; ".join(wrong[:4])
+            raise SetupError(
+                "the keeper of an image", found, "its profile", "bellglass doctor", code="container_not_as_asked"
+            )
+
+    def _listen(self, pipe: AttachedPipe) -> None:
+        """A thread's work: lines for whoever waits for one, and the end, which guests must not outlive."""
+        rest, space = b"", memoryview(bytearray(4096))
+        with contextlib.suppress(OSError, BellglassError):
+            while (count := pipe.read_into(space)) > 0:
+                *lines, rest = (rest + bytes(space[:count])).split(b"\n")
+                for line in lines:
+                    self._lines.put(line)
+        self.dead.set()
+        self._lines.put(None)
+        pipe.dispose()
+
+    def _next(self) -> Held:
+        try:
+            line = self._lines.get(timeout=WALK_SECONDS)
+            return Held(**json.loads(line or b""))
+        except queue.Empty:
+            found = f"silent for {WALK_SECONDS:.0f} s"
+        except (TypeError, ValueError):
+            words = self._pipe.stderr.decode("utf-8", "replace").strip().splitlines() if self._pipe else []
+            found = words[-1][:200] if words else "it ended at once (out of memory?)"
+        needed = "an image whose files fit into memory"
+        raise SetupError("the keeper of an image", found, needed, "bellglass doctor", code="keeper_unfit")
+
+
+class Keepers:
+    """One for each image of a glass, started when the first guest of it is wanted."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._of: dict[str, Keeper] = {}
+
+    def of(self, image: Image, loop: Mapping[str, str]) -> Keeper:
+        with self._lock:
+            if image.id not in self._of:
+                self._of[image.id] = Keeper(self._engine, image, owner_labels("keeper", loop))
+            return self._of[image.id]
+
+    def fallen(self) -> bool:
+        """Whether one has ended that guests were relying on."""
+        with self._lock:
+            return any(keeper.dead.is_set() and keeper.held is not None for keeper in self._of.values())
+
+    def close(self) -> None:
+        with self._lock:
+            side_by_side(Keeper.close, list(self._of.values()))
+            self._of.clear()
+
+
+def keeper_profile(image: Image, labels: Mapping[str, str]) -> Profile:
+    """Root without a capability but the one to lock memory; no place to write to; no bundle code ever."""
+    code = (content_root() / "sandbox" / "keeper.py").read_text("utf-8")
+    return Profile(
+        uid=0,
+        image=image.id,
+        image_env=image.env,
+        labels=labels,
+        seccomp="",
+        tmpfs=(),
+        memory_mb=(image.bytes >> 20) + MARGIN_MB,
+        pids=8,
+        cpus=2.0,
+        runtime="",
+        nofile=8192,
+        capabilities=("IPC_LOCK",),
+        command=(PYTHON, "-I", "-c", code),
+    )

@@ -1,0 +1,186 @@
+"""An image's files stay in memory while its guests live; where they can't, a guest that proves is the only one."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from guests import begin, listen, spec, wait_until
+from judging import HONEST, judged
+
+from bellglass.doors.process_glass import ProcessGlass
+from bellglass.errors import SetupError
+from bellglass.line.company import company
+from bellglass.ports import GuestSpec
+from bellglass.records import Role
+
+docker = pytest.mark.docker
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Any]:
+    from bellglass.doors.docker.engine import Engine
+
+    made = Engine.connect()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def glass(engine: Any) -> Iterator[Any]:
+    from bellglass.doors.docker.glass import DockerGlass
+
+    made = DockerGlass(engine, warm=False, prove=False)
+    yield made
+    made.close()
+
+
+class Entered:
+    """Threads that are in company, in the order in which they got there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.names, self._leave = folder, list[str](), dict[str, threading.Event]()
+        self._threads: dict[str, threading.Thread] = {}
+
+    def come(self, name: str, *, alone: bool = False) -> None:
+        leave = self._leave[name] = threading.Event()
+
+        def stay() -> None:
+            with company(self._folder, alone=alone):
+                self.names.append(name)
+                leave.wait()
+
+        self._threads[name] = threading.Thread(target=stay, daemon=True)
+        self._threads[name].start()
+
+    def inside(self, name: str) -> bool:
+        return wait_until(lambda: name in self.names)
+
+    def go(self, name: str) -> None:
+        self._leave[name].set()
+        self._threads[name].join()
+
+
+def test_guests_share_a_room_until_one_wants_it_alone_and_that_one_is_let_in_before_latecomers(tmp_path: Path) -> None:
+    room = Entered(tmp_path)
+    room.come("first")
+    room.come("second")
+    assert room.inside("first")
+    assert room.inside("second")
+    room.come("prover", alone=True)
+    assert not wait_until(lambda: "prover" in room.names, 0.3)
+    room.come("late")
+    room.go("first")
+    assert not wait_until(lambda: "prover" in room.names or "late" in room.names, 0.3)
+    room.go("second")
+    assert room.inside("prover")
+    assert not wait_until(lambda: "late" in room.names, 0.3)
+    room.go("prover")
+    assert room.inside("late")
+    room.go("late")
+
+
+@docker
+def test_a_keeper_holds_every_file_of_its_image_and_gives_it_up_with_its_driver(engine: Any, glass: Any) -> None:
+    guest = glass.open(spec())
+    mine = {"bellglass.loop": "conformance", "bellglass.role": "keeper"}
+    (keeper,) = engine.containers(mine)
+    held = glass._keeper(Role.TRAIN).held
+    assert held.missed == 0
+    assert held.resident == held.bytes > 100 << 20
+    assert glass.why_alone == ""
+    guest.end()
+    glass.close()
+    assert engine.inspect(keeper.id) is None
+
+
+@docker
+def test_a_keeper_that_is_killed_takes_its_guests_along_and_that_is_the_machines_fault(engine: Any, glass: Any) -> None:
+    guest = glass.open(spec())
+    begin(guest, "import time\ntime.sleep(60)")
+    (keeper,) = engine.containers({"bellglass.loop": "conformance", "bellglass.role": "keeper"})
+    engine.kill(keeper.id)
+    with pytest.raises(SetupError) as fault:
+        listen(guest, seconds=20.0)
+    assert fault.value.code == "keeper_ended"
+    assert wait_until(lambda: not (engine.inspect(guest.id) or {"State": {"Running": False}})["State"]["Running"])
+
+
+@docker
+def test_a_keeper_without_the_memory_for_its_image_makes_guests_prove_alone(
+    engine: Any, glass: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bellglass.doors.docker import keeper
+
+    monkeypatch.setattr(keeper, "MARGIN_MB", -(glass._images[Role.PREDICT].bytes >> 20) + 32)
+    assert "memory" in glass.why_alone
+
+
+@docker
+def test_a_glass_that_keeps_nothing_says_so_and_lets_guests_prove_alone(
+    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bellglass.doors.docker.glass import DockerGlass
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    without = DockerGlass(engine, warm=False, prove=False, keep=False)
+    try:
+        assert without.why_alone
+        with without.company(alone=True):
+            late = Entered(tmp_path / "bellglass" / "company")
+            late.come("late")
+            assert not wait_until(lambda: "late" in late.names, 0.3)
+        assert late.inside("late")
+        late.go("late")
+    finally:
+        without.close()
+
+
+@docker
+def test_no_two_guests_have_a_uid_in_common(engine: Any, glass: Any) -> None:
+    one, other = glass.open(spec()), glass.open(spec())
+    users = {engine.inspect(guest.id)["Config"]["User"] for guest in (one, other)}
+    assert len(users) == 2
+    assert all(user.split(":")[0] == user.split(":")[1] for user in users)
+
+
+class Overheard(ProcessGlass):
+    """A glass whose guests can hear each other, which writes down when they come and go."""
+
+    why_alone = "for this test"
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(warm=False, home=home)
+        self.said: list[str] = []
+
+    @contextlib.contextmanager
+    def company(self, *, alone: bool = False) -> Iterator[None]:
+        self.said.append("alone" if alone else "beside others")
+        yield
+        self.said.append("left")
+
+    def open(self, spec: GuestSpec) -> Any:
+        self.said.append(spec.labels["purpose"])
+        return super().open(spec)
+
+
+def test_where_guests_hear_each_other_each_is_opened_when_its_turn_comes_and_the_second_is_alone(
+    tmp_path: Path,
+) -> None:
+    with contextlib.closing(Overheard(tmp_path)) as glass:
+        judgement = judged(glass, HONEST)
+    assert judgement.verdict.proof is not None
+    assert glass.said == ["beside others", "score", "left", "alone", "proof", "left"]
+
+
+def test_where_guests_cannot_hear_each_other_the_second_is_opened_while_the_first_answers(tmp_path: Path) -> None:
+    class Deaf(Overheard):
+        why_alone = ""
+
+    with contextlib.closing(Deaf(tmp_path)) as glass:
+        judged(glass, HONEST)
+    assert glass.said.index("proof") < glass.said.index("left")

@@ -1,4 +1,4 @@
-"""The lineage: equal content, equal id; nothing of the person's git has a say; damage is found."""
+"""The lineage: equal content, equal id; git can read it and has no say; damage is found."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bellglass.errors import GuestFault, LoopFault, SetupError
+from bellglass.errors import GuestFault, LoopFault
 from bellglass.records import Kind
 from bellglass.store.bundles import check_files
 from bellglass.store.lineage import Lineage, visible
@@ -46,8 +46,6 @@ def test_a_bundle_comes_back_as_it_was_committed(lineage: Lineage) -> None:
     assert lineage.read(first) == STARTER
     assert lineage.read(second) == CHILD
     assert [git(lineage, "log", "-1", "--format=%P", each).strip() for each in (first, second)] == ["", first]
-    assert lineage.exists(second)
-    assert not lineage.exists("0" * 40)
 
 
 def test_the_same_inputs_give_the_same_id_everywhere_and_for_ever(tmp_path: Path, lineage: Lineage) -> None:
@@ -78,11 +76,37 @@ def test_creating_and_committing_again_do_no_harm(lineage: Lineage) -> None:
     assert Lineage.open(lineage.folder).read(first) == STARTER
 
 
-def test_a_lock_that_a_crash_left_does_not_stop_the_commit(lineage: Lineage) -> None:
-    lock = lineage.folder / "refs" / "bundles" / f"{STARTER_ID}.lock"
-    lock.parent.mkdir()
-    lock.touch()
-    assert lineage.commit(STARTER, None, "starter") == STARTER_ID
+def test_a_bundle_with_a_part_that_is_gone_or_damaged_is_whole_after_the_next_commit(lineage: Lineage) -> None:
+    first = lineage.commit(STARTER, None, "starter")
+    for spoil in (Path.unlink, lambda path: path.write_bytes(b"rubbish")):
+        part = loose(lineage, git(lineage, "rev-parse", f"{first}:trainer/model.py").strip())
+        part.chmod(0o644)
+        spoil(part)
+        assert lineage.commit(STARTER, None, "starter") == first
+        assert lineage.read(first) == STARTER
+
+
+def test_a_repository_that_an_older_version_had_git_write_is_read_and_goes_on(tmp_path: Path, lineage: Lineage) -> None:
+    first = lineage.commit(STARTER, None, "starter")
+    old = tmp_path / "old.git"
+    subprocess.run(["git", "init", "--bare", "--quiet", "--template=", str(old)], check=True)
+    stream = subprocess.run(
+        ["git", f"--git-dir={lineage.folder}", "fast-export", "--all"], capture_output=True, check=True
+    )
+    limit = ("-c", "fastimport.unpackLimit=1000")
+    subprocess.run(["git", *limit, f"--git-dir={old}", "fast-import", "--quiet"], input=stream.stdout, check=True)
+    (old / "refs" / "bundles" / f"{first}.lock").touch()  # as a crash leaves one
+    (old / "objects" / "pack" / "tmp_pack_Xy12zw").touch()
+    assert Lineage.open(old).read(first) == STARTER
+    again = Lineage.create(old)
+    assert again.read(again.commit(CHILD, first, "child")) == CHILD
+
+
+def test_no_bundle_makes_a_pack(tmp_path: Path, lineage: Lineage) -> None:
+    deep = {f"scaffold/{'/'.join('abcdefgh')}/{n}/{n}.py": b"%d" % n for n in range(199)}
+    commit = lineage.commit({**deep, "scaffold/" + "a/" * 94 + "b": b""}, None, "many folders")
+    assert len(lineage.read(commit)) == 200
+    assert list((lineage.folder / "objects" / "pack").iterdir()) == []
 
 
 def test_threads_may_commit_the_same_bundle_at_once(lineage: Lineage) -> None:
@@ -101,13 +125,14 @@ NAMES = st.text("abAB.-+ 0/", min_size=1, max_size=8)
 @settings(max_examples=20)
 @given(st.dictionaries(NAMES, st.binary(max_size=50), min_size=1, max_size=12))
 def test_any_allowed_set_of_files_comes_back(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> None:
-    # git works out the id independently, and commit compares.
     try:
         check_files(files)
     except GuestFault:
         return
     lineage = Lineage.create(tmp_path_factory.getbasetemp() / "any.git")
-    assert lineage.read(lineage.commit(files, None, "any")) == files
+    commit = lineage.commit(files, None, "any")
+    assert lineage.read(commit) == files
+    assert git(lineage, "ls-tree", "-r", "--name-only", "-z", commit).split("\0")[:-1] == sorted(files, key=str.encode)
 
 
 @pytest.mark.parametrize("name", ["../x", ".git/config", "/x", "a\nb", "scaffold/.gitmodules"])
@@ -161,106 +186,16 @@ def test_a_diff_has_a_size_cap_and_says_so(lineage: Lineage) -> None:
     assert "more bytes of this diff are not shown" in diff
 
 
-# The person's git
+# Without git
 
 
-HOSTILE_CONFIG = """
-[init]
-    templateDir = {home}/template
-    defaultBranch = evil
-    defaultObjectFormat = sha256
-[core]
-    hooksPath = {home}/template/hooks
-    attributesFile = {home}/attributes
-    fsmonitor = {hook}
-    pager = {hook}
-    autocrlf = true
-    bigFileThreshold = 1
-[diff]
-    external = {hook}
-    noprefix = true
-    renames = copies
-    algorithm = patience
-[diff "evil"]
-    command = {hook}
-    textconv = {hook}
-    binary = true
-[color]
-    ui = always
-[user]
-    name = Somebody Else
-[i18n]
-    commitEncoding = ISO-8859-1
-[log]
-    showSignature = true
-[commit]
-    gpgSign = true
-"""
-
-
-def test_hostile_git_config_has_no_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home, ran = tmp_path / "home", tmp_path / "ran"
-    (home / "template" / "hooks").mkdir(parents=True)
-    hook = home / "hook"
-    hook.write_text(f"#!/bin/sh\ntouch {ran}\nexit 1\n")
-    hook.chmod(0o755)
-    for name in ("reference-transaction", "post-update", "pre-auto-gc"):
-        (home / "template" / "hooks" / name).symlink_to(hook)
-    (home / "attributes").write_text("* -diff filter=evil diff=evil\n")
-    (home / ".gitconfig").write_text(HOSTILE_CONFIG.format(home=home, hook=hook))
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
-    for name, value in {
-        "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),
-        "GIT_CONFIG_SYSTEM": str(home / ".gitconfig"),
-        "GIT_EXTERNAL_DIFF": str(hook),
-        "GIT_DIR": str(tmp_path / "other"),
-        "GIT_INDEX_FILE": str(tmp_path / "other"),
-        "GIT_OBJECT_DIRECTORY": str(tmp_path / "other"),
-        "GIT_TEMPLATE_DIR": str(home / "template"),
-        "GIT_DEFAULT_HASH": "sha256",
-        "GIT_AUTHOR_NAME": "Somebody Else",
-        "GIT_COMMITTER_DATE": "2001-01-01T00:00:00Z",
-        "GIT_DIFF_OPTS": "-u0",
-        "GIT_TRACE": str(ran),
-        "GIT_PAGER": str(hook),
-    }.items():
-        monkeypatch.setenv(name, value)
+def test_neither_writing_nor_reading_needs_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     lineage = Lineage.create(tmp_path / "lineage.git")
     first = lineage.commit(STARTER, None, "starter")
     second = lineage.commit(CHILD, first, "child")
-    assert first == STARTER_ID
     assert lineage.read(second) == CHILD
-    assert lineage.changed(first, second) == [("scaffold/new.md", 1, 0), ("trainer/model.py", 2, 1)]
     assert "diff --git a/trainer/model.py b/trainer/model.py" in lineage.diff(first, second)
-    assert "\\u{1b}" not in lineage.diff(first, second)
-    assert not ran.exists()
-    assert not (lineage.folder / "hooks").exists()
-
-
-def test_hooks_and_settings_inside_the_repository_have_no_effect(tmp_path: Path, lineage: Lineage) -> None:
-    ran = tmp_path / "ran"
-    hooks = lineage.folder / "hooks"
-    hooks.mkdir()
-    for name in ("reference-transaction", "post-update"):
-        (hooks / name).write_text(f"#!/bin/sh\ntouch {ran}\n")
-        (hooks / name).chmod(0o755)
-    with (lineage.folder / "config").open("a") as config:
-        config.write(f"[diff]\n external = touch {ran}\n")
-        config.write(f'[diff "evil"]\n textconv = touch {ran}; cat\n command = touch {ran}; true\n')
-    (lineage.folder / "info").mkdir(exist_ok=True)
-    (lineage.folder / "info" / "attributes").write_text("* diff=evil\n")
-    first = lineage.commit(STARTER, None, "starter")
-    second = lineage.commit(CHILD, first, "child")
-    assert "+y = 3" in lineage.diff(first, second)
-    assert not ran.exists()
-
-
-def test_missing_git_is_a_setup_error(tmp_path: Path, lineage: Lineage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    for use in (lambda: Lineage.create(tmp_path / "x.git"), lambda: lineage.read("0" * 40)):
-        with pytest.raises(SetupError, match="git"):
-            use()
 
 
 # Damage
@@ -272,9 +207,9 @@ def test_a_missing_repository_and_a_missing_bundle_are_clear_faults(tmp_path: Pa
     with pytest.raises(LoopFault, match="no commit 000000000000"):
         lineage.read("0" * 40)
     first = lineage.commit(STARTER, None, "starter")
-    with pytest.raises(LoopFault, match="no bundle"):
+    with pytest.raises(LoopFault, match="no commit 000000000000"):
         lineage.diff(first, "0" * 40)
-    with pytest.raises(LoopFault, match="no bundle"):
+    with pytest.raises(LoopFault, match="no commit 000000000000"):
         lineage.commit(CHILD, "0" * 40, "orphan")
     for name in ("HEAD", "--all", "", "bc27", STARTER_ID + "\n"):
         with pytest.raises(LoopFault, match="no commit id"):
@@ -301,23 +236,6 @@ def test_an_altered_file_is_found_when_it_is_read(lineage: Lineage) -> None:
         lineage.read(first)
 
 
-@pytest.mark.parametrize(
-    "entry", ["120000 blob {blob}\tscaffold", "160000 commit {commit}\tscaffold", "100644 blob {blob}\t.."]
-)
-def test_a_commit_that_bellglass_cannot_have_made_is_refused(lineage: Lineage, entry: str) -> None:
-    first = lineage.commit(STARTER, None, "starter")
-    blob = git(lineage, "rev-parse", f"{first}:trainer/model.py").strip()
-    text = entry.format(blob=blob, commit=first) + "\n"
-    command = ["git", f"--git-dir={lineage.folder}", "mktree"]
-    tree = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout.strip()
-    identity = {"GIT_AUTHOR_NAME": "x", "GIT_AUTHOR_EMAIL": "x", "GIT_COMMITTER_NAME": "x", "GIT_COMMITTER_EMAIL": "x"}
-    command = ["git", f"--git-dir={lineage.folder}", "commit-tree", tree, "-m", "x"]
-    environment = {**os.environ, **identity}
-    forged = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
-    with pytest.raises(LoopFault, match="lineage"):
-        lineage.read(forged)
-
-
 def test_a_full_disk_is_a_setup_error_and_the_commit_can_be_repeated(tmp_path: Path, lineage: Lineage) -> None:
     code = """
 import random, resource, sys
@@ -337,4 +255,4 @@ print(lineage.read(lineage.commit(files, None, "big")) == files)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     command = [sys.executable, "-c", code, str(lineage.folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=30, check=False)
-    assert (done.stdout + done.stderr).splitlines() == ["free disk space", "True"]
+    assert (done.stdout + done.stderr).splitlines() == ["free space", "True"]

@@ -37,7 +37,7 @@ def test_a_loop_in_the_usual_place_goes_by_its_name(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (SetupError("git", "not found", code="git_unfit"), "git_unfit"),
+        (SetupError("git", "not found", code="machine_unfit"), "machine_unfit"),
         (BoundReached("bound on calls"), "bound_reached"),
         (Interrupted("the loop", "a request to stop"), "interrupted"),
         (GuestFault("flood", "its log"), "flood"),

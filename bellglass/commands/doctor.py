@@ -32,7 +32,6 @@ class Check:
 def examine() -> list[Check]:
     return [
         _python(),
-        _program("git", "needed for the lineage", "apt-get install git"),
         _module("torch", "make venv"),
         _module("lightning", "make venv"),
         _disk(),
@@ -47,11 +46,6 @@ def examine() -> list[Check]:
 def _python() -> Check:
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     return Check("Python", (3, 11) <= sys.version_info[:2] <= (3, 13), found, "use Python 3.11, 3.12 or 3.13")
-
-
-def _program(name: str, why: str, advice: str) -> Check:
-    path = shutil.which(name)
-    return Check(name, path is not None, path or f"not found; {why}", advice)
 
 
 def _module(name: str, advice: str, *, optional: bool = False) -> Check:

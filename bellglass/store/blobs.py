@@ -33,10 +33,10 @@ class Blobs:
         if self._holds(path, sha):
             return sha
         try:
-            _make_folder(path.parent)
-            _write_durably(path, data)
+            make_folder(path.parent)
+            write_durably(path, data)
         except OSError as error:
-            raise _disk_fault(self.folder, error) from error
+            raise disk_fault(self.folder, error) from error
         return sha
 
     def get(self, sha: str) -> bytes:
@@ -52,7 +52,7 @@ class Blobs:
                 code="blob_missing",
             ) from None
         except OSError as error:
-            raise _disk_fault(self.folder, error) from error
+            raise disk_fault(self.folder, error) from error
         if hashlib.sha256(data).hexdigest() != sha:
             raise LoopFault(
                 f"blob {sha[:12]} of {self.folder}",
@@ -94,7 +94,8 @@ class Blobs:
             return False
 
 
-def _write_durably(path: Path, data: bytes | memoryview) -> None:
+def write_durably(path: Path, data: bytes | memoryview) -> None:
+    """All of it under its name, or nothing; a link that lies there is replaced, not followed."""
     handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -109,7 +110,8 @@ def _write_durably(path: Path, data: bytes | memoryview) -> None:
     fsync_folder(path.parent)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """With its parents; its entry is on the disk when this returns."""
     if folder.is_dir():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +127,8 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _disk_fault(folder: Path, error: OSError) -> BellglassError:
+def disk_fault(folder: Path, error: OSError) -> BellglassError:
+    """What went wrong with a write below `folder`, as one of ours."""
     if error.errno in DISK_FULL:
         return SetupError(
             f"storing in {folder}",

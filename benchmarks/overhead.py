@@ -94,6 +94,9 @@ class _Watching:
     def __init__(self, glass: Glass, tell: Callable[[], None]) -> None:
         self._glass, self._tell = glass, tell
 
+    def __getattr__(self, name: str):
+        return getattr(self._glass, name)
+
     def open(self, spec: GuestSpec) -> Guest:
         guest, tell = self._glass.open(spec), self._tell
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from guests import begin, listen, spec
@@ -15,7 +16,7 @@ from bellglass.config import load
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import GuestFault, SetupError
 from bellglass.gpus import environment, gpu_of, guest_device
-from bellglass.ports import Guest, GuestSpec
+from bellglass.ports import GuestSpec
 from bellglass.records import Seeds
 from bellglass.steps.judge import judge
 from bellglass.steps.train import WEIGHTS_FILE, train
@@ -99,13 +100,14 @@ def test_without_a_gpu_a_loop_on_one_is_not_begun(
     assert not (tmp_path / "loops").exists()
 
 
-class Refusing:
+class Refusing(ProcessGlass):
     """A glass that opens nothing, and keeps what it was asked for."""
 
     def __init__(self) -> None:
+        super().__init__(warm=False)
         self.asked: list[GuestSpec] = []
 
-    def open(self, spec: GuestSpec) -> Guest:
+    def open(self, spec: GuestSpec) -> NoReturn:
         self.asked.append(spec)
         raise GuestFault("lost", "this glass opens nothing")
 
@@ -116,12 +118,11 @@ def test_trainer_and_judge_ask_for_the_card_and_the_memory_that_its_driver_needs
 ) -> None:
     task, glass, bundle, labels = tasks.load("sums"), Refusing(), bundles.starter(), {"loop": "test"}
     docs, preset = tasks.make(task, "confirm", SECRET, 32), task.presets["tiny"]
-    train(glass, bundle, docs, task=task, seeds=Seeds(1, 1), budget=preset.budget, labels=labels, device=device)  # type: ignore[arg-type]
+    train(glass, bundle, docs, task=task, seeds=Seeds(1, 1), budget=preset.budget, labels=labels, device=device)
     with pytest.raises(GuestFault):
         judge(
-            glass, bundle, b"", task, docs, preset=preset, labels=labels, prove=False, proof_key=SECRET,  # type: ignore[arg-type]
-            device=device,
-        )  # fmt: skip
+            glass, bundle, b"", task, docs, preset=preset, labels=labels, prove=False, proof_key=SECRET, device=device
+        )
     assert [(one.gpu, one.memory_mb) for one in glass.asked] == [(gpu, memory)] * 2
 
 

@@ -1,7 +1,13 @@
-"""Writes seccomp.json, the system calls that a guest may make: `python sandbox/seccomp_list.py > sandbox/seccomp.json`.
+"""Writes the allow-lists of system calls beside itself: `python sandbox/seccomp_list.py`.
 
-An allow-list: what Python, torch and a plain shell need. All else fails with EPERM; it is narrower than Docker's own.
-Left out on purpose, although Docker's default has (or once had) some of it:
+    seccomp.json        every guest
+    seccomp_gpu.json    guests with a GPU, whose driver has needs of its own
+
+What Python, torch and a plain shell need; all else fails with EPERM. It is narrower than Docker's own. Two things are
+asked of every call before it is allowed: that it doesn't reach out of the container, and that it can't be used to talk
+to another guest on the same machine, which means it neither drops pages that guests share nor tells whether they are
+there. `PLAIN` and `FILTERED` say for each why not. Left out on purpose, although Docker's default has (or once had)
+some of it:
 
     ptrace, process_vm_*, pidfd_getfd, kcmp     reaching into PID 1, which holds the pipe
     mount, unshare, setns, pivot_root, the new
@@ -12,78 +18,158 @@ Left out on purpose, although Docker's default has (or once had) some of it:
       quotactl, fanotify                        kernel surface with a record of exploits, and of no use here
     socket, but for AF_UNIX                     a guest has no network; netlink and the rest are surface
     personality, modify_ldt, iopl, swap*, reboot, *_module, kexec, settime, set*id, capset
+    fadvise64, sync, syncfs, sync_file_range    drop or clean pages of files that others have open
+    readahead, mincore, cachestat, openat2      tell (openat2: by RESOLVE_CACHED) what the kernel has in memory
+    mlock & co, process_madvise                 keep in memory, or push out of it
+    flock, inotify_*                            state of an inode, and guests share inodes
+    pidfd_*, CLONE_PIDFD                        a pidfd's inode number counts every process of the machine
+    sysinfo, getrusage                          counters of the machine, and of the own page faults
+    rt_sigqueueinfo, rt_tgsigqueueinfo, membarrier, get_robust_list     of no use here
 
 clone3 fails with ENOSYS, because its flags lie in memory where a filter can't see them: libc then falls back to clone.
 Other architectures than the native one (i386 and x32 on x86-64) are not listed, so their calls kill the caller.
 
-Not covered: what the allowed calls can do with a kernel bug; ioctl and prctl are not filtered by argument; gVisor
-brings its own kernel and ignores this file.
+Not covered: what the allowed calls can do with a kernel bug; on a GPU, ioctl; gVisor brings its own kernel and ignores
+these files.
 """
 
 from __future__ import annotations
 
 import json
-import sys
+from pathlib import Path
 from typing import Any
 
 ENOSYS, EAFNOSUPPORT = 38, 97
 AF_UNIX = 1
+CLONE_PIDFD = 0x00001000
 # NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 CLONE_NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
 
-FILES = """
-    access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2
-    fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr flistxattr
-    flock fstat fstatfs fsync ftruncate getcwd getdents getdents64 getxattr inotify_add_watch inotify_init
-    inotify_init1 inotify_rm_watch ioctl lchown lgetxattr link linkat listxattr llistxattr lseek lstat mkdir
-    mkdirat mknod mknodat newfstatat open openat openat2 pipe pipe2 pread64 preadv preadv2 pwrite64 pwritev
-    pwritev2 read readahead readlink readlinkat readv rename renameat renameat2 rmdir sendfile stat statfs
-    statx symlink symlinkat sync sync_file_range syncfs truncate umask unlink unlinkat utime utimensat utimes
-    write writev
-"""  # mknod makes only fifos and sockets here: devices need a capability
-MEMORY = """
-    brk madvise membarrier memfd_create mincore mlock mlock2 mlockall mmap mprotect mremap msync munlock
-    munlockall munmap
+# Why a call neither drops nor probes pages that guests share -> the calls.
+PLAIN = {
+    "takes or gives back a descriptor": "close close_range dup dup2 dup3",
+    "opens by name: reads no page, and what the lookup caches shows in time alone (RESOLVE_CACHED is openat2's)": """
+        creat open openat""",
+    "reads what is in a file, and waits for it: the kernel keeps from the caller whether it had to fetch": """
+        copy_file_range lseek pread64 preadv read readv sendfile""",
+    "writes files of the guest's own tmpfs, which no other guest has; the image is read-only": """
+        chmod chown fallocate fchmod fchmodat fchmodat2 fchown fchownat fdatasync fsync ftruncate lchown link linkat
+        mkdir mkdirat pwrite64 pwritev rename renameat renameat2 rmdir symlink symlinkat truncate unlink unlinkat utime
+        utimensat utimes write writev""",
+    "makes only fifos and sockets, on the own tmpfs: devices need a capability": "mknod mknodat",
+    "reads names and facts of an inode, which no guest changes: the image is read-only, its access times rest": """
+        access faccessat faccessat2 fgetxattr flistxattr fstat getdents getdents64 getxattr lgetxattr listxattr
+        llistxattr lstat newfstatat readlink readlinkat stat statx""",
+    "tells the size and free space of a file system, which a guest can change on its own tmpfs alone": "fstatfs statfs",
+    "a property of this process": """
+        arch_prctl capget chdir fchdir getcwd getegid geteuid getgid getgroups getpgid getpgrp getpid getppid
+        getresgid getresuid getrlimit getsid gettid getuid rseq set_robust_list set_tid_address setrlimit setsid
+        umask""",
+    "starts or ends processes of this container": "execve execveat exit exit_group fork vfork",
+    "signals and waiting within this container; PID 1 has no handler, and the kernel drops what would end it": """
+        kill pause restart_syscall rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigtimedwait
+        sigaltstack signalfd signalfd4 tgkill tkill""",
+    "tells how a process of this container is scheduled": """
+        getcpu getpriority sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr
+        sched_getparam sched_getscheduler sched_rr_get_interval sched_yield""",
+    "memory of this process: unmapping a file drops nothing from the page cache": """
+        brk memfd_create mmap mprotect mremap munmap""",
+    "clocks and timers of this process": """
+        alarm clock_getres clock_gettime clock_nanosleep getitimer gettimeofday nanosleep setitimer time timer_create
+        timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime
+        times""",
+    "waiting for descriptors or memory of this container": """
+        epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 futex
+        futex_waitv poll ppoll pselect6 select""",
+    "pipes and sockets between processes of this container": """
+        accept accept4 bind connect getpeername getsockname getsockopt listen pipe pipe2 recvfrom recvmmsg recvmsg
+        sendmmsg sendmsg sendto setsockopt shutdown socketpair""",
+    "has nothing to do with files": "getrandom uname",
+    "takes rights away from the caller": "landlock_add_rule landlock_create_ruleset landlock_restrict_self",
+}
+
+Case = tuple[tuple[int, int], ...]  # (index, value) of the arguments that must be so, together
+NAMED_FCNTL = {"F_DUPFD": 0, "F_GETFD": 1, "F_SETFD": 2, "F_GETFL": 3, "F_SETFL": 4, "F_DUPFD_CLOEXEC": 1030}
+NAMED_MADVISE = {
+    "MADV_NORMAL": 0, "MADV_DONTNEED": 4, "MADV_FREE": 8, "MADV_DONTFORK": 10, "MADV_DOFORK": 11, "MADV_HUGEPAGE": 14,
+    "MADV_NOHUGEPAGE": 15, "MADV_DONTDUMP": 16, "MADV_DODUMP": 17, "MADV_WIPEONFORK": 18, "MADV_KEEPONFORK": 19,
+}  # fmt: skip
+NAMED_IOCTL = {
+    "TCGETS": 0x5401, "TCSETS": 0x5402, "TCSETSW": 0x5403, "TCSETSF": 0x5404, "TIOCGPGRP": 0x540F, "TIOCSPGRP": 0x5410,
+    "TIOCGWINSZ": 0x5413, "FIONREAD": 0x541B, "FIONBIO": 0x5421, "FIONCLEX": 0x5450, "FIOCLEX": 0x5451,
+    "TCGETS2": 0x802C542A,
+}  # fmt: skip
+NAMED_PRCTL = {
+    "PR_SET_PDEATHSIG": 1, "PR_GET_DUMPABLE": 3, "PR_SET_DUMPABLE": 4, "PR_SET_NAME": 15, "PR_GET_NAME": 16,
+    "PR_GET_SECCOMP": 21, "PR_CAPBSET_READ": 23, "PR_SET_TIMERSLACK": 29, "PR_SET_CHILD_SUBREAPER": 36,
+    "PR_SET_NO_NEW_PRIVS": 38, "PR_GET_NO_NEW_PRIVS": 39, "PR_SET_THP_DISABLE": 41, "PR_SET_VMA": 0x53564D41,
+}  # fmt: skip
+
+
+def each(index: int, values: dict[str, int]) -> tuple[Case, ...]:
+    return tuple(((index, value),) for value in values.values())
+
+
+# Calls that are allowed with these arguments alone, and why they then neither drop nor probe.
+FILTERED: dict[str, tuple[str, tuple[Case, ...]]] = {
+    "fcntl": (
+        "no locks, leases, notices or pipe sizes: what is left is about the own descriptor",
+        each(1, NAMED_FCNTL),
+    ),
+    "ioctl": ("terminals and descriptors; no extents of files, no pseudo-terminals", each(1, NAMED_IOCTL)),
+    "madvise": (
+        "what allocators need, on own memory; on a file's mapping DONTNEED only unmaps",
+        each(2, NAMED_MADVISE),
+    ),
+    "msync": ("writes back own files; MS_INVALIDATE is refused", each(2, {"MS_ASYNC": 1, "MS_SYNC": 4})),
+    "prctl": ("properties of this process; no merging of pages (KSM), no sharing of cores", each(1 - 1, NAMED_PRCTL)),
+    "preadv2": ("as preadv; RWF_NOWAIT would tell whether a page is there", (((5, 0),),)),
+    "pwritev2": ("as pwritev; RWF_DONTCACHE would drop pages", (((5, 0),),)),
+    # PID 1 has the child's uid, so that a pid in these would reach the supervisor.
+    "prlimit64": ("limits of the caller alone", (((0, 0),),)),
+    "sched_setaffinity": ("the caller alone", (((0, 0),),)),
+    "setpgid": ("the caller alone", (((0, 0),),)),
+    "setpriority": ("the caller alone: as PRIO_PROCESS, since 0 means PID 1's group or user too", (((0, 0), (1, 0)),)),
+    # Its fourth argument, and waitid's fifth, would tell the faults of a child.
+    "wait4": ("waits for a child, without its usage", (((3, 0),),)),
+    "waitid": ("waits for a child, without its usage", (((4, 0),),)),
+}
+# What drops or probes, or did in an attack. Allowed by no list, whatever reason is given.
+DROPS_OR_PROBES = """
+    cachestat fadvise64 fanotify_init fanotify_mark flock getrusage inotify_add_watch inotify_init inotify_init1
+    inotify_rm_watch io_setup io_submit io_uring_enter io_uring_setup lookup_dcookie map_shadow_stack mincore mlock
+    mlock2 mlockall munlock munlockall name_to_handle_at open_by_handle_at openat2 pidfd_open pidfd_send_signal
+    process_madvise process_mrelease quotactl readahead remap_file_pages splice swapon sync sync_file_range syncfs
+    sysinfo tee uselib vmsplice
 """
-PROCESSES = """
-    arch_prctl capget execve execveat exit exit_group fork get_robust_list getcpu getegid geteuid getgid
-    getgroups getpgid getpgrp getpid getppid getpriority getresgid getresuid getrlimit getrusage getsid gettid
-    getuid kill pause pidfd_open pidfd_send_signal prctl prlimit64 rseq sched_get_priority_max
-    sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler
-    sched_rr_get_interval sched_setaffinity sched_yield set_robust_list set_tid_address setpgid setpriority
-    setrlimit setsid tgkill tkill vfork wait4 waitid
-"""
-SIGNALS = """
-    alarm restart_syscall rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend
-    rt_sigtimedwait rt_tgsigqueueinfo sigaltstack signalfd signalfd4
-"""
-TIME = """
-    clock_getres clock_gettime clock_nanosleep getitimer gettimeofday nanosleep setitimer time timer_create
-    timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime
-    times
-"""
-WAITING = """
-    epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 futex
-    futex_waitv poll ppoll pselect6 select
-"""
-LOCAL_SOCKETS = """
-    accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg sendmmsg
-    sendmsg sendto setsockopt shutdown socketpair
-"""
-SYSTEM = "getrandom sysinfo uname"
+
+
+def reasons() -> dict[str, str]:
+    """Every call that a guest may make, and why it neither drops nor probes a page that guests share."""
+    found = {name: why for why, names in PLAIN.items() for name in names.split()}
+    found |= {name: why for name, (why, _) in FILTERED.items()}
+    found["clone"] = "a thread or process of this container: no namespaces, no pidfd"
+    found["socket"] = "AF_UNIX, within this container"
+    return found
 
 
 def rule(names: list[str], action: str = "SCMP_ACT_ALLOW", **more: Any) -> dict[str, Any]:
     return {"names": names, "action": action, **more}
 
 
-def argument(index: int, value: int, op: str, other: int = 0) -> dict[str, Any]:
+def argument(index: int, value: int, op: str = "SCMP_CMP_EQ", other: int = 0) -> dict[str, Any]:
     return {"index": index, "value": value, "valueTwo": other, "op": op}
 
 
-def profile() -> dict[str, Any]:
-    groups = (FILES, MEMORY, PROCESSES, SIGNALS, TIME, WAITING, LOCAL_SOCKETS, SYSTEM)
-    plain = sorted({name for group in groups for name in group.split()})
+def profile(*, gpu: bool = False) -> dict[str, Any]:
+    """One list, as Docker reads it. With a GPU any ioctl passes: its driver has hundreds."""
+    plain = sorted(name for names in PLAIN.values() for name in names.split())
+    filtered = [
+        rule([name], args=[argument(index, value) for index, value in case])
+        for name, (_, cases) in FILTERED.items()
+        if not (gpu and name == "ioctl")
+        for case in cases
+    ]
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "archMap": [
@@ -91,15 +177,18 @@ def profile() -> dict[str, Any]:
             {"architecture": "SCMP_ARCH_AARCH64", "subArchitectures": []},
         ],
         "syscalls": [
-            rule(plain),
-            rule(["clone"], args=[argument(0, CLONE_NAMESPACES, "SCMP_CMP_MASKED_EQ")]),
+            rule(plain + ["ioctl"] * gpu),
+            *filtered,
+            rule(["clone"], args=[argument(0, CLONE_NAMESPACES | CLONE_PIDFD, "SCMP_CMP_MASKED_EQ")]),
             rule(["clone3"], "SCMP_ACT_ERRNO", errnoRet=ENOSYS),
-            rule(["socket"], args=[argument(0, AF_UNIX, "SCMP_CMP_EQ")]),
+            rule(["socket"], args=[argument(0, AF_UNIX)]),
             rule(["socket"], "SCMP_ACT_ERRNO", errnoRet=EAFNOSUPPORT, args=[argument(0, AF_UNIX, "SCMP_CMP_NE")]),
         ],
     }
 
 
+LISTS = {"seccomp.json": profile(), "seccomp_gpu.json": profile(gpu=True)}
+
 if __name__ == "__main__":
-    json.dump(profile(), sys.stdout, indent=1)
-    sys.stdout.write("\n")
+    for name, content in LISTS.items():
+        (Path(__file__).parent / name).write_text(json.dumps(content, indent=1) + "\n")

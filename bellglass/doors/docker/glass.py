@@ -26,7 +26,15 @@ from bellglass.doors.docker.engine import Engine, Gone, NotRunning
 from bellglass.doors.docker.keeper import KEPT_ON, Keeper, Keepers
 from bellglass.doors.docker.meter import Meter
 from bellglass.doors.docker.pipe import AttachedPipe
-from bellglass.doors.docker.profile import MAPPED_UIDS, UIDS, Profile, create_body, differences, profile_for
+from bellglass.doors.docker.profile import (
+    MAPPED_UIDS,
+    UIDS,
+    Profile,
+    create_body,
+    differences,
+    profile_for,
+    seccomp_file,
+)
 from bellglass.errors import BellglassError, GuestFault, SetupError
 from bellglass.line.company import company
 from bellglass.line.intake import POLICIES, Event
@@ -187,7 +195,8 @@ class DockerGlass:
             )
         self._images = {role: image.find(self._engine, role, device) for role in Role}
         self.content = " ".join(sorted({self._images[role].id for role in (Role.TRAIN, Role.PREDICT)}))
-        self._seccomp = (content_root() / "sandbox" / "seccomp.json").read_text("utf-8")
+        lists = (content_root() / "sandbox").glob("seccomp*.json")
+        self._seccomp = {path.name: path.read_text("utf-8") for path in lists}
         self._guests: list[DockerGuest] = []
         self._lock = threading.Lock()
         # What has ended is removed in the background: a tenth of a second that no trial has to wait for.
@@ -276,7 +285,7 @@ class DockerGlass:
             image=found.id,
             image_env=found.env,
             labels={**reaper.labels_of(spec), reaper.UID_LABEL: str(uid)},
-            seccomp=self._seccomp,
+            seccomp=self._seccomp[seccomp_file(spec)],
             runtime=self._runtime,
         )
         return replace(profile, command=profile.command + self._extra)

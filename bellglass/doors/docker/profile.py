@@ -155,6 +155,11 @@ def profile_for(
     )
 
 
+def seccomp_file(spec: GuestSpec) -> str:
+    """The list of system calls for this guest, by its name in sandbox/."""
+    return "seccomp.json" if spec.gpu is None else "seccomp_gpu.json"
+
+
 def compact(text: str) -> str:
     """JSON in one spelling, so that texts can be compared."""
     return json.dumps(json.loads(text), separators=(",", ":"), sort_keys=True)

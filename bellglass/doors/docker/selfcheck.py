@@ -20,7 +20,15 @@ from typing import TypeAlias
 from bellglass.doors.docker import image
 from bellglass.doors.docker.engine import Engine, Gone, NotRunning
 from bellglass.doors.docker.pipe import AttachedPipe
-from bellglass.doors.docker.profile import MAPPED_UIDS, PYTHON, Profile, create_body, differences, profile_for
+from bellglass.doors.docker.profile import (
+    MAPPED_UIDS,
+    PYTHON,
+    Profile,
+    create_body,
+    differences,
+    profile_for,
+    seccomp_file,
+)
 from bellglass.doors.docker.reaper import labels_of
 from bellglass.errors import BellglassError, SetupError
 from bellglass.paths import content_root
@@ -109,7 +117,7 @@ def require_sealed(engine: Engine, *, runtime: str = "") -> None:
 def _profile(engine: Engine, runtime: str) -> Profile:
     spec = GuestSpec(Role.IMPROVE, {"purpose": "selfcheck"}, memory_mb=128, deadline_seconds=60.0)
     found = image.find(engine, Role.IMPROVE)
-    seccomp = (content_root() / "sandbox" / "seccomp.json").read_text("utf-8")
+    seccomp = (content_root() / "sandbox" / seccomp_file(spec)).read_text("utf-8")
     labels = labels_of(spec)
     return profile_for(
         spec,

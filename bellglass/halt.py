@@ -1,9 +1,10 @@
 """Stop a loop from outside its driver: politely first, then for certain.
 
 The hard way works with the driver hung or dead: SIGKILL it (by pid and start time), which closes its guests' pipes;
-kill what is left by label; check that nothing is; take the lock and write down how it ended.
+kill what is left by label; check that nothing is; take the lock and write down how it ended. Killed is only a process
+that holds the loop's lock and that this user's state folder names: nothing in the loop's folder says whom.
 
-Not covered: a driver on another machine.
+Not covered: a driver on another machine, or of another user.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bellglass.errors import BellglassError
 from bellglass.paths import typed, user_name
 from bellglass.processes import Process, is_running
 from bellglass.store.ledger import Ledger
-from bellglass.store.owner import owner_of
+from bellglass.store.owner import is_owned, owned_by_another, owner_of
 
 POLL_SECONDS = 0.05
 LOCK_SECONDS = 5.0
@@ -30,6 +31,8 @@ def stop(folder: Path, kill_guests: Killer, *, polite_seconds: float, reason: st
     """What was done, in a line. Raises when something is still running."""
     began = time.monotonic()
     owner = owner_of(folder)
+    if owner is None and is_owned(folder):
+        raise owned_by_another(folder)  # before any guest of it is killed
     if owner is not None and polite_seconds > 0:
         with Ledger.open(folder) as ledger:
             ledger.post("stop", {"who": user_name(), "reason": reason})
@@ -38,7 +41,7 @@ def stop(folder: Path, kill_guests: Killer, *, polite_seconds: float, reason: st
             _withdraw_stops(folder)
             return f"stopped politely in {time.monotonic() - began:.1f} s; bellglass resume {typed(folder)} goes on"
     if owner is not None:
-        _kill(owner)
+        _kill(folder, owner)
     _require_none_left(kill_guests)
     _withdraw_stops(folder)
     if owner is None:
@@ -66,8 +69,8 @@ def _gone(owner: Process, seconds: float) -> bool:
     return True
 
 
-def _kill(owner: Process) -> None:
-    if is_running(owner):
+def _kill(folder: Path, owner: Process) -> None:
+    if owner_of(folder) == owner:
         os.kill(owner.pid, signal.SIGKILL)
     if not _gone(owner, LOCK_SECONDS):
         raise BellglassError(

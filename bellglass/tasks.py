@@ -30,6 +30,7 @@ from bellglass.download import Download, ready, recorded
 from bellglass.errors import LoopFault, UsageError
 from bellglass.paths import CONTENT, cache_home, content_hash, content_root
 from bellglass.records import Budget, Json
+from bellglass.store.blobs import BLOB_BYTES_MAX
 
 Split: TypeAlias = Literal["train", "select", "confirm", "final"]
 SPLITS: tuple[Split, ...] = ("train", "select", "confirm", "final")
@@ -214,7 +215,7 @@ def _preset(name: str, section: _Section) -> Preset:
         select_docs=section.count("select_docs"),
         confirm_docs=section.count("confirm_docs"),
         final_docs=section.count("final_docs"),
-        weights_mb=section.number("weights_mb"),
+        weights_mb=section.number("weights_mb", BLOB_BYTES_MAX / 1e6),
         predict_seconds=section.number("predict_seconds"),
     )
     budget.done()
@@ -269,10 +270,11 @@ class _Section:
             raise self.wrong(key, str(value), f"{least} to {most}")
         return int(value)
 
-    def number(self, key: str) -> float:
+    def number(self, key: str, most: float = float("inf")) -> float:
         value = self.take(key, (int, float), "a number")
-        if not 0 < value < float("inf"):
-            raise self.wrong(key, str(value), "a positive number")
+        if not 0 < value < float("inf") or value > most:
+            needed = "a positive number" if most == float("inf") else f"a positive number, {most:g} at most"
+            raise self.wrong(key, str(value), needed)
         return float(value)
 
     def section(self, key: str) -> _Section:

@@ -23,6 +23,7 @@ from bellglass.rederive import adoptions_finding, alarms_finding, budgets_findin
 from bellglass.steps.adopt import Adoption, next_bundle
 from bellglass.steps.trial import seeds_of
 from bellglass.store.blobs import Blobs
+from bellglass.store.folder import SECRET_BYTES, read_plain
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
 from bellglass.store.state import State, fold
@@ -123,7 +124,7 @@ def secret_of(folder: Path, state: State) -> bytes | None:
     if state.ended is not None and state.ended.get("secret"):
         return bytes.fromhex(state.ended["secret"])
     try:
-        return (folder / "secret").read_bytes()
+        return read_plain(folder / "secret", SECRET_BYTES)
     except OSError:
         return None
 

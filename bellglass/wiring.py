@@ -37,6 +37,7 @@ from bellglass.steps.trial import Lab, Progress, Workbench
 from bellglass.store import bundles
 from bellglass.store.blobs import Blobs
 from bellglass.store.books import Books, Listener
+from bellglass.store.folder import SECRET_BYTES, read_plain
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
 from bellglass.store.live_curves import LiveCurves
@@ -70,7 +71,7 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None, *, cal
     glass_name = choose_glass(config)
     paths.refuse_network_filesystem(home)
     paths.require_free_disk(home, 500_000_000, "a loop's folder")
-    secret = secrets.token_bytes(32) if config.seed is None else seeded_secret(config.seed)
+    secret = secrets.token_bytes(SECRET_BYTES) if config.seed is None else seeded_secret(config.seed)
     rehearse(Workbench(task, config.preset_of(task), secret, config.device, side_by_side(config)))
     loop_id = secrets.token_hex(4)
     folder = home / paths.loop_name(task.name, loop_id)
@@ -301,7 +302,7 @@ def _refuse_unsealed_strangers(created: Json, models: Mapping[str, Model]) -> No
 
 def _read_secret(folder: Path, state: State) -> bytes:
     try:
-        secret = (folder / "secret").read_bytes()
+        secret = read_plain(folder / "secret", SECRET_BYTES)
     except OSError as error:
         found = f"its secret file: {error.strerror}"
         raise LoopFault(

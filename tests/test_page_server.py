@@ -272,16 +272,22 @@ def test_no_free_port_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> Non
         server.bind(first.getsockname()[1])
 
 
-def test_a_note_that_others_could_have_written_or_read_is_not_used(tmp_path: Path) -> None:
-    path = tmp_path / "watch.json"
-    note = {"port": 8650, "token": TOKEN}
-    watch._keep(path, note)
-    assert watch._kept(path) == note
-    path.chmod(0o644)
-    assert watch._kept(path) == {}
-    path.unlink()
-    watch._keep(path, {**note, "token": "short"})
-    assert watch._kept(path) == {}
+def test_a_pages_token_and_port_are_kept_for_its_user_and_never_taken_from_a_loops_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    folder, note = tmp_path / "loop", {"port": 8650, "token": TOKEN}
+    folder.mkdir()
+    (folder / "watch.json").write_text(json.dumps(note))
+    assert watch._kept(folder) == {}
+    watch._keep(folder, note)
+    assert watch._kept(folder) == note
+    assert [path.name for path in folder.iterdir()] == ["watch.json"]
+    (kept,) = (tmp_path / "state" / "bellglass" / "pages").iterdir()
+    kept.chmod(0o644)
+    assert watch._kept(folder) == {}
+    watch._keep(folder, {**note, "token": "short"})
+    assert watch._kept(folder) == {}
 
 
 def test_a_page_beside_a_loop_ends_when_the_driver_is_gone_and_nobody_looks(

@@ -20,6 +20,7 @@ from bellglass.commands.beside import Driver, start
 from bellglass.commands.options import LoopName, Loops
 from bellglass.errors import UsageError
 from bellglass.paths import typed
+from bellglass.store.folder import open_written, read_plain, require_plain
 
 if TYPE_CHECKING:
     from bellglass.ports import Board
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 FOLLOWER_LOG = "follower.log"  # in the loop's folder of W&B: what its follower said
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 5.0  # for the follower, when its loop has ended
+MOST_LOG = 1 << 20
 LINGER_SECONDS = 600.0  # how long a follower may still upload after that
 
 
@@ -123,9 +125,11 @@ def follower(folder: Path, word: str) -> Iterator[subprocess.Popen[bytes] | None
 
 def _start(folder: Path, word: str) -> subprocess.Popen[bytes] | None:
     words = ("export", "wandb", str(folder), f"--{word}", "--attached", str(LINGER_SECONDS))
+    require_plain(folder)
     try:
         (folder / "wandb").mkdir(exist_ok=True)
-        with (folder / "wandb" / FOLLOWER_LOG).open("wb") as log:
+        with open(open_written(folder / "wandb" / FOLLOWER_LOG), "wb") as log:
+            log.truncate()
             return start(*words, stdout=log, stderr=log)
     except OSError as error:
         print(f"W&B     not followed: {error.strerror or error}", file=sys.stderr)
@@ -147,6 +151,6 @@ def _end(follower: subprocess.Popen[bytes], folder: Path) -> str:
     if code != 0:
         return f"W&B     not up to date; see {folder}/wandb/{FOLLOWER_LOG}; then: {again}"
     with contextlib.suppress(OSError):
-        said = (folder / "wandb" / FOLLOWER_LOG).read_text("utf-8", "replace").strip()
+        said = read_plain(folder / "wandb" / FOLLOWER_LOG, MOST_LOG).decode("utf-8", "replace").strip()
         return f"W&B     {visible(said.splitlines()[-1] if said else again)}"
     return f"W&B     {again}"

@@ -15,7 +15,7 @@ import typer
 
 from bellglass.commands import beside
 from bellglass.commands.options import Json, LoopName, Loops
-from bellglass.errors import UsageError
+from bellglass.errors import SetupError, UsageError
 from bellglass.paths import typed
 
 Deed = Callable[[dict[str, Any]], str]
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bellglass.records import Json as JsonValue
     from bellglass.web.server import Site
 
-NOTE_NAME = "watch.json"  # in a loop's folder: the port and the token of its page, so that a restart has the same
+PAGES = "pages"  # in the user's state folder: a loop's port and token, so that a restart of its page has the same
 STARTS_WITHIN_SECONDS = 20.0
 POLITE_SECONDS = 20.0
 MOST_SAID = 4000  # characters of a recheck's outcome
@@ -60,7 +60,7 @@ def watch(
             typer.echo(f"port {wanted} is in use; this page takes {taken}", err=True)
         url = f"http://{server.HOST}:{taken}/#token={site.token}"
         if not isinstance(site.show, recording.Recording):
-            _keep(site.show.folder / NOTE_NAME, {"port": taken, "token": site.token})
+            _keep(site.show.folder, {"port": taken, "token": site.token})
         typer.echo(json_.dumps({"url": url, "port": taken}) if json else url)
         sys.stdout.flush()
         running = server.server_for(site)
@@ -113,7 +113,7 @@ def _site(wanted: str | None, play: str | None, loops: Path | None) -> tuple[Sit
         packed = io.BytesIO()
         recording.pack_into(folder, packed)
         return Site(recording.load(packed, folder.name), token, speed=speed), {}
-    note = _kept(folder / NOTE_NAME)
+    note = _kept(folder)
     site = Site(following.Following(folder), str(note.get("token", token)))
     site.deeds = deeds(folder, lambda: site.ending())
     return site, note
@@ -177,9 +177,9 @@ class Recheck:
 
 
 def _runs(folder: Path) -> bool:
-    from bellglass.store.owner import owner_of
+    from bellglass.store.owner import is_owned
 
-    return owner_of(folder) is not None
+    return is_owned(folder)
 
 
 def _text(asked: dict[str, JsonValue], key: str) -> str:
@@ -189,30 +189,35 @@ def _text(asked: dict[str, JsonValue], key: str) -> str:
     return value
 
 
-def _kept(path: Path) -> dict[str, JsonValue]:
-    """What was noted before; nothing where that is not exactly what is written here, or others may read it."""
+def _page(folder: Path) -> str:
+    """Where what is kept of a loop's page lies: not in the loop's folder, which may come from whoever knows a token."""
+    import hashlib
+
+    return f"{PAGES}/{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}"
+
+
+def _kept(folder: Path) -> dict[str, JsonValue]:
+    """What was kept before; nothing where that is not exactly what is written here."""
     import re
 
+    from bellglass.store import state_folder
+
     try:
-        if path.is_symlink() or path.stat().st_mode & 0o077 or path.stat().st_uid != os.getuid():
-            return {}
-        found = json_.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        found = json_.loads(state_folder.read(_page(folder)) or b"")
+    except (SetupError, ValueError):
         return {}
     right = isinstance(found, dict) and isinstance(found.get("port"), int) and 0 < found["port"] < 65536
     return found if right and re.fullmatch(r"[A-Za-z0-9_-]{32}", str(found.get("token"))) else {}
 
 
-def _keep(path: Path, note: dict[str, JsonValue]) -> None:
+def _keep(folder: Path, note: dict[str, JsonValue]) -> None:
     """Best effort: without it a page only does not survive a restart."""
-    making = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        handle = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            json_.dump(note, file)
-        os.replace(making, path)
-    except OSError:
-        making.unlink(missing_ok=True)
+    import contextlib
+
+    from bellglass.store import state_folder
+
+    with contextlib.suppress(SetupError):
+        state_folder.write(_page(folder), json_.dumps(note).encode())
 
 
 def _open_browser(url: str) -> None:

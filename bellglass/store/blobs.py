@@ -17,10 +17,13 @@ import tempfile
 from pathlib import Path
 
 from bellglass.errors import BellglassError, LoopFault, SetupError
+from bellglass.store.folder import read_plain
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_BLOB = (errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.ENXIO)  # a link, a pipe or a device, too long, a socket
 TEMPORARY = ".new-"
+BLOB_BYTES_MAX = 1 << 30  # four times the largest weights of a shipped task
 
 
 class Blobs:
@@ -42,7 +45,7 @@ class Blobs:
     def get(self, sha: str) -> bytes:
         path = self._path(sha)
         try:
-            data = path.read_bytes()
+            data = read_plain(path, BLOB_BYTES_MAX)
         except FileNotFoundError:
             raise LoopFault(
                 f"blob {sha[:12]} of {self.folder}",
@@ -52,15 +55,11 @@ class Blobs:
                 code="blob_missing",
             ) from None
         except OSError as error:
+            if error.errno in NO_BLOB:
+                raise self._damaged(sha, str(error.strerror)) from error
             raise disk_fault(self.folder, error) from error
         if hashlib.sha256(data).hexdigest() != sha:
-            raise LoopFault(
-                f"blob {sha[:12]} of {self.folder}",
-                "content that does not match its name",
-                "the bytes that were stored",
-                "restore it from a copy of the loop; bellglass verify lists the damage",
-                code="blob_damaged",
-            )
+            raise self._damaged(sha, "content that does not match its name")
         return data
 
     def path(self, sha: str) -> Path:
@@ -85,11 +84,20 @@ class Blobs:
             )
         return self.folder / sha[:2] / sha
 
+    def _damaged(self, sha: str, found: str) -> LoopFault:
+        return LoopFault(
+            f"blob {sha[:12]} of {self.folder}",
+            found,
+            "the bytes that were stored",
+            "restore it from a copy of the loop; bellglass verify lists the damage",
+            code="blob_damaged",
+        )
+
     @staticmethod
     def _holds(path: Path, sha: str) -> bool:
         """A damaged copy counts as absent, so that storing the bytes again repairs it."""
         try:
-            return hashlib.sha256(path.read_bytes()).hexdigest() == sha
+            return hashlib.sha256(read_plain(path, BLOB_BYTES_MAX)).hexdigest() == sha
         except OSError:
             return False
 

@@ -3,7 +3,8 @@
 Every entry is a regular file or a folder, or the loop is refused as it is opened; and whoever opens a file of it says
 `O_NOFOLLOW` all the same, and `O_NONBLOCK`, because a pipe would wait for a writer for ever.
 
-Not covered: somebody who may write the folder while it is in use.
+Not covered: somebody who may write the folder while it is in use. What lies in `wandb/`, where wandb's own links are:
+only the door to wandb and its log are there, and both look for links themselves.
 """
 
 from __future__ import annotations
@@ -17,13 +18,46 @@ from pathlib import Path
 
 from bellglass.errors import LoopFault
 
+WRITTEN = (
+    "loop.db",
+    "loop.db-wal",
+    "loop.db-shm",
+    "loop.lock",
+)  # in place, so that a second name would be written, too
+FOREIGN = "wandb"
+SECRET_BYTES = 32
 MOST_ENTRIES = 5_000_000  # a thousand times a long loop's: a bound against a walk that never ends, no budget
 MOST_DEPTH = 12  # ours is 4; wandb's deepest is 7
 GUARDED = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def entries(folder: Path) -> Iterator[str]:
-    """The path of everything below, `/` between parts. LoopFault at the first that is no regular file and no folder."""
+def require_plain(folder: Path) -> None:
+    """LoopFault where anything in a loop's folder would lead out of it."""
+    for name in entries(folder, (FOREIGN,)):
+        # SQLite plays such a journal back before anything can be asked, and removes the file that it names as its head.
+        if name == "loop.db-journal":
+            raise refused(folder, name, "of a kind that bellglass's ledger never has")
+    for name in WRITTEN:
+        path = folder / name
+        if path.exists() and path.lstat().st_nlink > 1:
+            raise refused(folder, name, "a file that has another name elsewhere (copy the folder without hard links)")
+
+
+def open_written(path: Path) -> int:
+    """A descriptor of a file that is written in place, made where there is none. OSError where it is anything else."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | GUARDED, 0o644)
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        os.close(handle)
+        raise OSError(errno.EINVAL, "no regular file with one name")
+    return handle
+
+
+def entries(folder: Path, closed: tuple[str, ...] = ()) -> Iterator[str]:
+    """The path of everything below, `/` between parts. LoopFault at the first that is no regular file and no folder.
+
+    `closed`: folders that are not looked into.
+    """
     count, waiting = 0, [("", 0)]
     while waiting:
         prefix, depth = waiting.pop()
@@ -38,7 +72,7 @@ def entries(folder: Path) -> Iterator[str]:
                     "restore it from a copy",
                     code="folder_refused",
                 )
-            if is_folder:
+            if is_folder and name not in closed:
                 waiting.append((f"{name}/", depth + 1))
             yield name
 

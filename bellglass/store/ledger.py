@@ -30,12 +30,22 @@ from bellglass.errors import BellglassError, LoopFault, SetupError
 from bellglass.paths import LEDGER_NAME, refuse_network_filesystem
 from bellglass.records import Json
 from bellglass.store.blobs import DISK_FULL, fsync_folder
+from bellglass.store.folder import require_plain
 from bellglass.store.owner import drop_lock, take_lock
 
 FORMAT = 1
 APPLICATION_ID = 0x62656C6C  # "bell"
 GENESIS = "0" * 64
 BUSY_SECONDS = 20.0
+ROW_BYTES_MAX = 64 << 20  # a damaged or forged row may claim 2 GB in a file of a few kB
+PRAGMAS = (
+    "trusted_schema = 0",
+    "cell_size_check = 1",
+    "mmap_size = 0",
+    "synchronous = FULL",
+    "fullfsync = 1",
+    "checkpoint_fullfsync = 1",
+)
 
 SCHEMA = f"""
 BEGIN;
@@ -116,6 +126,7 @@ class Ledger:
         _require_file(folder)
         refuse_network_filesystem(folder)
         with _translated(folder):
+            require_plain(folder)
             lock = take_lock(folder, wait_seconds) if write else None
         try:
             with _translated(folder):
@@ -220,7 +231,7 @@ class Ledger:
             rows = self._db.execute("SELECT id, time, kind, body FROM inbox ORDER BY id").fetchall()
         try:
             return [InboxRequest(id_, when, kind, json.loads(body)) for id_, when, kind, body in rows]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise _damaged(self.folder, f"an unreadable request ({error})") from error
 
     def take(self) -> list[InboxRequest]:
@@ -291,12 +302,13 @@ def _make_file(folder: Path) -> None:
 
 
 def _connect(path: Path, how: str) -> sqlite3.Connection:
-    uri = f"{path.resolve().as_uri()}?{how}"
+    uri = f"{(path.parent.resolve() / path.name).as_uri()}?{how}"
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, ROW_BYTES_MAX)
     # A flipped byte may be no UTF-8: it must reach the check of the hash, which can say where it is.
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     try:
-        for pragma in ("synchronous = FULL", "fullfsync = 1", "checkpoint_fullfsync = 1", "trusted_schema = 0"):
+        for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         connection.execute("SELECT 1 FROM sqlite_schema").fetchone()  # only now does SQLite open the file
     except BaseException:

@@ -50,6 +50,12 @@ def keep(name: str, data: bytes) -> bytes:
         return _read(folder, name)
 
 
+def drop(name: str) -> None:
+    """Keep nothing under `name` any more."""
+    with contextlib.suppress(FileNotFoundError), _folder(name, make=False) as folder:
+        os.unlink(_last(name), dir_fd=folder)
+
+
 def names(within: str) -> list[str]:
     """What is kept in this folder of the state folder."""
     try:

@@ -220,3 +220,11 @@ def test_the_documents_of_shipped_tasks_are_hashed_as_ever() -> None:
             counts = f"(({preset.train_docs}, {preset.select_docs}), [])".encode()
             made_from = (task.folder / "data.py").read_bytes() + counts
             assert tasks.documents_hash(task, preset) == hashlib.sha256(made_from).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["stories", "source", "sums"])
+def test_what_a_guest_may_leave_behind_is_worth_less_than_a_hundredth_of_a_bit_a_target(name: str) -> None:
+    task = tasks.load(name)
+    for preset in task.presets.values():
+        targets = int(tasks.make(task, "confirm", bytes(32), preset.confirm_docs).target.sum())
+        assert 32 / targets < 0.01

@@ -45,6 +45,9 @@ MAX_QUESTION_BYTES = 1 << 20  # one reply's body
 MAX_ANSWER_BYTES = 16 << 20  # bounds the memory of guest and host alike
 MAX_ROWS = 64
 LARGEST_LOGIT = 1e9  # beyond, differences of logits lose their meaning
+# A guest may leave at most some 32 bits behind for the next one (docs/decisions/001). Over this many targets they are
+# worth 0.06 bits each, and over the thousands of a shipped task less than a tenth of that.
+MIN_TARGETS = 512
 GRACE_SECONDS = 60.0  # the guest's own deadline, for when the host is gone
 
 
@@ -272,6 +275,8 @@ def check_documents(task: Task, docs: Documents, prove: bool, which: str = "docu
         raise wrong("separable, but not one target per document", "exactly one, or separable = false in task.toml")
     if prove and with_target < proofs.MIN_DOCS:
         raise wrong(f"{with_target} with a target, to prove", f"at least {proofs.MIN_DOCS}")
+    if prove and not task.separable and per_doc.sum() < MIN_TARGETS:
+        raise wrong(f"{per_doc.sum()} targets, to prove", f"at least {MIN_TARGETS}")
 
 
 def _batch_rows(width: int, vocab: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from guests import begin, listen, spec, wait_until
 from judging import HONEST, judged
 
+from bellglass.doors.docker.engine import Facts
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import SetupError
 from bellglass.line.company import company
@@ -37,6 +39,10 @@ def glass(engine: Any) -> Iterator[Any]:
     made = DockerGlass(engine, warm=False, prove=False)
     yield made
     made.close()
+
+
+def engine_facts(storage: str) -> Facts:
+    return Facts("unix:///x", "20.10", "6.1", "1", False, False, storage, ("runc", "runsc"), {})
 
 
 class Entered:
@@ -118,6 +124,23 @@ def test_a_keeper_without_the_memory_for_its_image_makes_guests_prove_alone(
 
     monkeypatch.setattr(keeper, "MARGIN_MB", -(glass._images[Role.PREDICT].bytes >> 20) + 32)
     assert "memory" in glass.why_alone
+
+
+def test_another_storage_driver_or_runtime_is_not_trusted_before_doctor_has_tried_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bellglass.doors.docker.keeper import remember_trusted, why_not_trusted
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    usual = engine_facts("overlay2 on extfs")
+    assert why_not_trusted(usual, "") == ""
+    assert "runsc" in why_not_trusted(usual, "runsc")
+    other = engine_facts("overlay2 on xfs")
+    assert "overlay2 on xfs" in why_not_trusted(other, "")
+    remember_trusted(other, "")
+    assert why_not_trusted(other, "") == ""
+    assert why_not_trusted(other, "runsc")
+    assert why_not_trusted(dataclasses.replace(other, kernel="another"), "")
 
 
 @docker

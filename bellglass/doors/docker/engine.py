@@ -40,6 +40,7 @@ class Facts:
 
     url: str
     version: str
+    kernel: str
     cgroup_version: str
     rootless: bool
     maps_ids: bool  # users of a container are others outside, from a range of some 65,000
@@ -104,6 +105,7 @@ class Engine:
             self._facts = Facts(
                 url=self.url,
                 version=str(version.get("Version", "?")),
+                kernel=str(info.get("KernelVersion") or "?"),
                 cgroup_version=str(info.get("CgroupVersion") or "1"),
                 rootless="name=rootless" in options,
                 maps_ids="name=rootless" in options or "name=userns" in options,

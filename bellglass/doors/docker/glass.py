@@ -23,7 +23,7 @@ from dataclasses import replace
 
 from bellglass.doors.docker import image, reaper, selfcheck
 from bellglass.doors.docker.engine import Engine, Gone, NotRunning
-from bellglass.doors.docker.keeper import KEPT_ON, Keeper, Keepers
+from bellglass.doors.docker.keeper import Keeper, Keepers, why_not_trusted
 from bellglass.doors.docker.meter import Meter
 from bellglass.doors.docker.pipe import AttachedPipe
 from bellglass.doors.docker.profile import (
@@ -209,10 +209,10 @@ class DockerGlass:
 
     @property
     def why_alone(self) -> str:
-        facts = self._engine.facts()
-        if not self._keep or self._runtime or facts.storage not in KEPT_ON:
-            return f"whether image files stay in memory is not known for {self._runtime or facts.storage}"
-        return self._keeper(Role.PREDICT).lacking
+        if not self._keep:
+            return "this glass keeps no image in memory"
+        untrusted = why_not_trusted(self._engine.facts(), self._runtime)
+        return untrusted or self._keeper(Role.PREDICT).lacking
 
     @contextlib.contextmanager
     def company(self, *, alone: bool = False) -> Iterator[None]:

@@ -14,6 +14,7 @@ learns from the time that a page takes.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import queue
 import secrets
@@ -21,17 +22,18 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bellglass.doors.docker.engine import Engine, Gone, NotRunning
+from bellglass.doors.docker.engine import Engine, Facts, Gone, NotRunning
 from bellglass.doors.docker.image import Image
 from bellglass.doors.docker.pipe import AttachedPipe
 from bellglass.doors.docker.profile import PYTHON, Profile, create_body, differences
 from bellglass.doors.docker.reaper import owner_labels, side_by_side
 from bellglass.errors import BellglassError, SetupError
 from bellglass.paths import content_root
+from bellglass.store import state_folder
 
 WALK_SECONDS = 120.0  # a cold disk reads a gigabyte in this time
 MARGIN_MB = 256  # for the interpreter, page tables, and files' last pages
-KEPT_ON = frozenset({"overlay2 on extfs"})  # where the tests of tests/conformance/test_channels.py were passed
+KEPT_ON = ("overlay2 on extfs", "")  # storage and runtime under which tests/conformance/test_channels.py was passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,26 @@ class Keeper:
             found = words[-1][:200] if words else "it ended at once (out of memory?)"
         needed = "an image whose files fit into memory"
         raise SetupError("the keeper of an image", found, needed, "bellglass doctor", code="keeper_unfit")
+
+
+def why_not_trusted(facts: Facts, runtime: str) -> str:
+    """Why a keeper's word is not enough here; empty where it is, or where `doctor` has sent bits and none arrived."""
+    if (facts.storage, runtime) == KEPT_ON or state_folder.read(_record(facts, runtime)) is not None:
+        return ""
+    here = f"{facts.storage}{f' under {runtime}' if runtime else ''}"
+    return f"nobody has tried whether an image's pages stay in memory for {here}; bellglass doctor does"
+
+
+def remember_trusted(facts: Facts, runtime: str) -> None:
+    """For `doctor`: no bit arrived here although the sender did all it could."""
+    state_folder.write(_record(facts, runtime), b"passed\n")
+
+
+def _record(facts: Facts, runtime: str) -> str:
+    """By what the answer hangs on: another kernel, engine or keeper is asked anew."""
+    code = (content_root() / "sandbox" / "keeper.py").read_bytes()
+    conditions = "\n".join((facts.storage, runtime, facts.version, facts.kernel, hashlib.sha256(code).hexdigest()))
+    return f"kept/{hashlib.sha256(conditions.encode()).hexdigest()[:32]}"
 
 
 class Keepers:

@@ -166,7 +166,7 @@ def _last_taken(folder: Path) -> float:
     # Not the ledger's own time: a reader touches its side files.
     for name in (LOCK_NAME, LEDGER_NAME):
         try:
-            return (folder / name).stat().st_mtime
+            return (folder / name).lstat().st_mtime
         except OSError:
             continue
     return 0.0

@@ -32,6 +32,7 @@ class Received:
         self.lineage = Lineage.create(self.folder)
         self.commit = self.lineage.commit(BUNDLE, None, "starter")
         self.blob = object_id(b"blob", BUNDLE["trainer/model.py"])
+        (self.folder / "config").chmod(0o644)
         self.program = home / "program"
         self.program.write_text(f"#!/bin/sh\ntouch {self.ran}\nexit 1\n")
         self.program.chmod(0o755)
@@ -129,6 +130,13 @@ def test_whatever_else_git_would_believe_is_refused(received: Received, name: st
 def test_a_setting_that_names_a_command_is_refused(received: Received, setting: str) -> None:
     subprocess.run(["git", f"--git-dir={received.folder}", "config", setting, str(received.program)], check=True)
     assert received.asked(received.blob) is not None or setting == "include.path"
+    assert "config" in received.is_refused()
+
+
+def test_settings_without_an_end_are_refused(received: Received) -> None:
+    with (received.folder / "config").open("a") as config:
+        config.write("[gc]\n" * 1000)
+    assert received.asked(received.blob) is not None
     assert "config" in received.is_refused()
 
 

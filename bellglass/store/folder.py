@@ -82,6 +82,8 @@ def _inside(folder: Path, prefix: str) -> Iterator[tuple[str, bool]]:
         listing = os.scandir(folder / prefix)
     except FileNotFoundError:  # its owner is at work
         return
+    except OSError as error:
+        raise refused(folder, prefix, f"a folder that can't be looked into ({error.strerror})") from error
     with listing:
         for entry in listing:
             is_folder = entry.is_dir(follow_symlinks=False)

@@ -87,7 +87,7 @@ class Lineage:
         for name in entries(folder):
             if LAYOUT.fullmatch(name) is None:
                 raise _foreign(folder, f"{name!a:.200} in it")
-        if (folder / "config").exists() and TAME.fullmatch(read_plain(folder / "config", 4096)) is None:
+        if TAME.fullmatch(_settings(folder)) is None:
             raise _foreign(folder, "other settings in its `config`")
         return cls(folder)
 
@@ -217,6 +217,15 @@ def _tree(files: Mapping[str, bytes], keep: Callable[[bytes, bytes], str]) -> st
         entry = b"40000 %s\0" % name.encode() + bytes.fromhex(_tree(inside, keep))
         rows.append((name.encode() + b"/", entry))
     return keep(b"tree", b"".join(row for _, row in sorted(rows)))
+
+
+def _settings(folder: Path) -> bytes:
+    try:
+        return read_plain(folder / "config", 4096)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise _foreign(folder, f"a `config` that can't be read ({error.strerror})") from error
 
 
 def _foreign(folder: Path, found: str) -> LoopFault:

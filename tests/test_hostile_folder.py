@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import sqlite3
 import struct
@@ -339,3 +340,51 @@ def test_a_row_that_claims_more_than_the_file_holds_is_not_made_up(loop: Path, m
 def _bodies(loop: Path) -> list[tuple[str]]:
     with closing(sqlite3.connect(loop / "loop.db")) as other:
         return other.execute("SELECT body FROM events").fetchall()
+
+
+def altered(loop: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(loop / "loop.db", isolation_level=None)) as other:
+        for statement in ("PRAGMA writable_schema = 1", *statements):
+            other.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE events SET hash = X'00' WHERE seq = (SELECT max(seq) FROM events)",
+        "UPDATE sqlite_schema SET sql = CAST(X'83' || sql AS TEXT) WHERE name = 'inbox'",
+        "UPDATE sqlite_schema SET sql = 'CREATE TABLE ' || CAST(X'83' AS TEXT) || ' oops (' WHERE name = 'inbox'",
+        "UPDATE sqlite_schema SET rootpage = 1 WHERE name = 'events'",
+        "UPDATE sqlite_schema SET rootpage = 10000000 WHERE name = 'events'",
+    ],
+)
+def test_tables_that_no_bellglass_wrote_are_a_clear_fault(loop: Path, statement: str) -> None:
+    altered(loop, statement)
+    refused(lambda: _used(loop), "ledger_damaged")
+
+
+def _used(loop: Path) -> None:
+    with Ledger.open(loop) as ledger:
+        _ = ledger.head, ledger.sound(), ledger.pending(), ledger.events()
+
+
+def test_flipped_bytes_in_a_ledgers_files_end_in_an_error_of_ours_or_in_nothing(made: Path, tmp_path: Path) -> None:
+    draw = random.Random(7)
+    begun = tmp_path / "begun"
+    with Ledger.open(made) as ledger:
+        ledger.post("stop", {"who": "x"})
+        shutil.copytree(made, begun)  # with its side files
+    codes = set()
+    for number in range(60):
+        loop = Path(shutil.copytree(begun, tmp_path / str(number)))
+        for name in draw.sample(["loop.db", "loop.db-wal", "loop.db-shm"], 2):
+            data = bytearray((loop / name).read_bytes())
+            for _ in range(draw.choice([1, 3, 20])):
+                data[draw.randrange(min(len(data), draw.choice([100, 4096, len(data)])))] = draw.randrange(256)
+            (loop / name).write_bytes(data[: draw.choice([len(data), len(data), draw.randrange(len(data))])])
+        try:
+            _used(loop)
+        except BellglassError as error:
+            codes.add(error.code)
+        shutil.rmtree(loop)
+    assert "ledger_damaged" in codes

@@ -260,9 +260,11 @@ class Ledger:
             if self._tail is not None:
                 return self._tail
             row = self._db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone() or (0, GENESIS)
+            if [type(value) for value in row] != [int, str]:
+                raise _damaged(self.folder, "a last event without a number or a hash")
             if self.owned:  # for a reader the end moves
                 self._tail = row
-            return int(row[0]), str(row[1])
+            return row[0], row[1]
 
     def _require_owner(self) -> None:
         if not self.owned:
@@ -401,6 +403,8 @@ def _translated(folder: Path) -> Iterator[None]:
         raise _damaged(folder, f"{error}; another writer than the owner") from error
     except sqlite3.Error as error:
         raise _fault(folder, error) from error
+    except UnicodeDecodeError as error:  # of SQLite's own words, where they quote a name
+        raise _damaged(folder, "tables with unreadable names") from error
     except OSError as error:
         if error.errno in DISK_FULL:
             raise _full(folder, str(error.strerror)) from error

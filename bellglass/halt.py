@@ -23,6 +23,7 @@ from bellglass.store.owner import is_owned, owned_by_another, owner_of
 
 POLL_SECONDS = 0.05
 LOCK_SECONDS = 5.0
+NAMED_SECONDS = 1.0  # an owner that begins or ends holds the lock for a moment without its name
 
 Killer = Callable[[], int]  # ends this loop's guests; returns how many are still there
 
@@ -30,9 +31,7 @@ Killer = Callable[[], int]  # ends this loop's guests; returns how many are stil
 def stop(folder: Path, kill_guests: Killer, *, polite_seconds: float, reason: str) -> str:
     """What was done, in a line. Raises when something is still running."""
     began = time.monotonic()
-    owner = owner_of(folder)
-    if owner is None and is_owned(folder):
-        raise owned_by_another(folder)  # before any guest of it is killed
+    owner = _driver(folder)
     if owner is not None and polite_seconds > 0:
         with Ledger.open(folder) as ledger:
             ledger.post("stop", {"who": user_name(), "reason": reason})
@@ -58,6 +57,16 @@ def _withdraw_stops(folder: Path) -> None:
             if request.kind == "stop":
                 why = "the driver was gone before it took this"
                 ledger.append("request.refused", {"request": request.body, "why": why}, answers=request.id)
+
+
+def _driver(folder: Path) -> Process | None:
+    """Who owns the loop; None where nobody does. Raises before any guest is killed where it is nobody of this user."""
+    deadline = time.monotonic() + NAMED_SECONDS
+    while (owner := owner_of(folder)) is None and is_owned(folder):
+        if time.monotonic() > deadline:
+            raise owned_by_another(folder)
+        time.sleep(POLL_SECONDS)
+    return owner
 
 
 def _gone(owner: Process, seconds: float) -> bool:

@@ -97,6 +97,7 @@ def test_a_repository_that_an_older_version_had_git_write_is_read_and_goes_on(tm
     subprocess.run(["git", *limit, f"--git-dir={old}", "fast-import", "--quiet"], input=stream.stdout, check=True)
     (old / "refs" / "bundles" / f"{first}.lock").touch()  # as a crash leaves one
     (old / "objects" / "pack" / "tmp_pack_Xy12zw").touch()
+    (old / "objects" / first[:2] / ".new-x8_ab1cd").touch()
     assert Lineage.open(old).read(first) == STARTER
     again = Lineage.create(old)
     assert again.read(again.commit(CHILD, first, "child")) == CHILD

@@ -45,11 +45,11 @@ TAME = re.compile(
     rb"(\s*(\[(core|gc)\]|(repositoryformatversion|auto|filemode|bare|ignorecase|precomposeunicode|symlinks) = "
     rb"(0|true|false))\n)*"
 )
-# All that bellglass, or git for it, ever wrote here; the last are what a crash leaves.
+# All that bellglass, or git for it, ever wrote here; the last are what a crash leaves, and macOS where one looks.
 LAYOUT = re.compile(
     r"HEAD|config|objects(/(info|pack|[0-9a-f]{2}(/[0-9a-f]{38})?))?"
     r"|refs(/(heads|tags|bundles(/[0-9a-f]{40}(\.lock)?)?))?"
-    r"|fast_import_crash_\d+|([0-9a-z/]+/)?(\.new-\w+|tmp_(obj|pack|idx)_\w+)"
+    r"|fast_import_crash_\d+|([0-9a-z/]+/)?(\.new-\w+|tmp_(obj|pack|idx)_\w+|\.DS_Store)"
 )
 
 

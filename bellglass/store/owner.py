@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 
@@ -103,16 +104,12 @@ def _locked(handle: int, how: int) -> bool:
 def owned_by_another(folder: Path) -> LoopFault:
     """Says whom to ask, where that is known."""
     owner = owner_of(folder)
+    ask = f"bellglass status, or bellglass stop {typed(folder)}"
     if owner is None:
-        found = "in use by another process"
+        found = "in use by a process that was not started by this user, or with another state folder"
+        ask = f"lsof {shlex.quote(str(folder / LOCK_NAME))}"
     elif owner.pid == os.getpid():
         found = f"in use by this process already (pid {owner.pid})"
     else:
         found = f"in use by process {owner.pid}"
-    return LoopFault(
-        f"loop {folder.name}",
-        found,
-        "no other owner",
-        f"bellglass status, or bellglass stop {typed(folder)}",
-        code="loop_owned",
-    )
+    return LoopFault(f"loop {folder.name}", found, "no other owner", ask, code="loop_owned")

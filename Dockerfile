@@ -1,11 +1,16 @@
-# The two images that guests run in: `agent` (Python's standard library only) and `trainer` (with torch and lightning).
+# The images that guests run in, one for each role: `agent` (improve: Python's standard library and a shell), `trainer`
+# (train: torch, lightning) and `predictor` (predict: torch alone).
 #
 #     bellglass image build        says size and time first, labels the images so that a stale one is found, and is the usual way
 #
-# BASE         any image with Python 3.11-3.13 as `python3`, its venv module included (sandbox/base_image.sh makes one
-#              from a Debian mirror, where no image registry can be reached)
+# BASE         any glibc image with Python 3.11-3.13 as `python3`, its venv module included (sandbox/base_image.sh makes
+#              one from a Debian mirror, where no image registry can be reached)
 # TORCH_LOCK   torch-cpu.txt or torch-cuda.txt; TORCH_INDEX is where its wheels are
 # wheels/      where the build context has such a folder with *.whl in it, nothing is downloaded
+#
+# Each image begins from nothing and takes a root that sandbox/slim.py made: it shares no layer with another image, so no
+# file of a guest is a file of a guest of another role, and what its base had is not in it. The stages that make the roots
+# stay behind as build cache; no guest runs from them.
 #
 # Written for the legacy builder too: no mounts, no heredocs, no COPY --chmod.
 ARG BASE=python:3.11-slim-bookworm
@@ -16,13 +21,25 @@ RUN set -eu; \
     python3 -c "import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13), sys.version"; \
     python3 -m venv --without-pip /opt/glass; \
     python3 -m compileall -q -j 0 -x '/(test|tests|lib2to3|idlelib)/' \
-        "$(python3 -c "import sysconfig; print(sysconfig.get_path('stdlib'))")" || true; \
-    grep -q '^glass:' /etc/passwd || echo 'glass:x:47821:47821:guest:/work:/usr/sbin/nologin' >> /etc/passwd; \
-    mkdir -p /work /opt/bellglass
+        "$(python3 -c "import sysconfig; print(sysconfig.get_path('stdlib'))")" || true
 
-FROM python AS agent
-COPY sandbox/guest.py sandbox/glass*.py /opt/bellglass/
-RUN /opt/glass/bin/python -m compileall -q /opt/bellglass
+# The guest's program. A word of its own makes each image's copy a layer of its own.
+FROM python AS code
+COPY sandbox/guest.py sandbox/glass*.py /code/
+RUN set -eu; \
+    for kind in agent trainer predictor; do \
+        mkdir -p "/made/$kind/opt"; cp -r /code "/made/$kind/opt/bellglass"; echo "$kind" > "/made/$kind/opt/bellglass/kind"; \
+        /opt/glass/bin/python -m compileall -q -s "/made/$kind" "/made/$kind/opt/bellglass"; \
+    done
+
+FROM python AS agent-root
+COPY sandbox/slim.py /
+RUN /opt/glass/bin/python /slim.py agent /made
+
+FROM scratch AS agent
+COPY --from=agent-root /made /
+COPY --from=code /made/agent /
+ENV PATH=/opt/glass/bin:/usr/bin:/bin
 ENTRYPOINT ["/opt/glass/bin/python", "-I", "/opt/bellglass/guest.py"]
 
 # pip and the downloaded files stay behind in this stage.
@@ -44,8 +61,22 @@ RUN set -eu; \
     rm -rf /build; \
     /opt/glass/bin/python -c "import torch, lightning, numpy, safetensors"
 
-FROM python AS trainer
-COPY --from=libraries /opt/glass /opt/glass
-COPY sandbox/guest.py sandbox/glass*.py /opt/bellglass/
-RUN /opt/glass/bin/python -m compileall -q /opt/bellglass
+FROM libraries AS trainer-root
+COPY sandbox/slim.py /
+RUN /opt/glass/bin/python /slim.py trainer /made
+
+FROM scratch AS trainer
+COPY --from=trainer-root /made /
+COPY --from=code /made/trainer /
+ENV PATH=/opt/glass/bin:/usr/bin:/bin
+ENTRYPOINT ["/opt/glass/bin/python", "-I", "/opt/bellglass/guest.py"]
+
+FROM libraries AS predictor-root
+COPY sandbox/slim.py /
+RUN /opt/glass/bin/python /slim.py predictor /made
+
+FROM scratch AS predictor
+COPY --from=predictor-root /made /
+COPY --from=code /made/predictor /
+ENV PATH=/opt/glass/bin:/usr/bin:/bin
 ENTRYPOINT ["/opt/glass/bin/python", "-I", "/opt/bellglass/guest.py"]

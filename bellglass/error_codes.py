@@ -73,6 +73,7 @@ SETUP = {
     "image_build_failed": "An image could not be built.",
     "image_missing": "An image that guests run in was not built.",
     "image_stale": "An image was made from other files than those that are here.",
+    "image_unfit": "An image has a layer of another image, or what no guest may have.",
     "installation_incomplete": "bellglass's own files are missing or can't be read.",
     "key_missing": "A service needs a key that is not set.",
     "library_missing": "A Python package is not installed.",

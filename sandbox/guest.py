@@ -93,7 +93,7 @@ class Supervisor:
         os.makedirs(os.path.join(work, "out"), exist_ok=True)
         env = {name: os.environ[name] for name in KEPT_ENV if name in os.environ}
         env |= {"PATH": PATH, "HOME": work, "TMPDIR": os.path.join(work, "tmp"), "LANG": "C.UTF-8"}
-        env |= {"PYTHONDONTWRITEBYTECODE": "1"}
+        env |= {"PYTHONDONTWRITEBYTECODE": "1", "USER": "glass", "LOGNAME": "glass"}  # its uid is in no list
         env |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
         output = subprocess.DEVNULL if self.role == "predict" else subprocess.PIPE
         command = [sys.executable, "-I", "-B", os.path.join(HERE, "glass_child.py")]

@@ -71,7 +71,7 @@ def test_an_image_made_from_other_files_is_stale(engine: Any, monkeypatch: pytes
     from bellglass.doors.docker import image
 
     assert image.find(engine, Role.TRAIN).id.startswith("sha256:")
-    monkeypatch.setattr(image, "content_of", lambda stage, device: "of other files")
+    monkeypatch.setattr(image.Recipe, "content", lambda recipe, device: "of other files")
     with pytest.raises(SetupError, match=r"stale.*bellglass image build"):
         image.find(engine, Role.TRAIN)
 

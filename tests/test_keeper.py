@@ -122,7 +122,7 @@ def test_a_keeper_without_the_memory_for_its_image_makes_guests_prove_alone(
 ) -> None:
     from bellglass.doors.docker import keeper
 
-    monkeypatch.setattr(keeper, "MARGIN_MB", -(glass._images[Role.PREDICT].bytes >> 20) + 32)
+    monkeypatch.setattr(keeper, "MARGIN_MB", 32 - (glass._images[Role.PREDICT].bytes >> 20))
     assert "memory" in glass.why_alone
 
 

@@ -167,7 +167,7 @@ def image_build(
     ] = None,
     wheels: Annotated[Path | None, typer.Option("--wheels", help="A folder of wheels: nothing is downloaded.")] = None,
 ) -> None:
-    """Build the two images; says first how large they are and how long it takes."""
+    """Build the three images; says first how large they are and how long it takes."""
     from bellglass import wiring
 
     for line in wiring.build_images(device, base, wheels):

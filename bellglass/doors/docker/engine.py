@@ -12,9 +12,12 @@ Not covered: a daemon that lies. Who may talk to it is root on this machine.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import secrets
 import socket
-from collections.abc import Iterator, Mapping
+import tarfile
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -190,9 +193,9 @@ class Engine:
     # Images
 
     def images(self, labels: Mapping[str, str]) -> list[Listed]:
-        """Newest first."""
+        """Newest first. A label without a value stands for any."""
         with self._translated("the list of images"):
-            rows = self._api.images(filters={"label": [f"{k}={v}" for k, v in labels.items()]})
+            rows = self._api.images(filters={"label": [f"{k}={v}" if v else k for k, v in labels.items()]})
         rows.sort(key=lambda row: -row.get("Created", 0))
         return [Listed(row["Id"], row.get("Labels") or {}, "") for row in rows]
 
@@ -203,6 +206,22 @@ class Engine:
         except Gone:
             return None
 
+    def remove_image(self, image: str) -> None:
+        """Its names, and what no other image and no container needs of it."""
+        with contextlib.suppress(Gone, NotRunning), self._translated("removing an image"):
+            self._api.remove_image(image)
+
+    def files_of(self, image: str, labels: Mapping[str, str]) -> Iterator[tarfile.TarInfo]:
+        """Everything in it, one by one and never all at once, through a container that never starts."""
+        container = self.create(f"bellglass-look-{secrets.token_hex(6)}", {"Image": image, "Labels": dict(labels)})
+        try:
+            with self._translated("reading an image"):
+                api = _docker().APIClient(base_url=self.url, version="auto", timeout=LONGEST_SILENCE_OF_A_BUILD)
+                with contextlib.closing(api), tarfile.open(fileobj=_Stream(api.export(container)), mode="r|") as tar:
+                    yield from tar
+        finally:
+            self.remove(container)
+
     def build(
         self,
         context: IO[bytes],
@@ -212,8 +231,8 @@ class Engine:
         args: Mapping[str, str],
         labels: Mapping[str, str],
         offline: bool,
-    ) -> Iterator[str]:
-        """Runs the build; gives its output line by line. SetupError when a step fails."""
+    ) -> Generator[str, None, str]:
+        """Runs the build; gives a line for each step, and the image's id in the end. SetupError when one fails."""
         thing = f"building image {tag}"
         with self._translated(thing):
             api = _docker().APIClient(base_url=self.url, version="auto", timeout=LONGEST_SILENCE_OF_A_BUILD)
@@ -231,16 +250,39 @@ class Engine:
                 decode=True,
                 network_mode="none" if offline else None,
             )
-            last = ""
+            last = image = ""
             for part in parts:
                 if "error" in part:
                     raise _build_failed(thing, f"{part['error']}; last words: {last[-300:]}")
-                if text := str(part.get("stream", "")).rstrip():
-                    last = f"{last} {text}" if not text.startswith("Step ") else ""
-                    yield text
+                image = str((part.get("aux") or {}).get("ID") or image)
+                if (text := str(part.get("stream", "")).rstrip()).startswith("Step "):
+                    last = ""
+                    yield f"  {text.splitlines()[0]:.100}"
+                elif text:
+                    last = f"{last} {text}"
+        return image
 
     def _translated(self, thing: str) -> contextlib.AbstractContextManager[None]:
         return _translated(thing, self.url)
+
+
+class _Stream(io.RawIOBase):
+    """Chunks as a file to read from."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._rest = chunks, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return b""
+            self._rest = memoryview(chunk)
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(taken)
 
 
 def socket_urls() -> list[str]:

@@ -1,7 +1,9 @@
-"""The images that guests run in: built from the Dockerfile, found by label, refused when stale.
+"""The images that guests run in: one for each role, built from the Dockerfile, found by label, refused when stale.
 
 Each carries a hash of everything of ours that went into it (Dockerfile, guest code, locks), so that an image of another
-version is never taken for this one. Guests are started by image id: a tag may move, an id may not.
+version is never taken for this one. Guests are started by image id: a tag may move, an id may not. Whether an image
+may be run from at all, admission.py says; a further image (other wheels, other programs) is a row of RECIPES and a
+stage of the Dockerfile.
 
 Not covered: what the base image and the wheels do. The locks pin the wheels by hash; the base is whatever BASE names.
 """
@@ -15,30 +17,60 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, TypeAlias
+from typing import IO
 
+from bellglass.doors.docker.admission import SHOWN, ImageFacts, refusals, unfit
 from bellglass.doors.docker.engine import Engine
 from bellglass.doors.docker.profile import LABEL
+from bellglass.doors.docker.reaper import owner_labels
 from bellglass.errors import SetupError, UsageError
 from bellglass.paths import content_root, require_free_disk
 from bellglass.records import Role
 
-Stage: TypeAlias = Literal["agent", "trainer"]
-STAGES: tuple[Stage, ...] = ("agent", "trainer")
-STAGE_OF: dict[Role, Stage] = {Role.IMPROVE: "agent", Role.TRAIN: "trainer", Role.PREDICT: "trainer"}
 DEFAULT_BASE = "python:3.11-slim-bookworm"
 DEVICES = {
     # lock, index, what to expect
     "cpu": (
         "torch-cpu.txt", "https://download.pytorch.org/whl/cpu",
-        "about 280 MB of download and 2.5 GB of disk while building; 2-5 minutes",
+        "about 280 MB of download and 4.5 GB of disk; 2-5 minutes",
     ),
     "cuda": (
         "torch-cuda.txt", "https://pypi.org/simple",
-        "about 3 GB of download and 8 GB of disk; 5-15 minutes (estimates: this variant is unmeasured)",
+        "about 3 GB of download and 25 GB of disk; 5-15 minutes (estimates: this variant is unmeasured)",
     ),
 }  # fmt: skip
 NEEDED_BYTES = {"cpu": 3_000_000_000, "cuda": 16_000_000_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One image: the role it is for, and the stage of the Dockerfile that makes it."""
+
+    role: Role
+    stage: str
+    libraries: bool  # whether it has torch, and so is another one for another device
+
+    def content(self, device: str) -> str:
+        """A hash over every file of ours that goes into it."""
+        total = hashlib.sha256()
+        for name, data in sorted(_sources(DEVICES[device][0] if self.libraries else None).items()):
+            total.update(f"{name}:{len(data)}:".encode())
+            total.update(data)
+        return total.hexdigest()
+
+    def tag(self, device: str) -> str:
+        return f"bellglass-{self.stage}:{device}"
+
+
+# In the order of the Dockerfile: an older builder makes every stage up to the one that is asked for.
+RECIPES = {
+    recipe.role: recipe
+    for recipe in (
+        Recipe(Role.IMPROVE, "agent", libraries=False),
+        Recipe(Role.TRAIN, "trainer", libraries=True),
+        Recipe(Role.PREDICT, "predictor", libraries=True),
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +81,7 @@ class Image:
 
 
 def build(device: str = "cpu", base: str | None = None, wheels: Path | None = None) -> Iterator[str]:
-    """Builds both images; yields lines for a person, the first of which say size and time before anything happens."""
+    """Builds all images; yields lines for a person, the first of which say size and time before anything happens."""
     if device not in DEVICES:
         raise UsageError(
             "the device of an image", repr(device), "cpu or cuda", "bellglass image build --help", code="option_invalid"
@@ -63,70 +95,85 @@ def build(device: str = "cpu", base: str | None = None, wheels: Path | None = No
             code="no_wheels",
         )
     engine = Engine.connect()
-    lock, index, cost = DEVICES[device]
+    _, index, cost = DEVICES[device]
     name = base or DEFAULT_BASE
     source = f"wheels from {wheels}" if wheels else f"wheels from {index} and PyPI"
-    yield f"building bellglass-agent and bellglass-trainer for {device} on {name}: {cost}; {source}"
+    names = ", ".join(recipe.tag(device) for recipe in RECIPES.values())
+    yield f"building {names} on {name}: {cost}; {source}"
     if device == "cuda":
         yield "the cuda variant is unmeasured: it was built by no test of this version"
     require_free_disk(Path(tempfile.gettempdir()), NEEDED_BYTES[device] // 4, "the build context")
-    for stage in STAGES:
-        tag = f"bellglass-{stage}:{device}"
-        yield f"{tag} ..."
-        with tempfile.TemporaryFile() as context:
-            _write_context(context, wheels if stage == "trainer" else None)
-            args = {"BASE": name, "TORCH_LOCK": lock, "TORCH_INDEX": index}
-            labels = {**_labels(stage, device), LABEL + "content": content_of(stage, device)}
-            lines = engine.build(
-                context, target=stage, tag=tag, args=args, labels=labels, offline=wheels is not None or stage == "agent"
-            )
-            yield from (f"  {text.splitlines()[0]:.100}" for text in lines if text.startswith("Step "))
-        found = engine.image(tag)
-        if found is None:
-            raise SetupError(
-                f"image {tag}", "gone after its build", "an image", "bellglass image build", code="image_missing"
-            )
-        yield f"{tag} is {found['Id'][7:19]}, {found.get('Size', 0) / 1e6:.0f} MB"
+    for recipe in RECIPES.values():
+        yield f"{recipe.tag(device)} ..."
+        yield from _build(engine, recipe, device, name, wheels)
+
+
+def _build(engine: Engine, recipe: Recipe, device: str, base: str, wheels: Path | None) -> Iterator[str]:
+    """One image, which keeps its name only when every file in it is as it should be."""
+    tag, (lock, index, _) = recipe.tag(device), DEVICES[device]
+    with tempfile.TemporaryFile() as context:
+        _write_context(context, wheels if recipe.libraries else None)
+        args = {"BASE": base, "TORCH_LOCK": lock, "TORCH_INDEX": index}
+        labels = {**_labels(recipe, device), LABEL + "content": recipe.content(device)}
+        offline = wheels is not None or not recipe.libraries
+        made = yield from engine.build(context, target=recipe.stage, tag=tag, args=args, labels=labels, offline=offline)
+    # By its id: another checkout may build under the same name meanwhile.
+    found = engine.image(made)
+    if found is None:
+        raise SetupError(
+            f"image {tag}", "gone after its build", "an image", "bellglass image build", code="image_missing"
+        )
+    facts = ImageFacts.read(found)
+    inside = unfit(engine.files_of(facts.id, owner_labels("look", {})))
+    faults = [*inside.faults, *refusals(facts, ours(engine).values())]
+    if faults:
+        engine.remove_image(facts.id)
+        raise _refused(f"image {tag}", faults, "bellglass image build --base another-image")
+    yield f"{tag} is {facts.short}: {inside.files} files, {inside.megabytes:.0f} MB, no layer of another image"
 
 
 def find(engine: Engine, role: Role, device: str = "cpu") -> Image:
-    """The image for guests of this role. SetupError when it is missing or was made from other files than these."""
-    stage = STAGE_OF[role]
+    """The image for guests of this role. SetupError when it is missing, stale, or not fit for guests."""
+    recipe = RECIPES[role]
     # The improver's image holds no torch, so that any device's will do.
-    wanted = _labels(stage, None if stage == "agent" else device)
+    wanted = _labels(recipe, device if recipe.libraries else None)
     candidates = engine.images(wanted)
     command = "bellglass image build" + (f" --device {device}" if device != "cpu" else "")
+    thing = f"the image for {role} guests"
     if not candidates:
-        raise SetupError(
-            f"the image for {role} guests",
-            f"no bellglass-{stage}:{device}",
-            "a built image",
-            command,
-            code="image_missing",
-        )
-    contents = {content_of(stage, each) for each in (DEVICES if stage == "agent" else (device,))}
+        raise SetupError(thing, f"no {recipe.tag(device)}", "a built image", command, code="image_missing")
+    contents = {recipe.content(each) for each in ((device,) if recipe.libraries else DEVICES)}
+    refused: SetupError | None = None
+    everything = ours(engine)
     for candidate in candidates:
-        if candidate.labels.get(LABEL + "content") in contents:
-            facts = engine.image(candidate.id)
-            if facts is not None:
-                env = tuple((facts.get("Config") or {}).get("Env") or ())
-                return Image(candidate.id, env, int(facts.get("Size") or 0))
-    found = f"bellglass-{stage}:{device} is stale: made from another Dockerfile, guest or lock"
-    raise SetupError(f"the image for {role} guests", found, "one made from these files", command, code="image_stale")
+        facts = everything.get(candidate.id)
+        if facts is None or candidate.labels.get(LABEL + "content") not in contents:
+            continue
+        faults = refusals(facts, everything.values())
+        if not faults:
+            return Image(facts.id, tuple(facts.config.get("Env") or ()), facts.bytes)
+        again = f"docker image rm --force {facts.short} && {command}"
+        refused = refused or _refused(f"{thing}, {facts.short}", faults, again)
+    found = f"{recipe.tag(device)} is stale: made from another Dockerfile, guest or lock"
+    raise refused or SetupError(thing, found, "one made from these files", command, code="image_stale")
 
 
-def content_of(stage: Stage, device: str) -> str:
-    """A hash over every file of ours that goes into the stage's image."""
-    total = hashlib.sha256()
-    for name, data in sorted(_sources(DEVICES[device][0] if stage == "trainer" else None).items()):
-        total.update(f"{name}:{len(data)}:".encode())
-        total.update(data)
-    return total.hexdigest()
+def ours(engine: Engine) -> dict[str, ImageFacts]:
+    """Every image that carries our labels, whatever its name and version."""
+    found = (engine.image(each.id) for each in engine.images({LABEL + "stage": ""}))
+    return {facts.id: facts for facts in (ImageFacts.read(each) for each in found if each is not None)}
+
+
+def _refused(thing: str, faults: list[str], next_command: str) -> SetupError:
+    more = f" and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    needed = "files that only root may write to, and no layer of another image"
+    return SetupError(thing, "; ".join(faults[:SHOWN]) + more, needed, next_command, code="image_unfit")
 
 
 def _sources(lock: str | None) -> dict[str, bytes]:
     root = content_root()
-    files = [root / "Dockerfile", root / "sandbox/guest.py", *sorted((root / "sandbox").glob("glass*.py"))]
+    files = [root / "Dockerfile", root / "sandbox/slim.py", root / "sandbox/guest.py"]
+    files += sorted((root / "sandbox").glob("glass*.py"))
     files += [root / "locks" / lock, root / "locks/trainer.txt"] if lock else []
     try:
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
@@ -156,5 +203,5 @@ def _write_context(into: IO[bytes], wheels: Path | None) -> None:
     into.seek(0)
 
 
-def _labels(stage: Stage, device: str | None) -> dict[str, str]:
-    return {LABEL + "stage": stage, **({LABEL + "device": device} if device else {})}
+def _labels(recipe: Recipe, device: str | None) -> dict[str, str]:
+    return {LABEL + "stage": recipe.stage, **({LABEL + "device": device} if device else {})}

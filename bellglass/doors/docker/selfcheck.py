@@ -133,7 +133,7 @@ def _profile(engine: Engine, runtime: str) -> Profile:
 def _inside(engine: Engine, profile: Profile) -> Iterator[Check]:
     places = json.dumps([each.path for each in profile.tmpfs])
     asking = replace(_with_code(profile, LOOK), env={**profile.env, "PLACES": places, "FORKS": str(profile.pids + 20)})
-    with _running(engine, asking) as (container, pipe):
+    with running(engine, asking) as (container, pipe):
         wrong = differences(engine.inspect(container) or {}, asking)
         yield "profile", not wrong, "; ".join(wrong) or "the running container is as asked for"
         text = _words(pipe)
@@ -168,7 +168,7 @@ def _judge_look(said: Json, profile: Profile) -> Iterator[Check]:
 
 
 def _memory(engine: Engine, profile: Profile) -> Iterator[Check]:
-    with _running(engine, _with_code(profile, EAT)) as (container, pipe):
+    with running(engine, _with_code(profile, EAT)) as (container, pipe):
         began = time.monotonic()
         state = _ended(engine, container, PROBE_SECONDS)
         pipe.close()
@@ -179,7 +179,7 @@ def _memory(engine: Engine, profile: Profile) -> Iterator[Check]:
 
 def _end_of_file(engine: Engine, profile: Profile) -> Iterator[Check]:
     """The guest's life line: what a reader of stdin sees when the driver is gone."""
-    with _running(engine, _with_code(profile, WAIT)) as (container, pipe):
+    with running(engine, _with_code(profile, WAIT)) as (container, pipe):
         ready = pipe.read_into(memoryview(bytearray(16))) > 0
         began = time.monotonic()
         pipe.close()
@@ -194,12 +194,13 @@ def _with_code(profile: Profile, code: str) -> Profile:
 
 
 @contextlib.contextmanager
-def _running(engine: Engine, profile: Profile) -> Iterator[tuple[str, AttachedPipe]]:
+def running(engine: Engine, profile: Profile, seconds: float = PROBE_SECONDS) -> Iterator[tuple[str, AttachedPipe]]:
+    """A container that is gone afterwards, and its pipe, on which a read may take that long."""
     name = f"bellglass-selfcheck-{secrets.token_hex(6)}"
     pipe: AttachedPipe | None = None
     try:
         container = engine.create(name, create_body(profile))
-        pipe = AttachedPipe(engine.attach(container), timeout=PROBE_SECONDS)
+        pipe = AttachedPipe(engine.attach(container), timeout=seconds)
         engine.start(container)
         yield container, pipe
     except (Gone, NotRunning) as fault:

@@ -1,24 +1,28 @@
-"""Which tests can run here: those that need Docker, a browser, a GPU or a key skip with a reason.
+"""What tests share: loops that are made once, and which tests can run here.
 
-In CI a skip for want of Docker or of a browser fails.
+Those that need Docker, a browser, a GPU or a key skip with a reason. In CI a skip for want of Docker or of a browser
+fails.
 """
 
 from __future__ import annotations
 
 import atexit
+import fcntl
 import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # The same examples for everybody, so that a red test is red again; `--hypothesis-profile=default` looks for new ones.
-# No deadline for one example: on a busy machine it measures the machine.
-settings.register_profile("same", derandomize=True, database=None, deadline=None)
+# No deadline for one example, and none for making them: on a busy machine both measure the machine.
+NO_CLOCK = (HealthCheck.too_slow,)
+settings.register_profile("same", derandomize=True, database=None, deadline=None, suppress_health_check=NO_CLOCK)
 settings.load_profile("same")
 
 # A state folder of the tests' own; workers and the processes that they start have it from the first process.
@@ -96,3 +100,54 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
             report.outcome = "failed"
             report.longrepr = f"skipped although BELLGLASS_REQUIRE_{marker.upper()}=1: {report.longrepr}"
     return report  # type: ignore[return-value]
+
+
+Make = Callable[[Path], object]
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Make], Path]:
+    """A folder that is made once in a run of the tests, whichever of its processes needs it first. To read or copy."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # a worker's own lies in the run's
+
+    def once(name: str, make: Make) -> Path:
+        folder, whole = shared / name, shared / f"{name}.whole"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not whole.exists():  # where making it failed, the next one tries again and says why
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                whole.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def calibrations(made_once: Callable[[str, Make], Path]) -> Path:
+    """The noise of the small world's starter, measured on three seeds."""
+    import small_world
+
+    return made_once("calibrations", small_world.calibrate)
+
+
+@pytest.fixture
+def home(tmp_path: Path, calibrations: Path) -> Path:
+    """Where a test makes loops of the small world; their noise has been measured."""
+    return Path(shutil.copytree(calibrations / "loops", tmp_path / "loops"))
+
+
+@pytest.fixture
+def adopted(tmp_path: Path, made_once: Callable[[str, Make], Path], calibrations: Path) -> Path:
+    """A copy of a finished loop of the small world, whose only generation was adopted and its scaffold inherited."""
+    import small_world
+
+    def run(folder: Path) -> None:
+        home = Path(shutil.copytree(calibrations / "loops", folder / "loops"))
+        small_world.run(home, small_world.Tuner())
+
+    shutil.copytree(made_once("adopted", run) / "loops", tmp_path / "adopted" / "loops")
+    (ledger,) = (tmp_path / "adopted" / "loops").glob("*/loop.db")
+    return ledger.parent

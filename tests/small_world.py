@@ -1,19 +1,32 @@
 """A whole loop in miniature, for tests: a numpy bigram trainer and a model that tunes one number of it.
 
 Everything around them is real: guests, wire, lab, judge, gate, books. Only the trainer is small, so that a trial takes
-a tenth of a second instead of ten.
+a tenth of a second instead of ten. A loop costs some five CPU-seconds all the same: where a test only looks at one that
+went well, it takes a copy of the one that conftest.py makes once (`adopted`); where it runs its own, the fixture `home`
+saves measuring the noise again; where only a session matters, `session` runs no more than that.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bellglass import wiring
 from bellglass.config import LoopConfig
 from bellglass.config import load as load_config
+from bellglass.doors.process_glass import ProcessGlass
+from bellglass.loop import run_loop
+from bellglass.ports import Model
 from bellglass.records import Bundle, ChatReply, ChatRequest, Cost, ToolCall
+from bellglass.steps import panel
+from bellglass.steps.generation import Crew
+from bellglass.steps.propose import Proposal, propose
 from bellglass.store import bundles
+from bellglass.store.ledger import Ledger
+from bellglass.store.state import State, to_json
+from bellglass.verify import verify
 
 TRAINER = {
     "trainer/data.py": """
@@ -100,6 +113,27 @@ class Tuner:
         return {"path": "trainer/objective.py", "old": f"SMOOTHING = {old}", "new": f"SMOOTHING = {float(old) / 10}"}
 
 
+class Scripted(Tuner):
+    """A tuner whose steps a test chooses: (tool, arguments) one after another, then silence."""
+
+    def __init__(self, *steps: tuple[str, object]) -> None:
+        self.steps = steps
+
+    def chat(self, request: ChatRequest) -> ChatReply:
+        at = sum(len(message.calls) for message in request.messages)
+        cost = self.forecast(request)
+        if at >= len(self.steps):
+            return ChatReply("I have nothing more to do.", (), "end", cost=cost)
+        return ChatReply("", (ToolCall(f"call-{at}", *self.steps[at]),), "calls", cost=cost)
+
+
+def write(path: str, text: str) -> tuple[str, object]:
+    return "write_file", {"path": path, "text": text}
+
+
+SUBMIT = ("submit", {"note": "done"})
+
+
 def config(**chosen: object) -> LoopConfig:
     base = {
         "task": "stories",
@@ -128,3 +162,44 @@ def create(home: Path, improve: str | None = None, **chosen: object) -> Path:
 
 def quiet() -> wiring.Surface:
     return wiring.Surface(None, lambda trial, phase: None, None, lambda: None)
+
+
+@contextmanager
+def opened(
+    folder: Path,
+    model: Model,
+    surface: wiring.Surface | None = None,
+    glass: ProcessGlass | None = None,
+    **overrides: object,
+) -> Iterator[Crew]:
+    glass = glass or ProcessGlass(warm=False, forks=True, home=folder.parent.parent / "guests")
+    surface = surface or quiet()
+    with wiring.open_loop(folder, surface, overrides, models={"main": model}, glass=glass) as crew:
+        yield crew
+    with Ledger.open(folder) as ledger:  # whatever happened to it, it was honest
+        assert [finding for finding in verify(folder, ledger) if not finding.ok] == []
+
+
+def run(home: Path, model: Model, **chosen: object) -> State:
+    """A new loop of one generation, run to its end."""
+    with opened(create(home, **{"generations": 1, **chosen}), model) as crew:
+        return run_loop(crew)
+
+
+def calibrate(folder: Path) -> None:
+    """Leave the noise of the starter in `folder`/loops, for loops that are made there."""
+    made = create(folder / "calibrated")
+    with opened(made, Tuner()) as crew:
+        panel.calibrate(crew.place.lab, crew.state, crew.conditions, crew.shelf, seeds=3)
+    (folder / "loops").mkdir()
+    (made.parent / wiring.CALIBRATIONS).rename(folder / "loops" / wiring.CALIBRATIONS)
+
+
+def session(folder: Path, model: Model) -> tuple[Proposal, list[str]]:
+    """A new loop's first session alone: what came of it, and the notes that its scaffold left."""
+    with opened(folder, model) as crew:
+        books = crew.place.books
+        books.record("generation.started", generation=1, parent=books.state.starter)
+        books.record("session.started", generation=1, left=to_json(books.left()))
+        proposal = propose(crew.place, 1, books.state.starter, brief="Tales.", seed=1)
+        return proposal, [event.body["text"] for event in books.ledger.events() if event.kind == "session.note"]

@@ -40,7 +40,7 @@ def begin(home: Path, seeds: int = 2) -> Path:
 
 @contextmanager
 def opened(folder: Path, surface: wiring.Surface | None = None):
-    glass = ProcessGlass(warm=False, home=folder.parent.parent / "guests")
+    glass = ProcessGlass(warm=False, forks=True, home=folder.parent.parent / "guests")
     with wiring.open_loop(folder, surface or small_world.quiet(), models={}, glass=glass) as crew:
         yield crew
 
@@ -128,7 +128,7 @@ class Losing(ProcessGlass):
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_training_whose_guest_was_lost_is_run_once_more(tmp_path: Path, times: int) -> None:
-    folder, glass = begin(tmp_path / "loops"), Losing(warm=False, home=tmp_path / "guests")
+    folder, glass = begin(tmp_path / "loops"), Losing(warm=False, forks=True, home=tmp_path / "guests")
     glass.times = times
     with wiring.open_loop(folder, small_world.quiet(), models={}, glass=glass) as crew:
         if times == 2:

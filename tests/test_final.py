@@ -13,16 +13,13 @@ from test_forged import wrong
 
 from bellglass import wiring
 from bellglass.commands.console import final_line, print_comparison
-from bellglass.doors.process_glass import ProcessGlass
 from bellglass.loop import run_loop
 from bellglass.records import Json
 from bellglass.show import compare, report, showing, summary, wandb_rows
 from bellglass.show.report_text import markdown
 from bellglass.stats import CONFIDENCE, paired_interval
 from bellglass.steps.trial import seeds_of
-from bellglass.store.ledger import Ledger
 from bellglass.store.state import state_of
-from bellglass.verify import verify
 
 STARTER, CHAMPION = "final-pair-1-starter", "final-pair-1-champion"
 STATED = "champion better than starter by"
@@ -116,11 +113,8 @@ def test_a_champion_that_gives_up_under_one_seed_of_final_has_no_gain(tmp_path: 
     bundle = small_world.starter()
     bundle = {**bundle, "trainer/train.py": bundle["trainer/train.py"] + gives_up.encode()}
     folder = wiring.create(small_world.config(generations=1, panel=3), tmp_path / "loops", bundle)
-    glass = ProcessGlass(warm=False, forks=True, home=tmp_path / "guests")
-    with wiring.open_loop(folder, small_world.quiet(), models={"main": small_world.Tuner()}, glass=glass) as crew:
+    with small_world.opened(folder, small_world.Tuner()) as crew:
         state = run_loop(crew)
     assert state.generations[1].result["trainer"] == "adopted"
     assert len(state.final["pairs"]) == 2
     assert (state.final["gain"], state.final["lacks"]) == (None, NONE)
-    with Ledger.open(folder) as ledger:
-        assert all(finding.ok for finding in verify(folder, ledger))

@@ -15,13 +15,10 @@ from typing import Any
 
 import made_loop
 import pytest
-import small_world
 
-from bellglass import deciding, wiring
+from bellglass import deciding
 from bellglass.commands import watch
-from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import SetupError, UsageError
-from bellglass.loop import run_loop
 from bellglass.show import showing
 from bellglass.show.following import Following
 from bellglass.store.ledger import Ledger
@@ -350,14 +347,11 @@ def test_a_page_that_does_not_come_up_is_said_and_stops_nothing(
 
 
 @pytest.mark.slow
-def test_a_recheck_asked_for_on_the_page_trains_again_and_tells(tmp_path: Path) -> None:
-    folder = small_world.create(tmp_path / "loops", generations=1)
-    glass = ProcessGlass(warm=False, forks=True, home=tmp_path / "guests")
-    with wiring.open_loop(folder, small_world.quiet(), models={"main": small_world.Tuner()}, glass=glass) as crew:
-        run_loop(crew)
-    said = watch.deeds(folder)["recheck"]({"generation": 1})
+def test_a_recheck_asked_for_on_the_page_trains_again_and_tells(adopted: Path) -> None:
+    said = watch.deeds(adopted)["recheck"]({"generation": 1})
     assert "holds" in said.splitlines()[-1]
     assert said.startswith("scores are as the gate compares them")
     assert all(line.startswith("g1-pair-") for line in said.splitlines()[1:3])
-    with pytest.raises(UsageError, match="no generation"):
-        watch.deeds(folder)["recheck"]({"generation": "1"})
+    with pytest.raises(UsageError) as told:
+        watch.deeds(adopted)["recheck"]({"generation": "1"})
+    assert told.value.code == "request_invalid"

@@ -7,20 +7,15 @@ from pathlib import Path
 import pytest
 import small_world
 
-from bellglass import processes, trial_ids, wiring
-from bellglass.doors.process_glass import ProcessGlass
-from bellglass.loop import run_loop
+from bellglass import processes, trial_ids
 from bellglass.steps.pairs import turns
 
 
 def test_where_two_do_not_fit_beside_each_other_they_take_turns_at_going_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "cores", lambda: 1)
-    folder = small_world.create(tmp_path / "loops", generations=1)
-    glass = ProcessGlass(warm=False, forks=True, home=tmp_path / "guests")
-    with wiring.open_loop(folder, small_world.quiet(), models={"main": small_world.Tuner()}, glass=glass) as crew:
-        state = run_loop(crew)
+    state = small_world.run(home, small_world.Tuner())
     for purpose in ("gate", "final"):
         ran = [trial.trial_id for trial in state.trials.values() if trial.purpose == purpose]
         sides = [(trial_ids.shared(name), trial_ids.side_of(name)) for name in ran]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import small_world
-from test_loop import SUBMIT, Scripted, opened
+from small_world import SUBMIT, Scripted, opened
 
 from bellglass import wiring
 from bellglass.doors.offline_model import gifts

@@ -77,7 +77,7 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A loop whose successor looks ahead."""
     home = tmp_path_factory.mktemp("leaky")
     edit = {**WORSE, "trainer/model.py": PEEKS}
-    return decided(home, small_world.starter(), edit, ProcessGlass(warm=False, home=home / "guests"))
+    return decided(home, small_world.starter(), edit, ProcessGlass(warm=False, forks=True, home=home / "guests"))
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +95,15 @@ def hushed(leaky: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("decided")
-    return decided(home, small_world.starter(), WORSE, ProcessGlass(warm=False, home=home / "guests"))
+    return decided(home, small_world.starter(), WORSE, ProcessGlass(warm=False, forks=True, home=home / "guests"))
 
 
 def again(folder: Path, guests: Path, asked: Asked) -> Outcome:
     with closing(Ledger.open(folder)) as ledger:
         case = prepare(folder, ledger, asked)
     told: list[Again] = []
-    outcome = recheck(case, ProcessGlass(warm=False, home=guests), side_by_side=2, say=told.append)
+    with closing(ProcessGlass(warm=False, forks=True, home=guests)) as glass:
+        outcome = recheck(case, glass, side_by_side=2, say=told.append)
     in_turn = turns(case.bench.secret, f"gate-{asked.generation}")
     sides = [in_turn(outcome.trials[2 * index : 2 * index + 2], index) for index in range(len(case.jobs))]
     assert told == [trial for pair in sides for trial in pair]
@@ -174,8 +175,8 @@ def test_judging_the_stored_weights_again_finds_scores_of_the_gate_on_both_split
         if kind == "trial.settled" and body["trial_id"] == "cal-1x1":
             body["verdict"]["score"] -= 0.01
 
-    glass = ProcessGlass(warm=False, home=tmp_path / "guests")
-    with closing(Ledger.open(forged(loop, tmp_path / "forged", flatter))) as ledger:
+    glass = ProcessGlass(warm=False, forks=True, home=tmp_path / "guests")
+    with closing(glass), closing(Ledger.open(forged(loop, tmp_path / "forged", flatter))) as ledger:
         found = {finding.what: finding for finding in rejudge(ledger.folder, ledger, glass)}
     assert {what: finding.ok for what, finding in found.items()} == {
         "rejudge cal-0x0": True,
@@ -187,8 +188,8 @@ def test_judging_the_stored_weights_again_finds_scores_of_the_gate_on_both_split
 
 
 def test_an_alarm_of_the_proof_that_was_left_out_is_found_by_judging_again(hushed: Path, tmp_path: Path) -> None:
-    glass = ProcessGlass(warm=False, home=tmp_path / "guests")
-    with closing(Ledger.open(hushed)) as ledger:
+    glass = ProcessGlass(warm=False, forks=True, home=tmp_path / "guests")
+    with closing(glass), closing(Ledger.open(hushed)) as ledger:
         assert all(finding.ok for finding in verify(hushed, ledger))
         (wrong,) = (finding for finding in rejudge(hushed, ledger, glass) if not finding.ok)
     assert wrong.what == "rejudge g1-pair-0-child"

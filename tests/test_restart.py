@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import small_world
-from small_world import Tuner
-from test_loop import opened
+from small_world import Tuner, opened
 
 from bellglass.errors import Interrupted
 from bellglass.loop import run_loop
@@ -28,9 +27,9 @@ class Counting(Tuner):
 
 
 @pytest.mark.slow
-def test_a_restarted_session_under_bounds_gets_its_recorded_answers(tmp_path: Path) -> None:
+def test_a_restarted_session_under_bounds_gets_its_recorded_answers(home: Path) -> None:
     bounds = {"train_seconds": 500.0, "budget_usd": 1.0, "tokens": 10_000, "calls": 50}
-    folder = small_world.create(tmp_path / "loops", generations=1, **bounds)
+    folder = small_world.create(home, generations=1, **bounds)
     with opened(folder, Counting(3)) as crew, pytest.raises(Interrupted):  # after its trial
         run_loop(crew)
     again = Counting(100)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import small_world
-from test_loop import SUBMIT, Scripted, opened, write
+from small_world import SUBMIT, Scripted, opened, write
 
 from bellglass.commands import check
 from bellglass.errors import ReviewPending, TripwireFired, UsageError

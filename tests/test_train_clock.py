@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,9 +30,9 @@ print(json.dumps(glass.time_left()), flush=True)
 def run(tmp_path: Path, before: str) -> Training:
     bundle = {**small_world.starter(), "trainer/train.py": ASK.format(before=before).encode()}
     docs = tasks.make(TASK, "train", bytes(32), 20)
-    glass = ProcessGlass(warm=False, home=tmp_path)
     labels = {"loop": "l", "generation": "1", "trial": "t"}
-    return train(glass, bundle, docs, task=TASK, seeds=Seeds(1, 2), budget=BUDGET, labels=labels)
+    with closing(ProcessGlass(warm=False, forks=True, home=tmp_path)) as glass:
+        return train(glass, bundle, docs, task=TASK, seeds=Seeds(1, 2), budget=BUDGET, labels=labels)
 
 
 def test_an_ordinary_set_up_is_free(tmp_path: Path) -> None:
@@ -57,12 +58,12 @@ save_file({"drawn": rng.normal(size=4), "steps": np.array([steps])}, "out/weight
 def test_under_its_recorded_answers_a_training_repeats_to_the_bit(tmp_path: Path) -> None:
     bundle = {**small_world.starter(), "trainer/train.py": TIRED.encode()}
     budget = Budget("cpu_seconds", 0.3, 20.0)
-    glass = ProcessGlass(warm=False, home=tmp_path)
     docs, labels = tasks.make(TASK, "train", bytes(32), 20), {"loop": "l", "generation": "1", "trial": "t"}
 
     def again(recorded: Sequence[float] | None) -> Training:
         seeds = Seeds(1, 2)
-        return train(glass, bundle, docs, task=TASK, seeds=seeds, budget=budget, labels=labels, recorded=recorded)
+        with closing(ProcessGlass(warm=False, forks=True, home=tmp_path)) as glass:
+            return train(glass, bundle, docs, task=TASK, seeds=seeds, budget=budget, labels=labels, recorded=recorded)
 
     first = again(None)
     assert first.fault is None

@@ -12,11 +12,7 @@ from typing import Any
 import made_loop
 import pytest
 import recount
-import small_world
 
-from bellglass import wiring
-from bellglass.doors.process_glass import ProcessGlass
-from bellglass.loop import run_loop
 from bellglass.show import phase, showing, summary, view
 from bellglass.store.ledger import Event, Ledger
 from bellglass.store.state import State, apply, fold, state_of
@@ -122,12 +118,8 @@ def test_a_loop_that_waits_and_one_with_an_alarm_on_final_are_counted_too(tmp_pa
 
 
 @pytest.mark.slow
-def test_every_number_of_a_real_loop_is_that_of_its_ledger(tmp_path: Path) -> None:
-    folder = small_world.create(tmp_path / "loops")
-    glass = ProcessGlass(warm=False, home=tmp_path / "guests")
-    with wiring.open_loop(folder, small_world.quiet(), {}, models={"main": small_world.Tuner()}, glass=glass) as crew:
-        run_loop(crew)
-    check(folder)
+def test_every_number_of_a_real_loop_is_that_of_its_ledger(adopted: Path) -> None:
+    check(adopted)
 
 
 def test_floor_and_score_add_up_to_the_verdict_of_each_bundle() -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import wandb_bench
-from small_world import Tuner
-from test_loop import SUBMIT, Scripted, run, write
+from small_world import SUBMIT, Scripted, Tuner, run, write
 from wandb_bench import Notes, noted
 
 from bellglass.paths import LEDGER_NAME
@@ -75,13 +74,11 @@ def test_the_starter_is_told_when_it_has_been_measured(tmp_path: Path) -> None:
         (Scripted(BETTER, write("scaffold/improve.py", "raise SystemExit(0)\n"), SUBMIT), "failed boot check", 3),
     ],
 )
-def test_in_a_loop_that_ran_the_champion_is_called_so(
-    tmp_path: Path, model: Model, scaffold: str, versions: int
-) -> None:
-    state = run(tmp_path, model)
+def test_in_a_loop_that_ran_the_champion_is_called_so(home: Path, model: Model, scaffold: str, versions: int) -> None:
+    state = run(home, model)
     result = state.generations[1].result
     assert (result["trainer"], result["scaffold"]) == ("adopted", scaffold)
-    (folder,) = (path.parent for path in (tmp_path / "loops").glob(f"*/{LEDGER_NAME}"))
+    (folder,) = (path.parent for path in home.glob(f"*/{LEDGER_NAME}"))
     board = noted(folder)
     check(folder, board)
     assert sum(artifact.type == "code" for made in board.runs.values() for artifact in made.artifacts) == versions

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 import small_world
+from small_world import Tuner, opened
 
 from bellglass import wiring
 from bellglass.doors.process_glass import ProcessGlass
@@ -16,9 +16,7 @@ from bellglass.loop import run_loop
 from bellglass.ports import GuestSpec
 from bellglass.review import Answer, Evidence
 from bellglass.steps.trial import seeds_of
-from bellglass.store.ledger import Ledger
 from bellglass.store.state import State
-from bellglass.verify import verify
 
 
 class Crashing(ProcessGlass):
@@ -33,19 +31,14 @@ class Crashing(ProcessGlass):
 
 
 def run(home: Path, trial: str) -> State:
-    folder = small_world.create(home / "loops", generations=1)
-    glass = Crashing(warm=False, home=home / "guests")
+    glass = Crashing(warm=False, forks=True, home=home.parent / "guests")
     glass.trial = trial
-    with wiring.open_loop(folder, small_world.quiet(), models={"main": small_world.Tuner()}, glass=glass) as crew:
-        state = run_loop(crew)
-    with closing(Ledger.open(folder)) as ledger:
-        findings = verify(folder, ledger)
-    assert all(finding.ok for finding in findings), findings
-    return state
+    with opened(small_world.create(home, generations=1), Tuner(), glass=glass) as crew:
+        return run_loop(crew)
 
 
-def test_a_champion_that_fails_on_its_panel_is_withdrawn_and_nothing_is_inherited(tmp_path: Path) -> None:
-    state = run(tmp_path, "g1-panel-1")
+def test_a_champion_that_fails_on_its_panel_is_withdrawn_and_nothing_is_inherited(home: Path) -> None:
+    state = run(home, "g1-panel-1")
     gen = state.generation(1)
     assert gen.gate["decision"] == "adopt"
     assert (gen.result["trainer"], gen.result["scaffold"]) == ("rejected", "not inherited")
@@ -54,8 +47,8 @@ def test_a_champion_that_fails_on_its_panel_is_withdrawn_and_nothing_is_inherite
     assert state.final["gain"] is None, "the starter is not compared with itself"
 
 
-def test_a_child_whose_trial_fails_at_the_gate_is_rejected_whatever_its_other_pairs_say(tmp_path: Path) -> None:
-    gen = run(tmp_path, "g1-pair-1-child").generation(1)
+def test_a_child_whose_trial_fails_at_the_gate_is_rejected_whatever_its_other_pairs_say(home: Path) -> None:
+    gen = run(home, "g1-pair-1-child").generation(1)
     assert gen.gate["decision"] == "reject"
     assert gen.gate["why"] == "the successor's trial g1-pair-1-child failed: crashed"
     assert len(gen.gate["child_scores"]) == 1, "the pair before it stays on record"
@@ -76,14 +69,12 @@ def test_after_an_alarm_on_its_panel_a_person_may_take_the_trainer_without_its_s
     bundle = {**bundle, "trainer/train.py": bundle["trainer/train.py"].replace(honest, lying)}
     folder = wiring.create(small_world.config(generations=1, review="tripwire"), tmp_path / "loops", bundle)
     surface = wiring.Surface(None, lambda trial, phase: None, TrainerAlone(), lambda: None)
-    glass = ProcessGlass(warm=False, home=tmp_path / "guests")
-    with wiring.open_loop(folder, surface, models={"main": small_world.Tuner()}, glass=glass) as crew:
-        with pytest.raises(TripwireFired, match="claim_mismatch"):
+    with opened(folder, Tuner(), surface) as crew:
+        with pytest.raises(TripwireFired):
             run_loop(crew)
+        assert [wire["name"] for wire in crew.state.tripwires] == ["claim_mismatch"]
         crew.place.books.record("tripwire.rearmed", name="claim_mismatch", who="me", reason="looked")
         state = run_loop(crew)
     result = state.generation(1).result
     assert (result["trainer"], result["scaffold"]) == ("adopted", "not inherited")
     assert state.champion != state.trials["g1-panel-0"].bundle
-    with closing(Ledger.open(folder)) as ledger:
-        assert [finding for finding in verify(folder, ledger) if not finding.ok] == []

@@ -91,7 +91,8 @@ def listen(
     return seen
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+    """Patience, not a promise: a busy machine takes its time."""
     limit = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > limit:

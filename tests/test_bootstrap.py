@@ -12,7 +12,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -145,9 +144,10 @@ def test_an_up_to_date_environment_costs_no_time(checkout: Checkout) -> None:
     checkout.run()
     times = []
     for _ in range(3):
-        start = time.monotonic()
+        start = os.times()
         checkout.run()
-        times.append(time.monotonic() - start)
+        end = os.times()
+        times.append(end.children_user + end.children_system - start.children_user - start.children_system)
     assert min(times) < 0.5
 
 

@@ -123,10 +123,12 @@ def test_a_daemon_that_never_answers_costs_no_more_than_the_time_out(
 ) -> None:
     assert engines.CALL_SECONDS <= 5.0
     monkeypatch.setattr(engines, "CALL_SECONDS", 0.3)
+    url = daemon(None)
     began = time.monotonic()
-    with pytest.raises(SetupError, match="no answer from"):
-        Engine.connect(daemon(None))
-    assert time.monotonic() - began < 3.0
+    with pytest.raises(SetupError) as told:
+        Engine.connect(url)
+    assert told.value.code == "docker_silent"
+    assert time.monotonic() - began < 60.0, "without the time-out it would wait for ever"
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>hello</html>", b"[]", b"null", b"\xff\xfe"])
@@ -309,7 +311,7 @@ def test_closing_the_pipe_wakes_who_waits_on_it(direction: str) -> None:
         time.sleep(0.1)
         assert not woken.is_set()
         pipe.close()
-        assert woken.wait(2.0)
+        assert woken.wait(30.0)
 
 
 def test_the_pipe_is_fast_enough() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -58,14 +60,15 @@ class Supervisor:
     def types(self) -> list[str]:
         return [frame.type for frame in self.listen() if frame.type != "beat"]
 
-    def until(self, kind: str) -> Frame:
+    def until(self, kind: str, count: int = 1) -> Frame:
+        """The first, second, … of its kind."""
         while True:
-            for frame in self.frames:
-                if frame.type == kind:
-                    return frame
-            count = self.end.recv_into(self.parser.space())
-            assert count, f"ended before {kind}"
-            self.frames += self.parser.feed(count)
+            found = [frame for frame in self.frames if frame.type == kind]
+            if len(found) >= count:
+                return found[count - 1]
+            size = self.end.recv_into(self.parser.space())
+            assert size, f"ended before {kind}"
+            self.frames += self.parser.feed(size)
 
 
 @pytest.fixture
@@ -128,17 +131,17 @@ def test_a_malformed_frame_from_the_host_ends_it_in_the_middle_too(start):
 
 def test_a_silent_host_loses_its_lease_and_beats_keep_it(start):
     guest = start()
-    guest.hello(lease=0.8)
+    guest.hello(lease=2.0)
     guest.until("ready")
     began = time.monotonic()
-    while time.monotonic() < began + 1.3:
+    while time.monotonic() < began + 3.0:
         guest.say("beat")
         time.sleep(0.1)
     assert guest.process.poll() is None
     silent_since = time.monotonic()
     guest.listen()
     assert guest.process.wait(10) != 0
-    assert 0.5 < time.monotonic() - silent_since < 8
+    assert 1.5 < time.monotonic() - silent_since < 25
 
 
 def test_the_lease_ends_it_while_its_own_writes_are_stuck(start):
@@ -150,13 +153,12 @@ def test_the_lease_ends_it_while_its_own_writes_are_stuck(start):
 
 
 def test_beats_come_at_least_every_two_seconds_with_growing_cpu_time(start):
+    assert float(re.search(r"(?m)^BEAT_SECONDS = (.*)$", GUEST.read_text())[1]) <= 2.0
     guest = start()
     guest.hello()
     guest.until("ready")
-    guest.run("import time\nend = time.time() + 2.2\nwhile time.time() < end: pass")
-    frames = guest.listen()
-    spent = [frame.fields["cpu_s"] for frame in frames if frame.type == "beat"]
-    assert len(spent) >= 2
+    guest.run("while True: pass")
+    spent = [guest.until("beat", count).fields["cpu_s"] for count in (1, 2)]
     assert spent == sorted(spent)
     assert spent[-1] > spent[0]
 
@@ -187,11 +189,11 @@ def test_orphans_that_left_their_session_are_adopted_and_reaped(start):
     guest.until("ready")
     guest.run(
         "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
-        "        print('alone', flush=True)\n        time.sleep(1.0)\n    os._exit(0)\nos.wait()\ntime.sleep(60)\n"
+        "        print(os.getpid(), flush=True)\n        time.sleep(60)\n    os._exit(0)\nos.wait()\ntime.sleep(60)\n"
     )
-    guest.until("log")
-    time.sleep(0.2)
-    assert len(processes.family(guest.process.pid)) == 3  # the supervisor, the child, the orphan
+    orphan = int(guest.until("log").body)
+    assert wait_until(lambda: len(processes.family(guest.process.pid)) == 3)  # the supervisor, the child, the orphan
+    os.kill(orphan, signal.SIGKILL)
     assert wait_until(lambda: len(processes.family(guest.process.pid)) == 2)
 
 

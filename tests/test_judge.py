@@ -125,8 +125,8 @@ def test_a_model_that_trains_on_while_it_loads_is_ended_by_a_trainings_own_clock
 
 def test_on_a_gpu_the_time_that_is_waited_for_counts(glass: ProcessGlass) -> None:
     slow = "import time\ndef predict(tokens):\n time.sleep(0.4)\n return honest(tokens)"
-    found = judged(glass, slow, prove=False, budget=Budget("gpu_seconds", 5.0, 60.0))
-    assert 0.4 < found.predicted_seconds < 5.0
+    found = judged(glass, slow, prove=False, budget=Budget("gpu_seconds", 50.0, 60.0))
+    assert 0.4 < found.predicted_seconds < 50.0
 
 
 def test_under_the_virtual_clock_nobody_counts_seconds(glass: ProcessGlass) -> None:

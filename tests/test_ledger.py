@@ -131,13 +131,14 @@ def test_canonical_text_does_not_depend_on_the_order_of_keys(body: dict[str, obj
 
 
 def test_an_append_takes_milliseconds(folder: Path) -> None:
+    """Of this process: how long a disk takes to sync is no doing of ours."""
     with Ledger.create(folder) as ledger:
         times = []
         for n in range(60):
-            began = time.perf_counter()
+            began = time.thread_time()
             ledger.append("timed", {"n": n})
-            times.append(time.perf_counter() - began)
-    assert sorted(times)[30] < 0.05  # typically under 0.001; disks in CI are slow
+            times.append(time.thread_time() - began)
+    assert sorted(times)[30] < 0.005  # typically 0.0003
 
 
 # Damage
@@ -356,10 +357,10 @@ def test_a_slow_reader_does_not_hold_up_the_owner(folder: Path) -> None:
         reader = sqlite3.connect(f"file:{folder / 'loop.db'}?mode=ro", uri=True)
         rows = reader.execute("SELECT * FROM events")
         rows.fetchone()
-        began = time.perf_counter()
         for n in range(20):
-            ledger.append("x", {"n": n})
-        assert time.perf_counter() - began < 5
+            ledger.append("x", {"n": n})  # one that waited for this reader would wait for ever
+        assert ledger.last_seq == 40
+        assert len(rows.fetchall()) == 19, "its snapshot is what it was"
         rows.close()
         reader.close()
 

@@ -27,6 +27,7 @@ from litellm_bench import (
 )
 
 from bellglass.doors.litellm_model import LitellmModel, library, messages
+from bellglass.doors.litellm_model import model as door_model
 from bellglass.doors.model_server import Answer, ModelServer, Script, scripts
 from bellglass.errors import ModelFault, SetupError, UsageError
 from bellglass.records import ChatMessage, ChatReply, ChatRequest, Cost, ToolCall
@@ -138,13 +139,12 @@ def test_a_rate_limit_is_waited_for_as_long_as_the_server_asks(name: str) -> Non
     assert reply.cost.tokens_in == 100
 
 
-def test_a_rate_limit_that_never_ends_is_given_up_within_the_total_time() -> None:
+def test_a_rate_limit_that_never_ends_is_given_up_within_the_total_time(monkeypatch: pytest.MonkeyPatch) -> None:
     fault, attempts = fault_of(scripts.rate_limited())
     assert (fault.code, fault.billed, attempts) == ("rate_limited", False, 6)
-    began = time.monotonic()
+    monkeypatch.setattr(door_model.time, "sleep", lambda seconds: pytest.fail("it waits for what it won't live to see"))
     fault, attempts = fault_of(scripts.rate_limited("3000"), total_seconds=5.0)
     assert (fault.code, attempts) == ("rate_limited", 1)
-    assert time.monotonic() - began < 4
 
 
 def test_a_used_up_quota_is_not_retried() -> None:
@@ -173,7 +173,7 @@ def test_an_unanswered_request_is_charged_and_tried_only_once_more(name: str, sc
         assert len(server.asked) == 2
     assert (caught.value.code, caught.value.billed) == ("unreachable", True)
     assert caught.value.cost == model.forecast(REQUEST)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25, "that of the slow one takes 30"
 
 
 def test_an_answer_after_a_lost_attempt_costs_both() -> None:

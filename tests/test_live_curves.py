@@ -6,6 +6,7 @@ import json
 import os
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import made_loop
 import pytest
@@ -41,12 +42,12 @@ def test_what_was_reported_is_read_until_the_training_ends(live: LiveCurves) -> 
 
 
 def test_a_chatty_trainer_is_written_once_a_second(live: LiveCurves, monkeypatch: pytest.MonkeyPatch) -> None:
-    live.put("cal-0x0", curves(1))
-    live.put("cal-0x0", curves(2))
-    assert len(live.read(["cal-0x0"])["cal-0x0"]["loss"]) == 1
-    monkeypatch.setattr(live_curves, "EVERY_SECONDS", 0.0)
-    live.put("cal-0x0", curves(2))
-    assert len(live.read(["cal-0x0"])["cal-0x0"]["loss"]) == 2
+    now = [100.0]
+    monkeypatch.setattr(live_curves, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for passed, points in ((0.0, 1), (0.9, 1), (0.2, 2)):
+        now[0] += passed
+        live.put("cal-0x0", curves(1 if passed == 0.0 else 2))
+        assert len(live.read(["cal-0x0"])["cal-0x0"]["loss"]) == points
 
 
 def test_every_change_has_another_stamp(live: LiveCurves) -> None:

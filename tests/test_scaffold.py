@@ -132,7 +132,7 @@ def test_a_tool_that_does_not_load_is_reported_and_the_others_work(glass: Proces
 def test_the_shell_runs_in_work_and_is_cut_off(glass: ProcessGlass) -> None:
     quick = {
         "scaffold/scaffold.toml": starter()["scaffold/scaffold.toml"].replace(
-            b"shell_seconds = 60", b"shell_seconds = 1"
+            b"shell_seconds = 60", b"shell_seconds = 4"
         )
     }
     model, _, _ = play(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -63,7 +62,7 @@ def test_a_warm_guest_that_died_is_skipped(warm, home):
     assert filled(warm)
     for guest in warm._waiting:
         os.kill(guest.guest.pid, signal.SIGKILL)  # type: ignore[attr-defined]
-    time.sleep(0.3)  # until their pipes have told
+    assert wait_until(lambda: all(guest.guest.line._closed for guest in warm._waiting))  # their pipes have told
     guest = warm.open(spec())
     begin(guest, "print('alive')")
     assert listen(guest).out == b"alive\n"

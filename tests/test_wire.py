@@ -7,11 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
+from guests import wait_until
 
 from bellglass.doors.process_glass import SocketStream
 from bellglass.errors import GuestFault, MalformedFrame, SetupError
+from bellglass.line import wire
 from bellglass.line.frames import (
     GUEST_SHAPES,
     MAX_BODY,
@@ -26,6 +29,8 @@ from bellglass.line.intake import POLICIES, Done, FileReceived, Intake, Log, Met
 from bellglass.line.wire import Line, greet
 from bellglass.ports import GuestSpec
 from bellglass.records import GUEST_FAULTS, Role
+
+PATIENCE = 10.0  # less than what a line allows a guest by itself
 
 
 def policy(role: Role = Role.TRAIN, **changes: object) -> Policy:
@@ -60,7 +65,7 @@ def with_peer(**options: object) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("peer", [options], indirect=True)
 
 
-def fault_of(line: Line, seconds: float = 5.0) -> GuestFault:
+def fault_of(line: Line, seconds: float = 30.0) -> GuestFault:
     with pytest.raises(GuestFault) as caught:
         limit = time.monotonic() + seconds
         while time.monotonic() < limit:
@@ -314,7 +319,7 @@ def test_events_arrive_in_order_and_then_the_end(peer):
 def test_what_came_before_a_fault_is_still_given(peer):
     peer.say("ready", v=1)
     peer.end.sendall(b"garbage\n")
-    time.sleep(0.1)
+    assert wait_until(lambda: peer.line._closed)
     assert peer.line.recv(5) == Ready()
     assert isinstance(fault_of(peer.line), MalformedFrame)
     with pytest.raises(MalformedFrame):
@@ -354,7 +359,7 @@ def test_an_end_without_done_is_lost_and_one_after_done_has_its_reason(peer):
     other.say("ready", v=1)
     other.say("done", code=1, why="crashed")
     other.end.close()
-    time.sleep(0.1)
+    assert wait_until(lambda: other.line._closed)
     with pytest.raises(GuestFault) as caught:
         other.line.send("beat")
     assert caught.value.code == "crashed"
@@ -365,14 +370,16 @@ def test_no_event_within_the_time_is_none(peer):
     began = time.monotonic()
     assert peer.line.recv(0.1) is None
     assert peer.line.recv(0) is None
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < PATIENCE
 
 
 @with_peer(beat_seconds=0.05)
 def test_beats_are_sent_while_nothing_else_is(peer):
-    peer.end.settimeout(5)
-    time.sleep(0.3)
-    assert peer.end.recv(10_000).count(b'{"t":"beat"}\n') >= 2
+    peer.end.settimeout(30)
+    said = b""
+    while said.count(b'{"t":"beat"}\n') < 3:
+        said += peer.end.recv(10_000)
+    assert said == b'{"t":"beat"}\n' * 3
 
 
 @with_peer(stall_seconds=0.3)
@@ -381,7 +388,7 @@ def test_a_guest_that_does_not_read_is_given_up(peer):
     with pytest.raises(GuestFault) as caught:
         peer.line.send_file("data/tokens.npy", bytes(200 * MAX_BODY))
     assert caught.value.code == "stalled"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < PATIENCE
 
 
 @with_peer(stall_seconds=0.3)
@@ -397,11 +404,19 @@ def test_a_guest_without_even_a_beat_is_given_up(peer):
 
 
 @with_peer(quiet_seconds=0.5)
-def test_beats_keep_a_silent_guest_alive_and_carry_its_cpu_time(peer):
-    for cpu in range(8):
+def test_beats_keep_a_silent_guest_alive_and_carry_its_cpu_time(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [time.monotonic()]
+    monkeypatch.setattr(wire, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for cpu in range(1, 9):
+        now[0] += 0.4
         peer.say("beat", cpu_s=cpu)
-        assert peer.line.recv(0.1) is None
-    assert peer.line.beat_cpu_seconds == 7.0
+        assert wait_until(lambda cpu=cpu: peer.line.beat_cpu_seconds == cpu)
+        assert peer.line.recv(0) is None
+    now[0] += 0.6
+    assert peer.line.recv(0) is None
+    with pytest.raises(GuestFault) as caught:
+        peer.line.recv(0)
+    assert caught.value.code == "stalled"
 
 
 @with_peer(pending_events=5)
@@ -409,8 +424,7 @@ def test_logs_that_nobody_takes_are_dropped_and_the_guest_lives(peer):
     peer.say("ready", v=1)
     for _ in range(10):
         peer.say("log", b"x", stream="out")
-    time.sleep(0.2)
-    assert peer.line.logs_dropped == 6
+    assert wait_until(lambda: peer.line.logs_dropped == 6)
     assert [type(peer.line.recv(1)) for _ in range(5)] == [Ready, Log, Log, Log, Log]
     assert peer.line.recv(0.05) is None
 
@@ -435,7 +449,7 @@ def test_the_reader_goes_on_while_nobody_listens(peer):
         done.set()
 
     threading.Thread(target=write, daemon=True).start()
-    assert done.wait(10)
+    assert done.wait(30)
     assert peer.line.bytes_in > 0
 
 
@@ -454,10 +468,9 @@ def test_a_file_is_cut_into_chunks_and_an_empty_one_is_one_chunk(peer):
 def test_closing_is_quick_and_final_even_with_a_full_queue(peer):
     for _ in range(20):
         peer.line.send("file", bytes(MAX_BODY), name="a", last=False)
-    began = time.monotonic()
     peer.line.close()
     peer.line.close()
-    assert time.monotonic() - began < 3
+    assert not any(thread.is_alive() for thread in peer.line._threads), "it did not wait for them in vain"
     assert fault_of(peer.line).code == "lost"
 
 

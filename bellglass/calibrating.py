@@ -15,12 +15,13 @@ from pathlib import Path
 from bellglass import paths, tasks
 from bellglass.calibration import Calibration, Conditions, from_json, out_of_reach
 from bellglass.config import LoopConfig
-from bellglass.errors import BellglassError, BoundReached, Interrupted
+from bellglass.errors import BellglassError, BoundReached, Interrupted, LoopFault
 from bellglass.nulls import EQUAL_SPREAD, Null
 from bellglass.records import Json, Noise
 from bellglass.steps import gate, grid, panel
 from bellglass.steps.generation import Crew
-from bellglass.store.state import state_of
+from bellglass.store.ledger import Ledger
+from bellglass.store.state import State, fold
 from bellglass.variance import as_different
 from bellglass.wiring import CALIBRATIONS, create, side_by_side
 
@@ -32,11 +33,22 @@ def folder_for(config: LoopConfig, seeds: int, home: Path) -> Path:
     """The interrupted calibration that wanted the same from the same files, else a new one."""
     wanted = (seeds, config.model_dump(mode="json"), tasks.contents(tasks.load(config.task)))
     for folder in paths.list_loops(home / CALIBRATIONS):
-        state = state_of(folder)
+        state = _own(folder)
+        if state is None or state.created is None:
+            continue
         found = (state.created.get("calibrates"), state.created["config"], state.created["content"])
         if found == wanted and (state.ended is None or state.ended["why"] == "stopped"):
             return folder
     return create(config, home / CALIBRATIONS, calibrates=seeds)
+
+
+def _own(folder: Path) -> State | None:
+    """None: it came from elsewhere, or can't be read."""
+    try:
+        with Ledger.open(folder) as ledger:
+            return fold(ledger.events()) if ledger.standing().made_here else None
+    except LoopFault:
+        return None
 
 
 def forecast_line(config: LoopConfig, seeds: int) -> str:

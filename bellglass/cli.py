@@ -27,7 +27,7 @@ for panel, commands in (
     ("Look", (look.status, look.log, look.diff, watch.watch, report.report, report.compare)),
     ("Look", (watch.pack, look.tasks)),
     ("Decide", (decide.review, decide.stop)),
-    ("Check", (check.calibrate, check.verify, check.recheck, check.doctor)),
+    ("Check", (check.calibrate, check.verify, check.recheck, check.takeover, check.doctor)),
 ):
     for command in commands:
         app.command(rich_help_panel=panel)(command)

@@ -104,7 +104,9 @@ def _deliver(folder: Path, request: str, kind: str, body_for: Callable[[State], 
     """False: it was handed in, and not taken yet. UsageError: somebody else's decision came first."""
     try:
         owned = Ledger.open(folder, write=True, wait_seconds=LOCK_SECONDS)
-    except LoopFault:
+    except LoopFault as fault:
+        if fault.code == "loop_received":
+            raise
         return _hand_in(folder, request, body_for)
     with owned:
         owned.append(kind, body_for(fold(owned.events())))

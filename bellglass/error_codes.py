@@ -12,6 +12,7 @@ FAILED = {  # BellglassError itself
 }
 USAGE = {
     "address_unsafe": "A download's address is not encrypted.",
+    "already_yours": "A loop was to be taken over that is not received.",
     "already_decided": "Somebody else's decision on the same matter came first.",
     "baselines_broken": "A task's baselines.json is not what the benchmark writes.",
     "bound_too_small": "A bound does not suffice for what the loop needs at least.",
@@ -32,6 +33,7 @@ USAGE = {
     "no_loop": "There is no loop yet.",
     "no_such_model": "No provider or built-in improver has this name.",
     "no_wheels": "The folder of wheels has none.",
+    "not_confirmed": "A step that needs a yes was not given one.",
     "nothing_waits": "A decision was made where none is asked for.",
     "option_invalid": "An option's or environment variable's value can't be used.",
     "preset_device_mismatch": "The preset counts its budget on another device.",
@@ -99,8 +101,10 @@ LOOP = {
     "ledger_without_beginning": "The ledger has no event that says how the loop began.",
     "lineage_damaged": "The lineage repository can't be read or lacks a bundle.",
     "lineage_refused": "Something lies in the lineage repository that bellglass never writes.",
+    "loop_counterfeit": "A loop passes for one that was made here, and is not as it was left.",
     "loop_exists": "The folder holds a loop already.",
     "loop_owned": "Another process owns the loop.",
+    "loop_received": "The loop came from elsewhere, and nobody here took it over.",
     "network_file_system": "The folder lies on a file system without sound locks.",
     "newer_format": "A newer bellglass wrote it.",
     "no_loop_folder": "The folder is not there, or is no loop's.",

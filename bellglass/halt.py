@@ -4,6 +4,8 @@ The hard way works with the driver hung or dead: SIGKILL it (by pid and start ti
 kill what is left by label; check that nothing is; take the lock and write down how it ended. Killed is only a process
 that holds the loop's lock and that this user's state folder names: nothing in the loop's folder says whom.
 
+Of a loop that is not ours nothing is written, and only a driver that is there is stopped.
+
 Not covered: a driver on another machine, or of another user.
 """
 
@@ -18,7 +20,8 @@ from pathlib import Path
 from bellglass.errors import BellglassError
 from bellglass.paths import typed, user_name
 from bellglass.processes import Process, is_running
-from bellglass.store.ledger import Ledger
+from bellglass.store.ledger import Ledger, require_ours
+from bellglass.store.ours import told
 from bellglass.store.owner import is_owned, owned_by_another, owner_of
 
 POLL_SECONDS = 0.05
@@ -32,6 +35,9 @@ def stop(folder: Path, kill_guests: Killer, *, polite_seconds: float, reason: st
     """What was done, in a line. Raises when something is still running."""
     began = time.monotonic()
     owner = _driver(folder)
+    if owner is None:
+        with Ledger.open(folder) as ledger:
+            require_ours(folder, ledger.standing())
     if owner is not None and polite_seconds > 0:
         with Ledger.open(folder) as ledger:
             ledger.post("stop", {"who": user_name(), "reason": reason})
@@ -45,6 +51,8 @@ def stop(folder: Path, kill_guests: Killer, *, polite_seconds: float, reason: st
     _withdraw_stops(folder)
     if owner is None:
         return f"{folder.name} was not running; no guest of it is left"
+    if not _ours(folder):
+        return f"killed in {time.monotonic() - began:.1f} s"
     with Ledger.open(folder, write=True, wait_seconds=LOCK_SECONDS) as ledger:
         ledger.append("loop.ended", {"why": "stopped", "detail": f"killed by {user_name()}: {reason}"})
     return f"killed in {time.monotonic() - began:.1f} s; bellglass resume {typed(folder)} goes on"
@@ -52,6 +60,8 @@ def stop(folder: Path, kill_guests: Killer, *, polite_seconds: float, reason: st
 
 def _withdraw_stops(folder: Path) -> None:
     """A stop that no driver took would end the next `resume` as it begins."""
+    if not _ours(folder):
+        return
     with Ledger.open(folder, write=True, wait_seconds=LOCK_SECONDS) as ledger:
         for request in ledger.take():
             if request.kind == "stop":
@@ -67,6 +77,11 @@ def _driver(folder: Path) -> Process | None:
             raise owned_by_another(folder)
         time.sleep(POLL_SECONDS)
     return owner
+
+
+def _ours(folder: Path) -> bool:
+    with Ledger.open(folder) as ledger:
+        return told(ledger).ours
 
 
 def _gone(owner: Process, seconds: float) -> bool:

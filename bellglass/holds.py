@@ -16,6 +16,7 @@ from bellglass.records import Budget, Bundle, Json, Noise, Seeds, Trial
 from bellglass.stats import CONFIDENCE, mean, t_quantile
 from bellglass.steps import gate
 from bellglass.steps.trial import Workbench
+from bellglass.store.ours import Standing
 
 RULE = (
     "the gains lie no further apart than noise explains in 19 of 20 cases, what failed fails again, and no proof "
@@ -56,6 +57,7 @@ class Case:
     """All that a recheck needs, read and checked before anything is trained."""
 
     asked: Asked
+    standing: Standing  # whose bundles these are
     config: LoopConfig
     bench: Workbench
     rules: gate.Rules

@@ -29,9 +29,9 @@ from bellglass.errors import GuestFault, LoopFault, UsageError
 from bellglass.holds import Again, Asked, Case, Job, Outcome, outcome_of
 from bellglass.paths import typed
 from bellglass.ports import Glass
+from bellglass.received import require_fit, trusted_task
 from bellglass.records import Bundle, Trial, Verdict
 from bellglass.rederive import decided_again, gate_pairs, unequal
-from bellglass.rejudge import trusted_task
 from bellglass.steps.pairs import turns
 from bellglass.steps.panel import rules_of
 from bellglass.steps.train import train
@@ -80,6 +80,7 @@ def prepare(folder: Path, ledger: Ledger, asked: Asked) -> Case:
     rules, (pairs, _) = rules_of(state, gen.number), gate_pairs(state, gen.number)
     return Case(
         asked=asked,
+        standing=ledger.standing(),
         config=config,
         bench=bench,
         rules=rules,
@@ -167,6 +168,7 @@ def _lost(recorded: Iterable[Trial]) -> list[str]:
 
 def recheck(case: Case, glass: Glass, *, side_by_side: int, say: Callable[[Again], None]) -> Outcome:
     """Train and judge, parent and child at the same time where two fit."""
+    require_fit(glass, case.standing)
     cancel = threading.Event()
     train_docs, select = make_documents(case.bench, "train", ""), make_documents(case.bench, "select", "")
     trials: list[Again] = []

@@ -1,69 +1,37 @@
 """Rejudge: make the documents again from the revealed secret, and judge the stored weights anew.
 
 Documents are made by the task's data.py, here and with the rights of who asks. A ledger names any folder, and vouches
-for it with a hash of its own; so of a task that is not shipped a person names the folder (`trusted_task`).
+for it with a hash of its own; so of a task that is not shipped a person names the folder (received.py).
 
 Not covered: whether these weights came from the training that the ledger tells of; that takes training again (recheck).
 """
 
 from __future__ import annotations
 
-import os
-import shlex
 from pathlib import Path
 
-from bellglass import tasks, trial_ids
+from bellglass import trial_ids
 from bellglass.config import restore
-from bellglass.errors import GuestFault, LoopFault, UsageError
-from bellglass.paths import content_hash, typed
+from bellglass.errors import GuestFault
+from bellglass.paths import typed
 from bellglass.ports import Glass
+from bellglass.received import require_fit, trusted_task
 from bellglass.records import Finding, Trial
 from bellglass.steps.trial import DECIDING, Workbench, judge_weights, make_documents, split_of
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
-from bellglass.store.state import State, fold
-from bellglass.tasks import Task
+from bellglass.store.state import fold
 from bellglass.verify import secret_of
 
 SCORE_TOLERANCE = 1e-4  # bits: other hardware rounds otherwise
-
-
-def trusted_task(state: State, named: Path | None, again: str) -> Task:
-    """The loop's task: a shipped one, or that in the folder which a person named. Nothing of it has been run.
-
-    `again`: the command that asked, for the error to name.
-    """
-    told, content = state.config["task"], state.created["content"]
-    shipped = tasks.is_shipped(told)
-    if shipped and named is not None:
-        raise UsageError(
-            "--task",
-            f"{str(named)!r}, and the task of the loop is the shipped {told!r}",
-            "none",
-            again,
-            code="choices_clash",
-        )
-    if not shipped and named is None:
-        found = "no shipped one: its data.py is code of this loop, and would run here with your rights"
-        needed = "--task with its folder, once you trust what is in there"
-        raise UsageError(
-            f"task {told!r}", found, needed, f"{again} --task {shlex.quote(told)}", code="task_not_trusted"
-        )
-    if named is None:
-        return tasks.reopen(told, content)
-    task = tasks.reopen(os.path.abspath(named.expanduser()), content)
-    if content_hash(task.folder) != content.get(tasks.OWN):  # a shipped folder has no hash of its own
-        raise LoopFault(
-            f"task folder {task.folder}", "not what the loop began with", "the same files", again, code="task_changed"
-        )
-    return task
 
 
 def rejudge(folder: Path, ledger: Ledger, glass: Glass, named: Path | None = None) -> list[Finding]:
     """Judge the stored weights of every deciding trial again, and of the calibration's. Slow: up to two guests each."""
     state = fold(ledger.events())
     task = trusted_task(state, named, again_for(folder))
+    require_fit(glass, ledger.standing())
     secret = secret_of(folder, state)
     if secret is None:
         return [Finding("rejudge", False, "the secret is not revealed")]

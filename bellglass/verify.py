@@ -28,12 +28,17 @@ from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
 from bellglass.store.state import State, fold
 
+STANDING = "standing"
+
 
 def verify(folder: Path, ledger: Ledger, head: str | None = None) -> list[Finding]:
-    """`head`: a hash that was noted elsewhere, or its beginning. Only with one is a cut or rewritten end noticed."""
+    """`head`: a hash that was noted elsewhere, or its beginning. Without one a cut or rewritten end is noticed
+    only where the loop was made, because its head is noted there."""
     findings = [_checked("ledger", lambda: _ledger(ledger, head))]
     if not findings[0].ok:
         return findings
+    whose = ledger.standing()
+    findings.append(Finding(STANDING, not whose.counterfeit, f"{whose.word}: {whose.why}"))
     events = ledger.events()
     findings.append(chronicle_finding(events))
     if not findings[-1].ok:

@@ -1,9 +1,7 @@
 """The only place that opens doors: it picks a glass and a model and hands the parts of a loop to each other.
 
 Refuses here, before anything is spent, what must not come together: a hosted model outside a sealed glass, or an
-unsealed glass for a lineage that was not made on this machine by a built-in improver.
-
-Not covered: a person who forges a ledger's first event, and the chain behind it, to make a loop look like their own.
+unsealed glass for a lineage that was not made here by a built-in improver (received.py).
 """
 
 from __future__ import annotations
@@ -28,20 +26,22 @@ from bellglass.line.gateway import Gateway
 from bellglass.line.warm import WarmGlass
 from bellglass.loop import take_requests
 from bellglass.ports import Board, Glass, Model
+from bellglass.received import glass_name, require_fit, trusted_task
 from bellglass.records import Bundle, Json, Kind, Role
 from bellglass.review import Reviewer
 from bellglass.steps.generation import Crew
 from bellglass.steps.propose import Limits, Workplace
 from bellglass.steps.rehearsal import rehearse
 from bellglass.steps.trial import Lab, Progress, Workbench
-from bellglass.store import bundles
+from bellglass.store import bundles, ours
 from bellglass.store.blobs import Blobs
 from bellglass.store.books import Books, Listener
 from bellglass.store.folder import SECRET_BYTES, read_plain
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
 from bellglass.store.live_curves import LiveCurves
-from bellglass.store.state import State
+from bellglass.store.ours import Standing
+from bellglass.store.state import State, fold
 from bellglass.tasks import Preset, Task
 from bellglass.verify import require_committed
 
@@ -71,6 +71,7 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None, *, cal
     glass_name = choose_glass(config)
     paths.refuse_network_filesystem(home)
     paths.require_free_disk(home, 500_000_000, "a loop's folder")
+    ours.ready()
     secret = secrets.token_bytes(SECRET_BYTES) if config.seed is None else seeded_secret(config.seed)
     rehearse(Workbench(task, config.preset_of(task), secret, config.device, side_by_side(config)))
     loop_id = secrets.token_hex(4)
@@ -120,14 +121,18 @@ def open_loop(
     *,
     models: Mapping[str, Model] | None = None,
     glass: Glass | None = None,
+    named: Path | None = None,
 ) -> Iterator[Crew]:
     """Own a loop: ledger lock, doors, parts. Settles first what an earlier owner left open.
 
-    `models` and `glass` replace the doors that the config names, for labs and tests.
+    `named`: the folder of a task that came with a loop from elsewhere, once a person trusts it. `models` and `glass`
+    replace the doors that the config names, for labs and tests.
     """
     with Ledger.open(folder, write=True) as ledger:
+        standing = ledger.standing()
         books = Books(ledger, Blobs(folder / "blobs"), Bounds(), surface.listener)
         config = restore(books.state.config, overrides)
+        task = _task_of(folder, books.state, standing, named)
         books.bounds = config.bounds
         books.settle_orphans()
         books.blobs.sweep()
@@ -141,25 +146,32 @@ def open_loop(
                 f"loop {folder.name}", found, "no other number of generations", go_on, code="loop_finished"
             )
         if ledger.last_seq > 1 and not finished:
-            changed = _changed(books.state.created, config)
+            changed = _changed(books.state.created, task)
             books.record("loop.resumed", config=config.model_dump(mode="json"), **changed)
         if models is None:
             models = {name: open_model(provider, config) for name, provider in config.models.items()}
-        _refuse_unsealed_strangers(books.state.created, models)
         if glass is None:
-            glass = _open_glass(books.state.created["glass"], config)
+            glass = _open_glass(glass_name(standing, books.state.created["glass"]), config)
         try:
+            require_fit(glass, standing, hosted=any(model.hosted for model in models.values()))
             glass.reap()
             if glass.why_alone != books.state.why_alone:
                 books.record("glass.opened", why_alone=glass.why_alone)
-            yield _crew(folder, books, config, glass, models, surface)
+            yield _crew(folder, books, config, task, glass, models, surface)
         finally:
             glass.close()
 
 
-def _changed(created: Json, config: LoopConfig) -> Json:
+def _task_of(folder: Path, state: State, standing: Standing, named: Path | None) -> Task:
+    """The loop's task. Its data.py runs on the host: one that came from elsewhere, only where a person names it."""
+    if standing.made_here and named is None:
+        return tasks.reopen(state.config["task"], state.created["content"])
+    return trusted_task(state, named, f"bellglass resume {paths.typed(folder)}")
+
+
+def _changed(created: Json, task: Task) -> Json:
     """For `loop.resumed`: the hashes of what is not what the loop began with, so that the ledger says it."""
-    now = tasks.contents(tasks.load(config.task))
+    now = tasks.contents(task)
     content = {part: found for part, found in now.items() if created["content"].get(part) != found}
     return {"content": content} if content else {}
 
@@ -170,9 +182,14 @@ def _final_begun(state: State) -> bool:
 
 
 def _crew(
-    folder: Path, books: Books, config: LoopConfig, glass: Glass, models: Mapping[str, Model], surface: Surface
+    folder: Path,
+    books: Books,
+    config: LoopConfig,
+    task: Task,
+    glass: Glass,
+    models: Mapping[str, Model],
+    surface: Surface,
 ) -> Crew:
-    task = tasks.reopen(config.task, books.state.created["content"])
     lineage = Lineage.open(folder / "lineage.git")
     hosted = any(model.hosted for model in models.values())
 
@@ -280,26 +297,6 @@ def _open_glass(name: str, config: LoopConfig) -> Glass:
     return WarmGlass(glass, {Role.TRAIN: ready, Role.PREDICT: ready})
 
 
-def _refuse_unsealed_strangers(created: Json, models: Mapping[str, Model]) -> None:
-    """The process glass takes only what was made here, in this loop, by a built-in improver."""
-    if created["sealed"]:
-        return
-    here = paths.user_host()
-    if any(created[key] != here[key] for key in here):
-        found = f"a loop made by {created['user']} on {created['host']}"
-        raise SetupError(
-            "the process glass", found, "a loop made here by you", "bellglass run --glass docker", code="not_sealed"
-        )
-    if any(model.hosted for model in models.values()):
-        raise SetupError(
-            "the process glass",
-            "a hosted model",
-            "a built-in improver",
-            "bellglass run --glass docker",
-            code="not_sealed",
-        )
-
-
 def _read_secret(folder: Path, state: State) -> bytes:
     try:
         secret = read_plain(folder / "secret", SECRET_BYTES)
@@ -356,32 +353,43 @@ def wandb_board(
 
 def killer(folder: Path) -> Killer:
     """Ends what is left of this loop's guests, whatever state its driver is in; returns how many resist."""
-    with Ledger.open(folder) as ledger:
-        created = ledger.events()[0].body
-    if created["glass"] == "docker":
-        from bellglass.doors.docker.reaper import kill_all
 
-        return lambda: kill_all({"loop": created["loop_id"]})
-    from bellglass.doors.process_glass import ProcessGlass
+    def kill() -> int:
+        created, standing = _beginning(folder)
+        if glass_name(standing, str(created["glass"])) == "docker":
+            from bellglass.doors.docker.reaper import kill_all
 
-    def reap() -> int:
+            return kill_all({"loop": str(created["loop_id"])})
+        from bellglass.doors.process_glass import ProcessGlass
+
         ProcessGlass().reap()
         return 0
 
-    return reap
+    return kill
 
 
 @contextlib.contextmanager
 def judging_glass(folder: Path) -> Iterator[Glass]:
-    """A glass like the loop's own, to judge its stored weights again, or to train again."""
-    with Ledger.open(folder) as ledger:
-        body = ledger.events()[0].body
-    _refuse_unsealed_strangers(body, {})
-    glass = _open_glass(body["glass"], restore(body["config"]))
+    """A glass that this loop's bundles may run in, to judge its stored weights again, or to train again."""
+    created, standing = _beginning(folder)
+    config = restore(created["config"])
+    glass = _open_glass(glass_name(standing, str(created["glass"])), config)
     try:
+        require_fit(glass, standing, hosted=wants_hosted(config))
         yield glass
     finally:
         glass.close()
+
+
+def _beginning(folder: Path) -> tuple[Json, Standing]:
+    """What the loop's first event says, and whose it is."""
+    with Ledger.open(folder) as ledger:
+        state, standing = fold(ledger.events()), ledger.standing()
+    if state.created is None:
+        found, needed = "no event that says how the loop began", "a ledger with a beginning"
+        again = f"bellglass verify {paths.typed(folder)}"
+        raise LoopFault(f"ledger {folder}", found, needed, again, code="ledger_without_beginning")
+    return state.created, standing
 
 
 def docker_self_check() -> list[tuple[str, bool, str]]:

@@ -1,27 +1,45 @@
-"""A loop from elsewhere: no code that its ledger names is run here before a person names it."""
+"""A loop from elsewhere: its bundles run in a sealed glass alone, whatever its ledger says, and no code that the ledger
+names is run here before a person names it."""
 
 from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import made_loop
 import pytest
+import small_world
 from typer.testing import CliRunner
+from whose import VARIABLE, another_user
 
+from bellglass import wiring
 from bellglass.cli import app
 from bellglass.commands.watch import Recheck
-from bellglass.errors import BellglassError, LoopFault, UsageError
+from bellglass.doors.process_glass import ProcessGlass
+from bellglass.errors import BellglassError, LoopFault, SetupError, UsageError
 from bellglass.holds import Asked
+from bellglass.loop import run_loop
 from bellglass.paths import content_hash, content_root
-from bellglass.recheck import prepare
+from bellglass.ports import Glass
+from bellglass.received import take_over
+from bellglass.recheck import prepare, recheck
+from bellglass.records import Bundle, Json
 from bellglass.rejudge import rejudge
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import Ledger
+from bellglass.store.lineage import Lineage
 
 STORIES = content_root() / "tasks" / "stories"
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One's own for each test: loops of one id are made here and elsewhere."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "state"))
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +118,103 @@ def test_a_shipped_task_needs_no_name_and_takes_none(made: Path, tmp_path: Path)
         with closing(Ledger.open(folder)) as ledger:
             assert prepare(folder, ledger, Asked(1)).bench.task.folder == STORIES
         both(folder, "is the shipped", UsageError, folder / "task")
+
+
+@dataclass
+class Planting(made_loop.Maker):
+    """Each trainer and each model touches a file of the host's, and the ledger says that all was sealed."""
+
+    canary: Path = Path()
+    here: dict[str, str] = field(default_factory=wiring.paths.user_host)
+
+    def _created(self) -> Json:
+        return {**super()._created(), "glass": "process", "sealed": True, **self.here}
+
+    def _commit(self, bundle: Bundle, parent: str | None) -> str:
+        code = f"open({str(self.canary)!r}, 'a').close()\n".encode()
+        return super()._commit({**bundle, "trainer/train.py": code, "trainer/model.py": code}, parent)
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> tuple[Path, Path]:
+    """A loop from elsewhere that says it was made here by this very user, and the file that its bundles touch."""
+    with another_user():
+        folder = tmp_path / "stories-00000004"
+        maker = Planting(1, seed=4, canary=tmp_path / "canary")
+        with closing(Ledger.create(folder)) as ledger:
+            maker.lineage, maker.blobs = Lineage.create(folder / "lineage.git"), Blobs(folder / "blobs")
+            weights = maker.blobs.put(b"weights")
+            for kind, body in maker.events():
+                if kind == "loop.created":
+                    body["config"] |= {"preset": "tiny", "glass": "process"}
+                if kind == "trial.settled":
+                    body["weights"] = weights
+                ledger.append(kind, body)
+    return folder, tmp_path / "canary"
+
+
+class Lying(ProcessGlass):
+    """The same, with the defence off: it passes for sealed."""
+
+    sealed = True
+
+
+def train_again(folder: Path, glass: Glass) -> None:
+    with closing(Ledger.open(folder)) as ledger:
+        case = prepare(folder, ledger, Asked(1, seeds=3))
+    recheck(case, glass, side_by_side=1, say=lambda again: None)
+
+
+def judge_again(folder: Path, glass: Glass) -> None:
+    with closing(Ledger.open(folder)) as ledger:
+        rejudge(folder, ledger, glass)
+
+
+def go_on(folder: Path, glass: Glass) -> None:
+    with wiring.open_loop(folder, small_world.quiet(), models={}, glass=glass) as crew:
+        run_loop(crew)
+
+
+@pytest.mark.parametrize("act", [train_again, judge_again])
+def test_what_a_stranger_wrote_runs_as_a_plain_process_only_with_the_defence_off(
+    planted: tuple[Path, Path], tmp_path: Path, act: Callable[[Path, Glass], None]
+) -> None:
+    folder, canary = planted
+    with pytest.raises(SetupError) as refused:
+        act(folder, ProcessGlass(warm=False, home=tmp_path / "guests"))
+    assert refused.value.code == "not_sealed"
+    assert not canary.exists()
+    act(folder, Lying(warm=False, home=tmp_path / "guests"))
+    assert canary.exists()
+
+
+def test_what_was_taken_over_does_not_run_as_a_plain_process_either(planted: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, canary = planted
+    take_over(folder)
+    for act in (train_again, judge_again, go_on):
+        with pytest.raises(SetupError) as refused:
+            act(folder, ProcessGlass(warm=False, home=tmp_path / "guests"))
+        assert refused.value.code == "not_sealed"
+    assert not canary.exists()
+
+
+def test_the_glass_of_a_received_loop_is_docker_whatever_its_ledger_says(
+    planted: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = planted
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
+    with pytest.raises(SetupError) as refused, wiring.judging_glass(folder):
+        pass
+    assert "docker" in refused.value.code
+
+
+def test_resume_runs_no_task_of_the_sender_before_a_person_names_it(made: Path, tmp_path: Path) -> None:
+    with another_user():
+        folder = received(made, tmp_path)
+    take_over(folder)
+    glass = Lying(warm=False, home=tmp_path / "guests")
+    opened = wiring.open_loop(folder, small_world.quiet(), models={}, glass=glass)
+    with pytest.raises(UsageError) as refused, opened:
+        pass
+    assert (refused.value.code, (tmp_path / "ran").exists()) == ("task_not_trusted", False)
+    assert refused.value.next_command == f"bellglass resume {folder} --task {folder / 'task'}"

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from bellglass import wiring
 from bellglass.cli import app
 from bellglass.doors.process_glass import ProcessGlass
-from bellglass.errors import LoopFault, SetupError, UsageError
+from bellglass.errors import LoopFault, UsageError
 from bellglass.holds import LUCK, RULE, Again, Asked, Outcome, lines, noise_explains, outcome_of
 from bellglass.ports import Glass
 from bellglass.recheck import prepare, recheck
@@ -360,12 +360,6 @@ def test_what_cannot_be_rechecked_is_said_before_anything_is_trained(loop: Path,
     refused(folder, Asked(1), "another secret")
     (folder / "secret").unlink()
     refused(folder, Asked(1), "not revealed")
-
-
-def test_a_strangers_loop_does_not_run_in_the_process_glass(loop: Path, tmp_path: Path) -> None:
-    folder = forged(loop, tmp_path / "x", lambda kind, body: body.update(host="elsewhere") if "host" in body else None)
-    with pytest.raises(SetupError, match="elsewhere"), wiring.judging_glass(folder):
-        pass
 
 
 def test_the_noise_explains_less_with_more_pairs_and_more_trainings_behind_it() -> None:

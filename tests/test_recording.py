@@ -58,6 +58,9 @@ def test_at_every_event_it_shows_what_the_loop_showed_then(loop: Path, packed: P
         for at in [1, 30, 2, tape.last, 17]:  # forwards and back
             shown = plain(showing.shown_at(loop, events[:at]).document())
             there = plain(tape.document(at))
+            assert there["loop"].pop("standing")["code"] == "recording"
+            assert there["said"].pop(0).startswith("Received: ")
+            assert shown["loop"].pop("standing") is None
             assert {**there, "baselines": None} == {**shown, "baselines": None}
         assert tape.document(10**6)["loop"]["seq"] == tape.last
         assert tape.document(0)["loop"]["seq"] == 1

@@ -1,10 +1,11 @@
-"""Commands that check: calibrate, verify, recheck, doctor, image."""
+"""Commands that check: calibrate, verify, recheck, takeover, doctor, image."""
 
 from __future__ import annotations
 
 import json as json_
 import re
 import shlex
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 
 from bellglass.commands.options import GlassName, Json, LoopName, Loops, TaskFolder
-from bellglass.errors import BellglassError, SetupError, UsageError
+from bellglass.errors import BellglassError, LoopFault, SetupError, UsageError
 from bellglass.paths import typed
 
 image = typer.Typer(help="The images that sealed guests run from.", no_args_is_help=True)
@@ -32,7 +33,7 @@ def verify(
     json: Json = False,
 ) -> None:
     """Re-derive a loop's chain and hashes; fails when anything does not fit."""
-    from bellglass import paths, wiring
+    from bellglass import paths, received, wiring
     from bellglass import rejudge as rejudge_
     from bellglass import verify as verify_
     from bellglass.store.ledger import Ledger
@@ -47,7 +48,7 @@ def verify(
     with Ledger.open(folder, write=False) as ledger:
         findings = verify_.verify(folder, ledger, head)
         if rejudge and all(finding.ok for finding in findings):
-            rejudge_.trusted_task(state_of(folder), task, rejudge_.again_for(folder))  # before a guest is opened
+            received.trusted_task(state_of(folder), task, rejudge_.again_for(folder))  # before a guest is opened
             with wiring.judging_glass(folder) as glass:
                 findings += rejudge_.rejudge(folder, ledger, glass, task)
     if json:
@@ -55,10 +56,34 @@ def verify(
     else:
         for finding in findings:
             typer.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {visible(finding.found)}")
-    if not all(finding.ok for finding in findings):
+    wrong = {finding.what: finding.found for finding in findings if not finding.ok}
+    if verify_.STANDING in wrong:
+        found, needed = wrong[verify_.STANDING], "what was made here, as it was left"
+        again = f"a copy from elsewhere; or bellglass takeover {typed(folder)}, which says what that means"
+        raise LoopFault(f"loop {folder.name}", found, needed, again, code="loop_counterfeit")
+    if wrong:
         raise BellglassError(
             f"loop {folder.name}", "checks that failed, see above", "a loop that fits its ledger", code="verify_failed"
         )
+
+
+def takeover(
+    loop: Annotated[str, typer.Argument(help="A loop's name or the beginning of its id.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask: I have read what it means.")] = False,
+    loops: Loops = None,
+) -> None:
+    """Make a loop that came from elsewhere yours, so that it can be resumed; says first what that means."""
+    from bellglass import paths, received
+    from bellglass.store.lineage import visible
+
+    folder = paths.find_loop(loop, paths.loops_home(loops))
+    for line in received.meaning(folder):
+        typer.echo(f"- {visible(line)}")
+    if not yes and not (sys.stdin.isatty() and typer.confirm("Take it over?", err=True)):
+        again = f"bellglass takeover {typed(folder)} --yes"
+        raise UsageError(f"loop {folder.name}", "nobody said yes", "a yes", again, code="not_confirmed")
+    head = received.take_over(folder)
+    typer.echo(f"taken over; ledger head {head}\nnext: bellglass resume {typed(folder)}")
 
 
 def recheck(

@@ -121,6 +121,7 @@ LINES: dict[str, Callable[[Json], str | None]] = {
     "loop.calibrated": _calibrated,
     "loop.resumed": _resumed,
     "glass.opened": lambda body: f"guests that prove a score answer alone, one at a time: {body['why_alone']}",
+    "loop.taken_over": lambda body: f"taken over by {body['who']}: what is above came from elsewhere",
     "generation.started": lambda body: f"generation {body['generation']} (parent {body['parent'][:8]})",
     "trial.settled": _trial,
     "trial.burnt": lambda body: f"  {body['trial_id']}: interrupted; will run again, its seconds are charged apart",

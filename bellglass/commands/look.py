@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,7 +55,8 @@ def _print_status(shown: Shown, json: bool) -> None:
 
     state, about = shown.state, shown.about
     if json:
-        more = {"head": about.head, "missing": list(about.missing)}
+        standing = about.standing and asdict(about.standing)
+        more = {"head": about.head, "missing": list(about.missing), "standing": standing}
         typer.echo(json_.dumps({**summary.as_json(state), **more}, indent=2, sort_keys=True))
         return
     from bellglass.commands.console import print_summary
@@ -63,7 +65,11 @@ def _print_status(shown: Shown, json: bool) -> None:
     ended = "still open" if not about.missing else "its end cannot be read"
     if state.ended is not None:
         ended = f"{state.ended['why']}: {state.ended['detail']}"
-    typer.echo(f"{visible(ended)}\nledger head {about.head}\nfolder {shown.folder}")
+    if about.standing is not None:
+        typer.echo(visible(f"{about.standing.word}: {about.standing.why}"))
+        if not about.standing.ours:
+            typer.echo(f"to go on with it: bellglass takeover {typed(shown.folder)}, which says what that means")
+    typer.echo(f"{visible(ended)}\nledger head {about.head}\nfolder {visible(str(shown.folder))}")
 
 
 def log(

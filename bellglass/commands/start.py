@@ -25,6 +25,7 @@ from bellglass.commands.options import (
     Loops,
     Review,
     Seed,
+    TaskFolder,
     Tokens,
     TrainSeconds,
     WallSeconds,
@@ -132,6 +133,7 @@ def resume(
     wall_seconds: WallSeconds = None,
     calls: Calls = None,
     tokens: Tokens = None,
+    task: TaskFolder = None,
     watch: Watch = False,
     wandb: Wandb = "off",
     loops: Loops = None,
@@ -139,6 +141,7 @@ def resume(
 ) -> None:
     """Go on with a loop that ended early; bounds may be raised."""
     from bellglass import paths
+    from bellglass.store.ledger import Ledger, require_ours
 
     raised = {
         "generations": generations,
@@ -151,7 +154,9 @@ def resume(
     companions = Companions(watch, wandb)
     companions.check()
     folder = paths.find_loop(loop, paths.loops_home(loops))
-    _run(folder, {key: value for key, value in raised.items() if value is not None}, json, companions)
+    with Ledger.open(folder) as ledger:  # before a page or a board is told of it
+        require_ours(folder, ledger.standing())
+    _run(folder, {key: value for key, value in raised.items() if value is not None}, json, companions, task)
 
 
 def _report(folder: Path) -> str:
@@ -186,7 +191,7 @@ def _say_before_spending(loaded: Any) -> None:
         print(line, file=sys.stderr)
 
 
-def _run(folder: Path, overrides: dict[str, Any], json: bool, companions: Companions) -> None:
+def _run(folder: Path, overrides: dict[str, Any], json: bool, companions: Companions, task: Path | None = None) -> None:
     from bellglass import wiring
     from bellglass.commands.console import line_for, print_summary
     from bellglass.commands.progress import LoopView
@@ -198,7 +203,7 @@ def _run(folder: Path, overrides: dict[str, Any], json: bool, companions: Compan
     with companions.processes(folder), LoopView() as view:
         reviewer = TerminalReviewer(view.pause) if sys.stdin.isatty() and sys.stderr.isatty() else None
         surface = wiring.Surface(view.event, view.progress, reviewer, stop)
-        with wiring.open_loop(folder, surface, overrides) as crew:
+        with wiring.open_loop(folder, surface, overrides, named=task) as crew:
             view.watch(lambda: crew.state, crew.place.lab.bench.side_by_side)
             created = line_for(crew.place.books.ledger.events()[0])
             view.say(f"{created}\nfolder {folder}")

@@ -97,7 +97,6 @@ def pack(
 
 def _site(wanted: str | None, play: str | None, loops: Path | None) -> tuple[Site, dict[str, JsonValue]]:
     """What to serve, and what the last page of this loop used."""
-    import io
     import secrets
 
     from bellglass import paths
@@ -110,9 +109,7 @@ def _site(wanted: str | None, play: str | None, loops: Path | None) -> tuple[Sit
         return Site(recording.load(Path(wanted)), token, speed=speed), {}
     folder = paths.find_loop(wanted, paths.loops_home(loops))
     if play is not None:
-        packed = io.BytesIO()
-        recording.pack_into(folder, packed)
-        return Site(recording.load(packed, folder.name), token, speed=speed), {}
+        return Site(recording.played(folder), token, speed=speed), {}
     note = _kept(folder)
     site = Site(following.Following(folder), str(note.get("token", token)))
     site.deeds = deeds(folder, lambda: site.ending())

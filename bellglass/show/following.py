@@ -14,6 +14,7 @@ from pathlib import Path
 from bellglass.errors import BellglassError, LoopFault
 from bellglass.records import Json
 from bellglass.show import showing
+from bellglass.store import ours
 from bellglass.store.ledger import Event, Ledger
 
 
@@ -105,11 +106,12 @@ class Following:
         return fresh if fresh and fresh[0].prev == self._shown.about.head else None
 
     def _add(self, fresh: Sequence[Event]) -> None:
+        assert self._ledger is not None
         self._events.extend(fresh)
-        self._shown = showing.grown(self._shown, fresh, self._events)
+        self._shown = showing.grown(self._shown, fresh, self._events, ours.told(self._ledger))
 
     def _read_anew(self) -> None:
         assert self._ledger is not None
         self._events, fault = self._ledger.sound()
-        self._told = (f"the ledger is damaged behind event {len(self._events)}: {fault}",) if fault else ()
-        self._shown = showing.shown_at(self.folder, self._events, self._told)
+        self._told = showing.damage(self._events, fault)
+        self._shown = showing.shown_at(self.folder, self._events, ours.told(self._ledger), self._told)

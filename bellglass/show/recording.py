@@ -14,6 +14,7 @@ Not covered: a person who takes a recording for evidence. `verify` needs the loo
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import re
@@ -29,7 +30,9 @@ from bellglass.errors import LoopFault, UsageError
 from bellglass.paths import written_anew
 from bellglass.records import Json
 from bellglass.show import showing
-from bellglass.store.ledger import GENESIS, Event, canonical, digest
+from bellglass.store import ours
+from bellglass.store.ledger import GENESIS, Event, Ledger, canonical, digest
+from bellglass.store.ours import Standing
 
 FORMAT = 1
 SUFFIX = ".bellglass"
@@ -41,6 +44,7 @@ MOST_OTHER_BYTES = 32 << 20
 MOST_LINE_BYTES = 4 << 20  # of one event
 LONGEST_GAP_SECONDS = 120.0  # a pause between two events is played no longer than this
 WHEN = (2025, 1, 1, 0, 0, 0)  # the same loop makes the same file
+RECEIVED = Standing("received", "recording", "a recording: it shows what its maker wrote")
 FOLDERS = {"diff": "diffs", "session": "sessions", "curves": "curves"}
 
 
@@ -52,6 +56,14 @@ def pack(folder: Path, target: Path) -> tuple[int, tuple[str, ...]]:
     with written_anew(target, "bellglass pack -o FILE") as file:
         missing = pack_into(folder, file)
     return target.stat().st_size, missing
+
+
+def played(folder: Path) -> Recording:
+    """A loop's own folder as a recording."""
+    packed = io.BytesIO()
+    pack_into(folder, packed)
+    with Ledger.open(folder) as ledger:
+        return load(packed, folder.name, ours.told(ledger))
 
 
 def pack_into(folder: Path, file: IO[bytes]) -> tuple[str, ...]:
@@ -107,12 +119,19 @@ def _info(name: str) -> zipfile.ZipInfo:
 class Recording:
     """A loop at any of its events. Safe to use from several threads; close it at the end."""
 
-    def __init__(self, name: str, archive: zipfile.ZipFile, events: Sequence[Event], told: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        name: str,
+        archive: zipfile.ZipFile,
+        events: Sequence[Event],
+        told: tuple[str, ...],
+        standing: Standing = RECEIVED,
+    ) -> None:
         self.name = name
-        self._archive, self._events, self._told = archive, events, told
+        self._archive, self._events, self._told, self._standing = archive, events, told, standing
         self._guard = threading.RLock()
         self._stored = _stored_document(archive, name)
-        self._shown = showing.shown_at(Path(name), events[:1], told)
+        self._shown = showing.shown_at(Path(name), events[:1], standing, told)
 
     @property
     def last(self) -> int:
@@ -158,9 +177,9 @@ class Recording:
         if at == now:
             return
         if at < now:
-            self._shown = showing.shown_at(self._shown.folder, self._events[:at], self._told)
+            self._shown = showing.shown_at(self._shown.folder, self._events[:at], self._standing, self._told)
             return
-        self._shown = showing.grown(self._shown, self._events[now:at], self._events[:at])
+        self._shown = showing.grown(self._shown, self._events[now:at], self._events[:at], self._standing)
 
     def _text(self, name: str) -> Json:
         with self._guard:
@@ -170,7 +189,8 @@ class Recording:
         return found if isinstance(found, dict) else None
 
 
-def load(source: Path | IO[bytes], name: str = "") -> Recording:
+def load(source: Path | IO[bytes], name: str = "", standing: Standing = RECEIVED) -> Recording:
+    """`standing`: that of the loop, where who asks has just packed it."""
     name = name or (source.name if isinstance(source, Path) else "recording")
     try:
         archive = zipfile.ZipFile(source)
@@ -191,7 +211,8 @@ def load(source: Path | IO[bytes], name: str = "") -> Recording:
             raise _not_one(name, "; ".join(told) or "no event")
         packed = about.get("missing")
         said = [line for line in packed if isinstance(line, str)] if isinstance(packed, list) else []
-        return Recording(name, archive, events, (*told, *(line for line in said if line.startswith("the ledger"))))
+        told = (*told, *(line for line in said if line.startswith("the ledger")))
+        return Recording(name, archive, events, told, standing)
     except BaseException:
         archive.close()
         raise

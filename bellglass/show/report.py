@@ -112,6 +112,7 @@ def reproduce(shown: Shown) -> Json:
             f"{created.get('version', 'unknown')} (this file: {__version__}, Python {platform.python_version()})",
         ],
         ["loop", name],
+        *([] if about.standing is None else [["standing", f"{about.standing.word}: {about.standing.why}"]]),
         ["glass", f"{created.get('glass')}, {'sealed' if created.get('sealed') else 'unsealed'}"],
         ["models", ", ".join(f"{key}: {value}" for key, value in config.get("models", {}).items())],
         ["seed", "none given: data nobody has seen" if config.get("seed") is None else str(config["seed"])],

@@ -2,7 +2,7 @@
 
 For deciding and checking use `ledger` and `verify`, which refuse what this module puts up with.
 
-Not covered: whether the ledger is genuine. A broken chain is said, a forged whole one is not noticed here.
+Not covered: whether a received ledger is genuine. A broken chain is said, a forged whole one is not noticed here.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from pathlib import Path
 from bellglass.errors import BellglassError, LoopFault
 from bellglass.records import Json
 from bellglass.show import summary, transcript, view
+from bellglass.store import ours
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import GENESIS, Event, Ledger
 from bellglass.store.lineage import Lineage
 from bellglass.store.live_curves import LiveCurves
+from bellglass.store.ours import Standing
 from bellglass.store.state import State, apply
 
 
@@ -87,21 +89,28 @@ def open_loop(folder: Path) -> Shown:
 def open_with_events(folder: Path) -> tuple[Shown, list[Event]]:
     with Ledger.open(folder, write=False) as ledger:
         events, fault = ledger.sound()
-    told = [f"the ledger is damaged behind event {len(events)}: {fault}"] if fault else []
-    return shown_at(folder, events, tuple(told)), events
+        standing = ours.told(ledger)
+    return shown_at(folder, events, standing, damage(events, fault)), events
 
 
-def shown_at(folder: Path, events: Sequence[Event], told: tuple[str, ...] = ()) -> Shown:
+def damage(events: Sequence[Event], fault: str) -> tuple[str, ...]:
+    """The sentence for what `sound` found wrong behind these events."""
+    return (f"the ledger is damaged behind event {len(events)}: {fault}",) if fault else ()
+
+
+def shown_at(
+    folder: Path, events: Sequence[Event], standing: Standing | None = None, told: tuple[str, ...] = ()
+) -> Shown:
     """As it was after these events, which begin with the first."""
     state = State()
     skipped = _fold_as_far(events, state)
-    return Shown(folder, state, _about(state, events, (*told, *skipped)))
+    return Shown(folder, state, _about(state, events, standing, (*told, *skipped)))
 
 
-def grown(shown: Shown, fresh: Sequence[Event], events: Sequence[Event]) -> Shown:
+def grown(shown: Shown, fresh: Sequence[Event], events: Sequence[Event], standing: Standing | None) -> Shown:
     """The same loop after `fresh`, the last of its `events`. The state is folded on, so what was `shown` is used up."""
     told = (*shown.about.missing, *_fold_as_far(fresh, shown.state))
-    return Shown(shown.folder, shown.state, _about(shown.state, events, tuple(dict.fromkeys(told))))
+    return Shown(shown.folder, shown.state, _about(shown.state, events, standing, tuple(dict.fromkeys(told))))
 
 
 def _fold_as_far(events: Iterable[Event], state: State) -> tuple[str, ...]:
@@ -118,7 +127,7 @@ def _fold_as_far(events: Iterable[Event], state: State) -> tuple[str, ...]:
     )
 
 
-def _about(state: State, events: Sequence[Event], told: tuple[str, ...] = ()) -> view.About:
+def _about(state: State, events: Sequence[Event], standing: Standing | None, told: tuple[str, ...] = ()) -> view.About:
     title, unit = summary.title_and_unit(state)
     return view.About(
         head=events[-1].hash if events else GENESIS,
@@ -128,4 +137,5 @@ def _about(state: State, events: Sequence[Event], told: tuple[str, ...] = ()) ->
         started=events[0].time if events else None,
         updated=events[-1].time if events else None,
         missing=told,
+        standing=standing,
     )

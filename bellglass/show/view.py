@@ -20,6 +20,7 @@ from bellglass.show import baselines, phase, splits, summary
 from bellglass.show.conclusions import conclusions
 from bellglass.show.summary import Row, Share, cost_json
 from bellglass.stats import CONFIDENCE, mean_interval, t_quantile
+from bellglass.store.ours import Standing
 from bellglass.store.state import Generation, State
 
 FORMAT = 1
@@ -42,6 +43,7 @@ class About:
     started: float | None = None  # times of the first and the last event, in seconds since 1970
     updated: float | None = None
     missing: tuple[str, ...] = ()  # what could not be opened, in sentences
+    standing: Standing | None = None  # whose it is
 
 
 def document(state: State, about: About | None = None) -> Json:
@@ -76,7 +78,7 @@ def document(state: State, about: About | None = None) -> Json:
         "stop_requested": state.stop_requested,
         "looks": splits.looks(state) if state.created else None,
         "oversight": oversight(state),
-        "said": summary.about_improvers(state) if state.config else [],
+        "said": [*about_standing(about.standing), *(summary.about_improvers(state) if state.config else [])],
         "conclusions": conclusions(state),
         "missing": [*about.missing, *missing(state)],
     }
@@ -133,6 +135,15 @@ def missing(state: State) -> list[str]:
     return said
 
 
+def about_standing(standing: Standing | None) -> list[str]:
+    """What people must know before anything else of a loop that came from elsewhere."""
+    if standing is None or (standing.ours and standing.code != "taken_over"):
+        return []
+    if standing.ours:
+        return ["Taken over: it came from elsewhere, and nobody here can vouch for what it was before."]
+    return [f"Received: {standing.why}. What it says, its seal included, is its maker's word."]
+
+
 def _header(state: State, about: About) -> Json:
     created = state.created or {}
     models = state.config["models"] if state.config else {}
@@ -149,6 +160,7 @@ def _header(state: State, about: About) -> Json:
         "seq": about.seq,
         "started": about.started,
         "updated": about.updated,
+        "standing": None if about.standing is None else asdict(about.standing),
     }
 
 

@@ -7,35 +7,44 @@ and removes it in one transaction, so a crash between the two can lose neither.
 An event is acknowledged when `append` returns: by then it is on the disk. When the disk is full `append` raises,
 nothing before it is lost, and a later `append` works once there is space.
 
-Not covered: whoever may write the folder can cut events off the end, or forge a whole new chain. That is found only by
-comparing with a head that exists elsewhere: `verify(head)`.
+Every event is signed by its user's key, and the head is noted in their state folder (ours.py): a loop that is not ours
+by these is not opened for writing.
+
+Not covered: whoever may write the folder can cut events off the end, or forge a whole new chain. That is found where
+its head was noted, and elsewhere only by comparing with a head that somebody kept: `verify(head)`.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import os
 import shlex
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from bellglass.errors import BellglassError, LoopFault, SetupError
-from bellglass.paths import LEDGER_NAME, refuse_network_filesystem
+from bellglass.paths import LEDGER_NAME, refuse_network_filesystem, typed
 from bellglass.records import Json
+from bellglass.store import ours
 from bellglass.store.blobs import DISK_FULL, fsync_folder
+from bellglass.store.chain import GENESIS as GENESIS  # these belong to who speaks of a ledger
+from bellglass.store.chain import Event as Event
+from bellglass.store.chain import broken, chained, damaged
+from bellglass.store.chain import canonical as canonical
+from bellglass.store.chain import digest as digest
 from bellglass.store.folder import require_plain
+from bellglass.store.ours import Standing
 from bellglass.store.owner import drop_lock, take_lock
 
 FORMAT = 1
 APPLICATION_ID = 0x62656C6C  # "bell"
-GENESIS = "0" * 64
 BUSY_SECONDS = 20.0
 ROW_BYTES_MAX = 64 << 20  # a damaged or forged row may claim 2 GB in a file of a few kB
 PRAGMAS = (
@@ -47,6 +56,7 @@ PRAGMAS = (
     "checkpoint_fullfsync = 1",
 )
 
+SIGNATURES = "CREATE TABLE IF NOT EXISTS signatures (seq INTEGER PRIMARY KEY, mac TEXT NOT NULL)"
 SCHEMA = f"""
 BEGIN;
 CREATE TABLE events (
@@ -56,20 +66,11 @@ CREATE TABLE events (
 CREATE TABLE inbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL
 );
+{SIGNATURES};
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 COMMIT;
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    seq: int
-    time: float
-    kind: str
-    body: Json
-    prev: str
-    hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +83,6 @@ class InboxRequest:
     body: Json
 
 
-def canonical(body: Mapping[str, Json]) -> str:
-    """One text per value: sorted keys, no spaces, and ASCII, so that a lone surrogate in a guest's text is no crash."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(seq: int, when: float, kind: str, body: str, prev: str) -> str:
-    return hashlib.sha256(json.dumps([seq, when, kind, body, prev], separators=(",", ":")).encode()).hexdigest()
-
-
 class Ledger:
     """Made by `create` or `open`. Safe to use from several threads; close it, or use it as a context manager."""
 
@@ -99,11 +91,15 @@ class Ledger:
         self._db, self._lock = connection, lock
         self._guard = threading.RLock()
         self._tail: tuple[int, str] | None = None  # the owner's memory of the last event; None: look it up
+        self._key: bytes | None = None  # an owner's, to sign with
+        self._first: Event | None = None  # what the head is noted under
+        self._unnoted: Event | None = None  # the head, until it is noted
         self._taken = 0  # requests up to this id were handed out by `take`
 
     @classmethod
     def create(cls, folder: Path) -> Ledger:
         """A new, empty ledger in `folder` (made when missing), owned by this process."""
+        key = ours.ready()
         refuse_network_filesystem(folder)
         with _translated(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -115,14 +111,17 @@ class Ledger:
                 )
             with _translated(folder):
                 _make_file(folder)
-                return cls(folder, _connect(folder / LEDGER_NAME, "mode=rw"), lock)
+                ledger = cls(folder, _connect(folder / LEDGER_NAME, "mode=rw"), lock)
+                ledger._key = key
+                return ledger
         except BaseException:
             drop_lock(lock)
             raise
 
     @classmethod
-    def open(cls, folder: Path, write: bool = False, wait_seconds: float = 0.0) -> Ledger:
-        """`write` takes ownership, waiting up to `wait_seconds` for an owner that is ending."""
+    def open(cls, folder: Path, write: bool = False, wait_seconds: float = 0.0, *, received: bool = False) -> Ledger:
+        """`write` takes ownership, waiting up to `wait_seconds` for an owner that is ending. A loop that is not ours is
+        only opened so with `received`, by who takes it over."""
         _require_file(folder)
         refuse_network_filesystem(folder)
         with _translated(folder):
@@ -136,10 +135,19 @@ class Ledger:
                 except BaseException:
                     connection.close()
                     raise
-            return cls(folder, connection, lock)
+            ledger = cls(folder, connection, lock)
         except BaseException:
             drop_lock(lock)
             raise
+        try:
+            if write:
+                if not received:
+                    require_ours(folder, ledger.standing())
+                ledger._key = ours.ready()
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
 
     @property
     def owned(self) -> bool:
@@ -154,8 +162,21 @@ class Ledger:
     def last_seq(self) -> int:
         return self._last()[0]
 
+    def standing(self) -> Standing:
+        """Whose this loop is; LoopFault where the events that tell are damaged. The rest of the chain is not read."""
+        return ours.standing(self)
+
     def append(self, kind: str, body: Mapping[str, Json], answers: int | None = None) -> Event:
         """Owner only. Durable on return. `answers` is the id of the request that this event disposes of."""
+        return self._append(kind, body, "DELETE FROM inbox WHERE id IS ?", answers)
+
+    def take_over(self, body: Mapping[str, Json]) -> Event:
+        """Owner only: from this event on the loop is ours. What lay in its inbox goes: others had put it there."""
+        with self._guard, _translated(self.folder):
+            self._db.execute(SIGNATURES)  # a ledger of an earlier version has none
+            return self._append(ours.TAKEN_OVER, body, "DELETE FROM inbox WHERE ? IS NULL", None)
+
+    def _append(self, kind: str, body: Mapping[str, Json], dispose: str, answers: int | None) -> Event:
         text = canonical(body)
         with self._guard, _translated(self.folder):
             self._require_owner()
@@ -165,12 +186,23 @@ class Ledger:
             when = time.time()
             event = Event(seq + 1, when, kind, json.loads(text), prev, digest(seq + 1, when, kind, text, prev))
             row = (event.seq, when, kind, text, prev, event.hash)
+            self._note()  # what could not be noted before: then nothing more is written
+            assert self._key is not None
             with self._transaction():
                 self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", row)
-                if answers is not None:
-                    self._db.execute("DELETE FROM inbox WHERE id = ?", (answers,))
+                self._db.execute("INSERT INTO signatures VALUES (?, ?)", (event.seq, ours.sign(self._key, event.hash)))
+                self._db.execute(dispose, (answers,))
             self._tail = (event.seq, event.hash)
+            self._first = self._first or (event if seq == 0 else self.marked()[0])
+            self._unnoted = event
+            with contextlib.suppress(SetupError):  # the event is on the disk, and a head may lag
+                self._note()
         return event
+
+    def _note(self) -> None:
+        if self._first is not None and self._unnoted is not None:
+            ours.note(self._first, self._unnoted)
+            self._unnoted = None
 
     def events(self, after: int = 0) -> list[Event]:
         """Every event behind number `after`, each checked against the one before it."""
@@ -178,12 +210,12 @@ class Ledger:
             query = "SELECT seq, time, kind, body, prev, hash FROM events WHERE seq >= ? ORDER BY seq"
             rows = self._db.execute(query, (max(after, 0),)).fetchall()
         if after <= 0:
-            return list(_chained(self.folder, rows, 0, GENESIS))
+            return list(chained(self.folder, rows, 0, GENESIS))
         if not rows:
             return []
         if rows[0][0] != after:
-            raise _broken(self.folder, after)
-        return list(_chained(self.folder, rows[1:], after, rows[0][5]))
+            raise broken(self.folder, after)
+        return list(chained(self.folder, rows[1:], after, rows[0][5]))
 
     def sound(self) -> tuple[list[Event], str]:
         """The events up to the first that does not fit the chain, and what is wrong with that; for showing alone."""
@@ -191,7 +223,7 @@ class Ledger:
         query = "SELECT seq, time, kind, body, prev, hash FROM events ORDER BY seq"
         try:
             with self._guard, _translated(self.folder):
-                for event in _chained(self.folder, self._db.execute(query), 0, GENESIS):
+                for event in chained(self.folder, self._db.execute(query), 0, GENESIS):
                     found.append(event)  # noqa: PERF402 - what came before a fault is kept
         except LoopFault as fault:
             return found, fault.found
@@ -203,11 +235,37 @@ class Ledger:
         with self._guard, _translated(self.folder):
             found = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if found != "ok":
-            raise _damaged(self.folder, str(found))
+            raise damaged(self.folder, str(found))
         events = self.events()
         if head is not None and head != GENESIS and not any(event.hash.startswith(head) for event in events):
-            raise _damaged(self.folder, f"no event with the head {head[:12]} that was noted elsewhere")
+            raise damaged(self.folder, f"no event with the head {head[:12]} that was noted elsewhere")
         return len(events)
+
+    # Whose it is: what ours.Chain asks
+
+    def marked(self) -> list[Event]:
+        """Each checked alone; whether it stands in the chain, `events` says."""
+        with self._guard, _translated(self.folder):
+            query = "SELECT seq, time, kind, body, prev, hash FROM events WHERE seq = 1 OR kind = ? ORDER BY seq"
+            rows = self._db.execute(query, (ours.TAKEN_OVER,)).fetchall()
+        found: list[Event] = []
+        for row in rows:
+            seq, before = (row[0] - 1, row[4]) if type(row[0]) is int and row[0] > 1 else (0, GENESIS)
+            found += chained(self.folder, [row], seq, before)
+        return found
+
+    def hash_at(self, seq: int) -> str | None:
+        with self._guard, _translated(self.folder):
+            row = self._db.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def signatures(self, after: int = 0) -> dict[int, str]:
+        with self._guard, _translated(self.folder):
+            if not self._db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'signatures'").fetchone():
+                return {}
+            signed = "seq = 1 OR seq > ? OR seq IN (SELECT seq FROM events WHERE kind = ?)"
+            rows = self._db.execute(f"SELECT seq, mac FROM signatures WHERE {signed}", (after, ours.TAKEN_OVER))
+            return {int(seq): str(mac) for seq, mac in rows if type(seq) is int and str(mac).isascii()}
 
     # The inbox
 
@@ -232,7 +290,12 @@ class Ledger:
         try:
             return [InboxRequest(id_, when, kind, json.loads(body)) for id_, when, kind, body in rows]
         except (TypeError, ValueError, RecursionError) as error:
-            raise _damaged(self.folder, f"an unreadable request ({error})") from error
+            raise damaged(self.folder, f"an unreadable request ({error})") from error
+
+    def waiting(self) -> int:
+        """How many requests there are, readable or not."""
+        with self._guard, _translated(self.folder):
+            return int(self._db.execute("SELECT count(*) FROM inbox").fetchone()[0])
 
     def take(self) -> list[InboxRequest]:
         """Owner only: requests not handed out before by this object. One that no `append(answers=)` disposed of comes
@@ -285,6 +348,15 @@ class Ledger:
             if self._db.in_transaction:  # SQLite has rolled back by itself after some errors
                 self._db.execute("ROLLBACK")
             raise
+
+
+def require_ours(folder: Path, standing: Standing) -> None:
+    """LoopFault for a loop that came from elsewhere."""
+    if not standing.ours:
+        found, needed = f"received: {standing.why}", "a loop that is yours"
+        raise LoopFault(
+            f"loop {folder.name}", found, needed, f"bellglass takeover {typed(folder)}", code="loop_received"
+        )
 
 
 def _make_file(folder: Path) -> None:
@@ -349,7 +421,7 @@ def _require_format(folder: Path, connection: sqlite3.Connection) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION_ID or version < 1:
-        raise _damaged(folder, "no bellglass ledger")
+        raise damaged(folder, "no bellglass ledger")
     if version > FORMAT:
         raise LoopFault(
             f"ledger {folder}",
@@ -358,35 +430,6 @@ def _require_format(folder: Path, connection: sqlite3.Connection) -> None:
             "pip install --upgrade bellglass",
             code="newer_format",
         )
-
-
-def _chained(folder: Path, rows: Iterable[tuple[Json, ...]], seq: int, prev: str) -> Iterator[Event]:
-    for row in rows:
-        seq += 1
-        if len(row) != 6 or [type(value) for value in row] != [int, float, str, str, str, str]:
-            raise _broken(folder, seq)
-        number, when, kind, body, before, hash_ = row
-        if number != seq or before != prev or hash_ != digest(number, when, kind, body, before):
-            raise _broken(folder, seq)
-        prev = hash_
-        try:
-            yield Event(number, when, kind, json.loads(body), before, hash_)
-        except (ValueError, RecursionError):  # a forged event with a right hash
-            raise _broken(folder, seq) from None
-
-
-def _broken(folder: Path, seq: int) -> LoopFault:
-    return _damaged(folder, f"chain broken at event {seq}")
-
-
-def _damaged(folder: Path, found: str) -> LoopFault:
-    return LoopFault(
-        f"ledger {folder}",
-        found,
-        "an unbroken ledger",
-        "restore the folder from a copy; bellglass verify",
-        code="ledger_damaged",
-    )
 
 
 def _code(error: sqlite3.Error) -> int:
@@ -400,7 +443,7 @@ def _translated(folder: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.IntegrityError as error:
-        raise _damaged(folder, f"{error}; another writer than the owner") from error
+        raise damaged(folder, f"{error}; another writer than the owner") from error
     except sqlite3.Error as error:
         raise _fault(folder, error) from error
     except UnicodeDecodeError as error:  # of SQLite's own words, where they quote a name
@@ -422,7 +465,7 @@ def _fault(folder: Path, error: sqlite3.Error) -> BellglassError:
         return LoopFault(
             f"ledger {folder}", held, "access", "close other programs that opened loop.db", code="ledger_busy"
         )
-    return _damaged(folder, str(error))
+    return damaged(folder, str(error))
 
 
 def _unwritable(thing: str, folder: Path, found: str) -> SetupError:

@@ -63,6 +63,7 @@ class State:
     final: Json = None
     why_alone: str = ""  # why guests that prove a score answer alone; empty where they need not
     stop_requested: Json = None
+    taken_over: Json = None  # by whom, last; None: it is its maker's still
     ended: Json = None
 
     @property
@@ -138,6 +139,12 @@ def _resumed(state: State, body: Json) -> None:
     state.stop_requested = None
     if body.get("config"):
         state.config = body["config"]
+
+
+def _taken_over(state: State, body: Json) -> None:
+    """What its maker asked for is not asked for any more; what they decided stands."""
+    state.taken_over = body
+    state.stop_requested = None
 
 
 def _calibrated(state: State, body: Json) -> None:
@@ -269,6 +276,7 @@ RESUMABLE_ENDS = ("stopped", "bound", "waiting", "failed")
 HANDLERS: dict[str, Callable[[State, Json], None]] = {
     "loop.created": _created,
     "loop.resumed": _resumed,
+    "loop.taken_over": _taken_over,
     "loop.calibrated": _calibrated,
     "loop.clock": _clock,
     "loop.ended": _ended,

@@ -1,7 +1,7 @@
 """Small files that belong to one user and to no loop: in the user's state folder, where no loop's maker can put any.
 
 Every name is opened below an open folder and never through a link; a folder or file that another user owns, may write
-or (a file) may read is refused, not believed. A file is there whole or not at all, and on the disk when it is written.
+or (a file) may read is refused, not believed. A file is there whole or not at all.
 
 Not covered: whoever runs as the same user, or as root. The folders above this one are taken as they are: whoever may
 write those is trusted with everything of this user anyway.
@@ -33,9 +33,10 @@ def read(name: str) -> bytes | None:
         return None
 
 
-def write(name: str, data: bytes) -> None:
-    """Keep this under `name`, in place of what was there."""
-    with _written(name, data) as (folder, making):
+def write(name: str, data: bytes, *, sync: bool = True) -> None:
+    """Keep this under `name`, in place of what was there. Without `sync` a power cut may leave what was there, or an
+    empty file."""
+    with _written(name, data, sync=sync) as (folder, making):
         os.replace(making, _last(name), src_dir_fd=folder, dst_dir_fd=folder)
 
 
@@ -66,8 +67,8 @@ def names(within: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _written(name: str, data: bytes) -> Iterator[tuple[int, str]]:
-    """The folder, and a synced file in it that is still under a name of its own."""
+def _written(name: str, data: bytes, *, sync: bool = True) -> Iterator[tuple[int, str]]:
+    """The folder, and a file in it that is still under a name of its own."""
     assert len(data) <= MOST_BYTES, name
     making = f".{secrets.token_hex(8)}"
     with _folder(name, make=True) as folder:
@@ -76,7 +77,8 @@ def _written(name: str, data: bytes) -> Iterator[tuple[int, str]]:
             with open(handle, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(handle)
+                if sync:
+                    os.fsync(handle)
             yield folder, making
         except OSError as error:
             raise _unusable(name, error.strerror or str(error)) from error
@@ -91,8 +93,6 @@ def _folder(name: str, *, make: bool) -> Iterator[int]:
     home = state_home()
     with contextlib.ExitStack() as opened:
         try:
-            if make:
-                home.parent.mkdir(parents=True, exist_ok=True)
             folder = _open_folder(str(home), None, make)
             opened.callback(os.close, folder)
             for part in name.split("/")[:-1]:
@@ -106,10 +106,16 @@ def _folder(name: str, *, make: bool) -> Iterator[int]:
 
 
 def _open_folder(path: str, within: int | None, make: bool) -> int:
-    if make:
+    try:
+        handle = os.open(path, FOLDER, dir_fd=within)
+    except FileNotFoundError:
+        if not make:
+            raise
+        if within is None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700, dir_fd=within)
-    handle = os.open(path, FOLDER, dir_fd=within)
+        handle = os.open(path, FOLDER, dir_fd=within)
     found = os.fstat(handle)
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
         os.close(handle)

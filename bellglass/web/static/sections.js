@@ -42,7 +42,8 @@
     const loop = doc.loop;
     const models = Object.entries(loop.models).map(([name, model]) => (name === "main" ? model : name + ": " + model));
     const [icon, words] = bg.stateOf(doc);
-    const seal = loop.sealed ? ["adopted", [bg.term("sealed"), ", " + loop.glass]] : ["rejected", [bg.term("unsealed"), ": " + loop.glass + ", isolates nothing"]];
+    const received = loop.standing && loop.standing.word === "received";
+    const seal = received ? ["unchanged", [bg.term("received"), ": its maker says glass ", bg.foreign(String(loop.glass))]] : loop.sealed ? ["adopted", [bg.term("sealed"), ", " + loop.glass]] : ["rejected", [bg.term("unsealed"), ": " + loop.glass + ", isolates nothing"]];
     return h(
       "div",
       { class: "hero" },
@@ -157,6 +158,7 @@
     const people = o.people.length ? [" by ", bg.foreign(o.people.join(", "))] : "";
     const rule = { every: "every successor", tripwire: "only after a tripwire", never: "never" }[o.rule] || "–";
     const facts = bg.facts([
+      [bg.term("received", "standing"), doc.loop.standing ? doc.loop.standing.word + ": " + doc.loop.standing.why : "–"],
       ["glass", doc.loop.sealed ? doc.loop.glass + ", sealed" : doc.loop.glass + ", unsealed"],
       [bg.term("review"), ["asked for: " + rule + ". ", bg.many(o.decided, "decision"), people, Object.keys(o.decisions).length ? " (" + Object.entries(o.decisions).map(([k, v]) => k + " " + v).join(", ") + ")" : ""]],
       ["adopted unseen", bg.count(o.adopted_without_review) + " of " + bg.count(o.adopted) + " adoptions had no person's decision"],

@@ -20,6 +20,7 @@
     bounds: "The hard limits of a loop, kept where nothing inside can edit them.",
     glass: "A sandbox. Sealed if it isolates (Docker, gVisor); unsealed if it is a plain process.",
     sealed: "Guests ran in containers without network, mounts or keys.",
+    received: "Not made by this user here, or not as it was left. It can be looked at, verified, and judged and trained again in a sealed glass; to go on with it, a person takes it over.",
     unsealed: "Guests ran as plain processes: nothing was isolated. Only built-in improvers may run so.",
     lineage: "The tree of bundles: a git repository that the host writes.",
     select: "The split that scores an improver's own trials.",

@@ -71,7 +71,10 @@ def _seconds(used: float, limit: float | None) -> str:
 def line_for(event: Event) -> str | None:
     """One event as a line, or None for one that only machines need."""
     maker = LINES.get(event.kind)
-    return None if maker is None else maker(event.body)
+    try:
+        return None if maker is None else maker(event.body)
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        return f"  other fields than this version knows ({type(error).__name__}); --json shows them"
 
 
 def _created(body: Json) -> str:

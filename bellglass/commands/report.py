@@ -63,9 +63,11 @@ def rendered(shown: Shown, format: Format) -> str:
     from bellglass.show.lineage_picture import picture_of
     from bellglass.show.report import gather, html
     from bellglass.show.report_text import markdown
+    from bellglass.show.showing import of_this_version
 
     if format is Format.SVG:
-        return picture_of(shown.state)
+        with of_this_version(shown.folder):
+            return picture_of(shown.state)
     found = gather(shown)
     return markdown(found) if format is Format.MD else html(found)
 
@@ -92,7 +94,8 @@ def compare(
     for folder in folders:
         try:
             shown = showing.open_loop(folder)
-            row = compare_.row(shown)
+            with showing.of_this_version(folder):
+                row = compare_.row(shown)
         except LoopFault as error:
             typer.echo(f"left out: {error.one_line()}", err=True)
             continue

@@ -31,6 +31,7 @@ from bellglass.paths import written_anew
 from bellglass.records import Json
 from bellglass.show import showing
 from bellglass.store import ours
+from bellglass.store.chain import body_from
 from bellglass.store.ledger import GENESIS, Event, Ledger, canonical, digest
 from bellglass.store.ours import Standing
 
@@ -301,7 +302,7 @@ def _events(archive: zipfile.ZipFile, name: str) -> tuple[list[Event], tuple[str
 def _event(line: bytes, seq: int, prev: str) -> Event | None:
     """None: it does not follow the one before."""
     try:
-        values: Any = json.loads(line)
+        values: Any = body_from(line.decode("utf-8"))
         number, when, kind, body, before, hash_ = values
         right = (type(number), type(kind), type(body)) == (int, str, dict) and isinstance(when, float)
         if not right or not math.isfinite(when) or (number, before) != (seq, prev):

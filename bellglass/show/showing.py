@@ -119,7 +119,7 @@ def _fold_as_far(events: Iterable[Event], state: State) -> tuple[str, ...]:
     for event in events:
         try:
             apply(state, event)
-        except (LoopFault, LookupError, TypeError, AttributeError, ValueError):
+        except (LoopFault, LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
             strange[event.kind] = strange.get(event.kind, 0) + 1
     return tuple(
         f"{count} event(s) of the kind {kind!r} were written by another version and are not shown"

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from bellglass.errors import LoopFault
 from bellglass.records import Json
 
 GENESIS = "0" * 64
+MOST_DIGITS = 40  # of a whole number, so that each fits a float; a seed has 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,28 @@ def canonical(body: Mapping[str, Json]) -> str:
     return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def body_from(text: str) -> Json:
+    """What was written down so. ValueError or RecursionError for what `canonical` never wrote, or nobody counts in."""
+    return json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_no_constant)
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError("a number too large")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError("a number too large")
+    return value
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(word)
+
+
 def digest(seq: int, when: float, kind: str, body: str, prev: str) -> str:
     return hashlib.sha256(json.dumps([seq, when, kind, body, prev], separators=(",", ":")).encode()).hexdigest()
 
@@ -46,7 +71,7 @@ def chained(folder: Path, rows: Iterable[tuple[Json, ...]], seq: int, prev: str)
             raise broken(folder, seq)
         prev = hash_
         try:
-            yield Event(number, when, kind, json.loads(body), before, hash_)
+            yield Event(number, when, kind, body_from(body), before, hash_)
         except (ValueError, RecursionError):  # a forged event with a right hash
             raise broken(folder, seq) from None
 

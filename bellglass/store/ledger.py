@@ -36,7 +36,7 @@ from bellglass.store import ours
 from bellglass.store.blobs import DISK_FULL, fsync_folder
 from bellglass.store.chain import GENESIS as GENESIS  # these belong to who speaks of a ledger
 from bellglass.store.chain import Event as Event
-from bellglass.store.chain import broken, chained, damaged
+from bellglass.store.chain import body_from, broken, chained, damaged
 from bellglass.store.chain import canonical as canonical
 from bellglass.store.chain import digest as digest
 from bellglass.store.folder import require_plain
@@ -288,7 +288,7 @@ class Ledger:
         with self._guard, _translated(self.folder):
             rows = self._db.execute("SELECT id, time, kind, body FROM inbox ORDER BY id").fetchall()
         try:
-            return [InboxRequest(id_, when, kind, json.loads(body)) for id_, when, kind, body in rows]
+            return [InboxRequest(id_, when, kind, body_from(body)) for id_, when, kind, body in rows]
         except (TypeError, ValueError, RecursionError) as error:
             raise damaged(self.folder, f"an unreadable request ({error})") from error
 

@@ -34,8 +34,8 @@ TAKEN_OVER = "loop.taken_over"
 KEY_BYTES = 32
 
 Why = Literal[
-    "made_here", "taken_over", "empty",  # ours
-    "unsigned", "other_key", "no_key", "no_head", "cut", "altered", "forged", "damaged", "no_state", "recording",
+    "made_here", "taken_over",  # ours
+    "empty", "unsigned", "other_key", "no_key", "no_head", "cut", "altered", "forged", "damaged", "no_state", "recording",
 ]  # fmt: skip
 
 
@@ -52,7 +52,7 @@ class Standing:
     @property
     def made_here(self) -> bool:
         """From its first event on, and nothing of it came from elsewhere."""
-        return self.code in ("made_here", "empty")
+        return self.code == "made_here"
 
     @property
     def counterfeit(self) -> bool:
@@ -150,7 +150,7 @@ def standing(chain: Chain) -> Standing:
     """Whose it is, and why. Reads the state folder, and makes nothing there."""
     marked = chain.marked()
     if not marked or marked[0].seq != 1:
-        return Standing("ours", "empty", "nothing is in it yet")
+        return Standing("received", "empty", "it does not say how it began")
     try:
         key, noted = _key(), _noted(marked[0])  # before the chain, which may grow meanwhile
         return _standing(chain, marked[0], marked[1:], key, noted)

@@ -85,7 +85,7 @@ def fold(events: Iterable[Event]) -> State:
     for event in events:
         try:
             apply(state, event)
-        except (KeyError, TypeError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
             found = f"{event.kind} with other fields ({type(error).__name__}: {error})"
             raise _unknown(event, found, "the fields this version knows") from error
     return state

@@ -358,14 +358,16 @@ def test_what_lay_in_wait_for_a_takeover_finds_nothing(
 ) -> None:
     for kind, ends in (("words", "docker_"), ("own_task", "task_not_trusted")):
         folder = received(whole, kind, tmp_path / kind, canaries)
+        monkeypatch.setenv(VARIABLE, str(tmp_path / kind / "state"))  # for all have one id
         status, shown = run(("takeover", str(folder), "--yes"), monkeypatch)
         check(status, shown, canaries, bystander)
-        assert status == 0
+        assert status == 0, shown
         status, shown = run(("resume", str(folder)), monkeypatch)
         check(status, shown, canaries, bystander)
         assert f"code:   {ends}" in shown
     for kind in ("links", "database", "larger", "shapes", "nothing"):
         folder = received(whole, kind, tmp_path / kind, canaries)
+        monkeypatch.setenv(VARIABLE, str(tmp_path / kind / "state"))
         status, shown = run(("takeover", str(folder), "--yes"), monkeypatch)
         check(status, shown, canaries, bystander)
         assert status != 0, kind

@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bellglass.errors import LoopFault, SetupError
-from bellglass.store.ledger import FORMAT, GENESIS, Ledger, canonical, digest
+from bellglass.store.ledger import GENESIS, Ledger, canonical, digest
 from bellglass.store.owner import owner_of
+from bellglass.store.tables import FORMAT
 
 
 @pytest.fixture

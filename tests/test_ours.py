@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,11 +17,16 @@ from typer.testing import CliRunner
 from whose import VARIABLE, another_user
 
 from bellglass import paths
+from bellglass.bounds import Bounds
 from bellglass.cli import app
-from bellglass.errors import BellglassError, LoopFault, SetupError
+from bellglass.errors import BellglassError, Interrupted, LoopFault, SetupError
+from bellglass.loop import take_requests
 from bellglass.paths import LEDGER_NAME
 from bellglass.records import Json
+from bellglass.store import ledger as ledger_module
 from bellglass.store import ours, state_folder
+from bellglass.store.blobs import Blobs
+from bellglass.store.books import Books
 from bellglass.store.ledger import Ledger, digest
 from bellglass.store.ours import Standing
 from bellglass.verify import verify
@@ -320,3 +326,41 @@ def test_nobody_decides_or_resumes_before_the_takeover(received: Path) -> None:
         assert done.exception.code == "loop_received", words
     assert os.path.getsize(received / LEDGER_NAME) == size
     assert state_folder.names("heads") == []
+
+
+def test_a_request_that_came_along_is_acted_upon_only_where_the_takeover_leaves_it(received: Path) -> None:
+    def asked_to_stop(folder: Path) -> bool:
+        with closing(Ledger.open(folder, write=True)) as ledger:
+            books = Books(ledger, Blobs(folder / "blobs"), Bounds())
+            with contextlib.suppress(Interrupted):
+                take_requests(books)
+            return books.state.stop_requested is not None
+
+    with closing(Ledger.open(received)) as ledger:
+        ledger.post("stop", {"who": "them", "reason": "theirs"})
+    careless = copy(received, "careless")
+    taken(received)
+    assert not asked_to_stop(received)
+    shutil.rmtree(paths.state_home() / "heads")
+    with closing(Ledger.open(careless, write=True, received=True)) as ledger:
+        ledger.append("loop.taken_over", {"who": "me"})  # the same event, and the inbox as it was
+    assert asked_to_stop(careless)
+
+
+def test_a_trigger_that_came_along_runs_only_where_nobody_looks(
+    received: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql(
+        received,
+        "CREATE TRIGGER t AFTER INSERT ON events BEGIN INSERT INTO inbox (time, kind, body) "
+        "VALUES (0.0, 'stop', '{}'); END",
+    )
+    assert code(lambda: Ledger.open(received)) == "ledger_damaged"
+    assert code(lambda: taken_again(received)) == "ledger_damaged"
+    monkeypatch.setattr(ledger_module, "require_own_tables", lambda folder, connection: None)
+    taken(received)
+    with closing(Ledger.open(received)) as ledger:
+        assert ledger.waiting() == 0  # the takeover empties the inbox behind its event
+    append(received)
+    with closing(Ledger.open(received)) as ledger:
+        assert ledger.waiting() == 1

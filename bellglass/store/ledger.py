@@ -42,9 +42,8 @@ from bellglass.store.chain import digest as digest
 from bellglass.store.folder import require_plain
 from bellglass.store.ours import Standing
 from bellglass.store.owner import drop_lock, take_lock
+from bellglass.store.tables import SCHEMA, SIGNATURES, require_own_tables
 
-FORMAT = 1
-APPLICATION_ID = 0x62656C6C  # "bell"
 BUSY_SECONDS = 20.0
 ROW_BYTES_MAX = 64 << 20  # a damaged or forged row may claim 2 GB in a file of a few kB
 PRAGMAS = (
@@ -55,22 +54,6 @@ PRAGMAS = (
     "fullfsync = 1",
     "checkpoint_fullfsync = 1",
 )
-
-SIGNATURES = "CREATE TABLE IF NOT EXISTS signatures (seq INTEGER PRIMARY KEY, mac TEXT NOT NULL)"
-SCHEMA = f"""
-BEGIN;
-CREATE TABLE events (
-    seq INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,
-    prev TEXT NOT NULL, hash TEXT NOT NULL
-);
-CREATE TABLE inbox (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL
-);
-{SIGNATURES};
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {FORMAT};
-COMMIT;
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +114,7 @@ class Ledger:
             with _translated(folder):
                 connection = _connect(folder / LEDGER_NAME, "mode=rw") if write else _connect_reader(folder)
                 try:
-                    _require_format(folder, connection)
+                    require_own_tables(folder, connection)
                 except BaseException:
                     connection.close()
                     raise
@@ -324,7 +307,7 @@ class Ledger:
                 return self._tail
             row = self._db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone() or (0, GENESIS)
             if [type(value) for value in row] != [int, str]:
-                raise _damaged(self.folder, "a last event without a number or a hash")
+                raise damaged(self.folder, "a last event without a number or a hash")
             if self.owned:  # for a reader the end moves
                 self._tail = row
             return row[0], row[1]
@@ -417,21 +400,6 @@ def _require_file(folder: Path) -> None:
         )
 
 
-def _require_format(folder: Path, connection: sqlite3.Connection) -> None:
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if application != APPLICATION_ID or version < 1:
-        raise damaged(folder, "no bellglass ledger")
-    if version > FORMAT:
-        raise LoopFault(
-            f"ledger {folder}",
-            f"format {version}, from a newer bellglass",
-            f"format {FORMAT} or older",
-            "pip install --upgrade bellglass",
-            code="newer_format",
-        )
-
-
 def _code(error: sqlite3.Error) -> int:
     """SQLite's primary result code; 0 when Python raised without one."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
@@ -447,7 +415,7 @@ def _translated(folder: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise _fault(folder, error) from error
     except UnicodeDecodeError as error:  # of SQLite's own words, where they quote a name
-        raise _damaged(folder, "tables with unreadable names") from error
+        raise damaged(folder, "tables with unreadable names") from error
     except OSError as error:
         if error.errno in DISK_FULL:
             raise _full(folder, str(error.strerror)) from error

@@ -35,7 +35,8 @@ KEY_BYTES = 32
 
 Why = Literal[
     "made_here", "taken_over",  # ours
-    "empty", "unsigned", "other_key", "no_key", "no_head", "cut", "altered", "forged", "damaged", "no_state", "recording",
+    "empty", "unsigned", "other_key", "no_key", "no_head", "cut", "altered", "forged", "damaged", "no_state",
+    "recording",
 ]  # fmt: skip
 
 

@@ -297,7 +297,7 @@ def test_a_refused_open_leaves_no_lock_behind(folder: Path) -> None:
 
 
 def test_a_killed_writer_loses_no_acknowledged_event(folder: Path) -> None:
-    filled(folder, 0)
+    filled(folder, 1)
     code = """
 with Ledger.open(Path(sys.argv[1]), write=True, wait_seconds=5) as ledger:
     while True:
@@ -332,7 +332,8 @@ def test_a_request_is_answered_by_an_event_in_one_step(folder: Path) -> None:
 
 
 def test_a_request_that_an_owner_died_over_comes_to_the_next(folder: Path) -> None:
-    with Ledger.create(folder) as ledger:
+    filled(folder, 1)
+    with Ledger.open(folder, write=True) as ledger:
         ledger.post("stop", {})
         assert len(ledger.take()) == 1
     with Ledger.open(folder, write=True) as ledger:

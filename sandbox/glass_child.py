@@ -1,7 +1,7 @@
 """The child of the supervisor: imports what its role needs, waits for `start`, then runs bundle code. Stdlib only,
 but for torch and numpy, which it imports when the role needs them.
 
-    glass_child.py ROLE WORK FD warm|cold
+    glass_child.py ROLE WORK FD warm|cold bare|FD-TO-THE-BROKER
 
 Not covered: anything. From `start` on this process belongs to the bundle; nothing it says is believed.
 """
@@ -13,17 +13,20 @@ import os
 import runpy
 import signal
 import sys
+import tempfile
 import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import glass  # noqa: E402
+import glass_filter  # noqa: E402
 import glass_frames as frames  # noqa: E402
+import glass_landlock  # noqa: E402
 
 sys.path.remove(HERE)
 
-EXIT_NO_TORCH, EXIT_STOPPED = 3, 130
+EXIT_NO_TORCH, EXIT_NOT_CONFINED, EXIT_STOPPED = 3, 4, 130
 MAX_WEIGHTS = 256 << 20
 MAX_JSON = 64 * 1024
 MAX_JSONS = 8
@@ -37,6 +40,7 @@ def preload(role):
     import torch
 
     torch.set_num_threads(1)
+    torch.nn.functional.layer_norm(torch.zeros(1, 2), (2,))  # the first of these reads /proc/cpuinfo: now, while it may
     if role == "predict":
         import numpy  # noqa: F401
 
@@ -124,8 +128,14 @@ def run(role, link):
 
 
 def main():
-    role, work, fd, warm = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "warm"
+    role, work, fd, warm, ask = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "warm", sys.argv[5]
     settle(role, work, fd)
+    if ask != "bare":
+        try:
+            glass_landlock.restrict()  # the first thing: threads from before would stay free
+        except OSError:
+            traceback.print_exc()
+            os._exit(EXIT_NOT_CONFINED)
     if warm:
         gc.disable()  # imports leave hardly any garbage, and looking for it takes a fifth of their time
         try:
@@ -140,6 +150,9 @@ def main():
     link.started.wait()
     code = 1
     try:
+        if role == "predict" and ask != "bare":
+            tempfile.tempdir = os.path.join(work, "tmp")  # looking for one would mean to write
+            glass_filter.confine(fd, int(ask))
         code = run(role, link)
     except BaseException:  # the boundary: whatever bundle code raised becomes a traceback in the log, and a code
         traceback.print_exc()

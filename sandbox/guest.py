@@ -1,6 +1,6 @@
 """The supervisor inside a glass: PID 1 of a container. It never runs bundle code. Stdlib only.
 
-    guest.py WORK [--cold] [--pids N] [--memory-mb N] [--file-mb N]
+    guest.py WORK [--cold] [--bare] [--pids N] [--memory-mb N] [--file-mb N]
 
 It owns the pipe to the host (descriptors 0 and 1 at the start) and relays checked frames between it and one child,
 which runs the bundle and can reach the host by no other way. It ends, with everything below it, when the stream
@@ -23,6 +23,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)  # `-I` leaves the script's folder out
 
+import glass_broker as broker  # noqa: E402
 import glass_frames as frames  # noqa: E402
 import glass_procs as procs  # noqa: E402
 
@@ -47,7 +48,7 @@ KEPT_ENV = (
     "NVIDIA_DRIVER_CAPABILITIES",
 )
 PATH = "/usr/local/bin:/usr/bin:/bin"
-EXIT_NO_TORCH, EXIT_STOPPED = 3, 130  # the child's codes with a meaning
+EXIT_NO_TORCH, EXIT_NOT_CONFINED, EXIT_STOPPED = 3, 4, 130  # the child's codes with a meaning
 
 
 class Supervisor:
@@ -98,6 +99,11 @@ class Supervisor:
         output = subprocess.DEVNULL if self.role == "predict" else subprocess.PIPE
         command = [sys.executable, "-I", "-B", os.path.join(HERE, "glass_child.py")]
         command += [self.role, work, str(theirs.fileno()), "cold" if self.options.cold else "warm"]
+        passed = [theirs.fileno()]
+        if self.role == "predict" and not self.options.bare:
+            asks, asked = socket.socketpair()
+            passed.append(asked.fileno())
+        command.append("bare" if self.options.bare else str(passed[-1]))
         self.child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -105,10 +111,13 @@ class Supervisor:
             stderr=output,
             cwd=work,
             env=env,
-            pass_fds=[theirs.fileno()],
+            pass_fds=passed,
             process_group=0,
         )
         theirs.close()
+        if len(passed) > 1:
+            asked.close()
+            threading.Thread(target=self.look_up, args=[asks.detach()], daemon=True).start()
         self.child_fd = ours.detach()
 
     # Each of these is one thread. A thread that sees the end says so by `conclude`.
@@ -153,6 +162,12 @@ class Supervisor:
         except OSError:
             pass  # reset by a dying child
         self.drained()
+
+    def look_up(self, asks):
+        try:
+            broker.Broker(asks, self.child.pid, self.options.work, [sys.prefix, sys.base_prefix]).serve()
+        except OSError:  # else the child would wait for ever
+            self.conclude("lost")
 
     def drained(self):
         with self.lock:
@@ -229,6 +244,8 @@ class Supervisor:
     def word_for(self, code):
         if code == 0:
             return "ok"
+        if code == EXIT_NOT_CONFINED and not self.ready:
+            os.write(2, b"the child could not be confined: no Landlock, or no filter\n")
         if code == EXIT_NO_TORCH and not self.ready:
             return "no_torch"
         return "stopped" if code == EXIT_STOPPED and self.stop_at is not None else "crashed"
@@ -260,6 +277,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("work")
     parser.add_argument("--cold", action="store_true", help="don't import what the role needs ahead")
+    parser.add_argument("--bare", action="store_true", help="the child keeps /proc, and `predict` every system call")
     parser.add_argument("--pids", type=int, default=0, help="end when there are more processes (0: the engine limits)")
     parser.add_argument("--memory-mb", type=int, default=0)
     parser.add_argument("--file-mb", type=int, default=0)

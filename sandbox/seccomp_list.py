@@ -1,7 +1,9 @@
 """Writes the allow-lists of system calls beside itself: `python sandbox/seccomp_list.py`.
 
-    seccomp.json        every guest
-    seccomp_gpu.json    guests with a GPU, whose driver has needs of its own
+    seccomp.json            every guest, but for
+    seccomp_predict.json    `predict`: what its supervisor needs to confine the child, whose own list is far shorter and
+                            lies in glass_filter.py
+    seccomp_gpu.json        guests with a GPU, whose driver has needs of its own
 
 What Python, torch and a plain shell need; all else fails with EPERM. It is narrower than Docker's own. Two things are
 asked of every call before it is allowed: that it doesn't reach out of the container, and that it can't be used to talk
@@ -122,7 +124,7 @@ FILTERED: dict[str, tuple[str, tuple[Case, ...]]] = {
         each(2, NAMED_MADVISE),
     ),
     "msync": ("writes back own files; MS_INVALIDATE is refused", each(2, {"MS_ASYNC": 1, "MS_SYNC": 4})),
-    "prctl": ("properties of this process; no merging of pages (KSM), no sharing of cores", each(1 - 1, NAMED_PRCTL)),
+    "prctl": ("properties of this process; no merging of pages (KSM), no sharing of cores", each(0, NAMED_PRCTL)),
     "preadv2": ("as preadv; RWF_NOWAIT would tell whether a page is there", (((5, 0),),)),
     "pwritev2": ("as pwritev; RWF_DONTCACHE would drop pages", (((5, 0),),)),
     # PID 1 has the child's uid, so that a pid in these would reach the supervisor.
@@ -134,7 +136,20 @@ FILTERED: dict[str, tuple[str, tuple[Case, ...]]] = {
     "wait4": ("waits for a child, without its usage", (((3, 0),),)),
     "waitid": ("waits for a child, without its usage", (((4, 0),),)),
 }
-# What drops or probes, or did in an attack. Allowed by no list, whatever reason is given.
+# What the supervisor of a `predict` guest needs beside. The child's own filter refuses it to bundle code.
+BROKERED = {
+    "openat2": "looks up files for the child, within the image and the work folder",
+    "pidfd_getfd": "looks at a descriptor of the child's",
+    "pidfd_open": "names the child",
+    "process_vm_readv": "reads the child's question",
+    "process_vm_writev": "writes the answer",
+    "seccomp": "takes rights away from the child",
+}
+BROKERED_IOCTL = {
+    "SECCOMP_IOCTL_NOTIF_RECV": 0xC0502100, "SECCOMP_IOCTL_NOTIF_SEND": 0xC0182101,
+    "SECCOMP_IOCTL_NOTIF_ADDFD": 0x40182103,
+}  # fmt: skip
+# What drops or probes, or did in an attack. Allowed to no bundle code, whatever reason is given.
 DROPS_OR_PROBES = """
     cachestat fadvise64 fanotify_init fanotify_mark flock getrusage inotify_add_watch inotify_init inotify_init1
     inotify_rm_watch io_setup io_submit io_uring_enter io_uring_setup lookup_dcookie map_shadow_stack mincore mlock
@@ -161,15 +176,18 @@ def argument(index: int, value: int, op: str = "SCMP_CMP_EQ", other: int = 0) ->
     return {"index": index, "value": value, "valueTwo": other, "op": op}
 
 
-def profile(*, gpu: bool = False) -> dict[str, Any]:
+def profile(*, gpu: bool = False, predict: bool = False) -> dict[str, Any]:
     """One list, as Docker reads it. With a GPU any ioctl passes: its driver has hundreds."""
-    plain = sorted(name for names in PLAIN.values() for name in names.split())
+    plain = sorted(
+        [name for names in PLAIN.values() for name in names.split()] + ["ioctl"] * gpu + [*BROKERED] * predict
+    )
     filtered = [
         rule([name], args=[argument(index, value) for index, value in case])
         for name, (_, cases) in FILTERED.items()
         if not (gpu and name == "ioctl")
         for case in cases
     ]
+    filtered += [rule(["ioctl"], args=[argument(1, value)]) for value in BROKERED_IOCTL.values() if predict]
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "archMap": [
@@ -177,7 +195,7 @@ def profile(*, gpu: bool = False) -> dict[str, Any]:
             {"architecture": "SCMP_ARCH_AARCH64", "subArchitectures": []},
         ],
         "syscalls": [
-            rule(plain + ["ioctl"] * gpu),
+            rule(plain),
             *filtered,
             rule(["clone"], args=[argument(0, CLONE_NAMESPACES | CLONE_PIDFD, "SCMP_CMP_MASKED_EQ")]),
             rule(["clone3"], "SCMP_ACT_ERRNO", errnoRet=ENOSYS),
@@ -187,7 +205,11 @@ def profile(*, gpu: bool = False) -> dict[str, Any]:
     }
 
 
-LISTS = {"seccomp.json": profile(), "seccomp_gpu.json": profile(gpu=True)}
+LISTS = {
+    "seccomp.json": profile(),
+    "seccomp_predict.json": profile(predict=True),
+    "seccomp_gpu.json": profile(gpu=True),
+}
 
 if __name__ == "__main__":
     for name, content in LISTS.items():

@@ -202,6 +202,8 @@ class DockerGlass:
         # What has ended is removed in the background: a tenth of a second that no trial has to wait for.
         self._removals = ThreadPoolExecutor(max_workers=2, thread_name_prefix="docker-remove")
         self._proving, self._proven = threading.Lock(), not prove
+        # Why bundle code can't be confined beyond its container here; empty where it is.
+        self._bare = "confining bundle code beside a GPU's driver is untried" if device != "cpu" else ""
         self._keep, self._keepers = keep, Keepers(self._engine)
         self._loop: dict[str, str] = {}  # the label of the loop that guests are opened for
         self._closing = threading.Event()
@@ -209,6 +211,9 @@ class DockerGlass:
 
     @property
     def why_alone(self) -> str:
+        self._prove()
+        if self._bare:
+            return self._bare
         if not self._keep:
             return "this glass keeps no image in memory"
         untrusted = why_not_trusted(self._engine.facts(), self._runtime)
@@ -274,6 +279,7 @@ class DockerGlass:
         with self._proving:
             if not self._proven:
                 selfcheck.require_sealed(self._engine, runtime=self._runtime)
+                self._bare = self._bare or selfcheck.why_bare(self._engine, self._runtime)
                 self._proven = True
 
     def _profile(self, spec: GuestSpec) -> Profile:
@@ -285,10 +291,11 @@ class DockerGlass:
             image=found.id,
             image_env=found.env,
             labels={**reaper.labels_of(spec), reaper.UID_LABEL: str(uid)},
-            seccomp=self._seccomp[seccomp_file(spec)],
+            seccomp=self._seccomp[seccomp_file(spec, bare=bool(self._bare))],
             runtime=self._runtime,
         )
-        return replace(profile, command=profile.command + self._extra)
+        bare = ("--bare",) if self._bare else ()
+        return replace(profile, command=profile.command + self._extra + bare)
 
     def _start(self, spec: GuestSpec, profile: Profile) -> DockerGuest:
         """Create, attach, start: in this order, so that no byte is missed and no guest runs without its life line."""

@@ -155,9 +155,11 @@ def profile_for(
     )
 
 
-def seccomp_file(spec: GuestSpec) -> str:
+def seccomp_file(spec: GuestSpec, *, bare: bool = False) -> str:
     """The list of system calls for this guest, by its name in sandbox/."""
-    return "seccomp.json" if spec.gpu is None else "seccomp_gpu.json"
+    if spec.gpu is not None:
+        return "seccomp_gpu.json"
+    return "seccomp_predict.json" if spec.role is Role.PREDICT and not bare else "seccomp.json"
 
 
 def compact(text: str) -> str:

@@ -24,6 +24,7 @@ from bellglass.doors.docker.profile import (
     MAPPED_UIDS,
     PYTHON,
     Profile,
+    compact,
     create_body,
     differences,
     profile_for,
@@ -94,6 +95,24 @@ said = {
 os.close(other)
 print(json.dumps(said), flush=True)
 """
+# Whether a child can be bound further than its container, as glass_child.py does it.
+BIND = """
+import json, os, socket, sys
+sys.path.insert(0, "/opt/bellglass")
+import glass_filter, glass_landlock
+asks, asked = socket.socketpair()
+def tried(act):
+    if os.fork() == 0:
+        try:
+            act()
+        except OSError as error:
+            print(error, file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    return os.wait()[1] == 0
+print(json.dumps({"landlock": tried(glass_landlock.restrict), "version": glass_landlock.version(),
+    "filter": tried(lambda: glass_filter.confine(1, asked.detach()))}))
+"""
 EAT = "x = []\nwhile True: x.append(bytearray(b'x' * (8 << 20)))"
 WAIT = "import sys; print('here', flush=True); sys.stdin.buffer.read()"
 
@@ -102,7 +121,23 @@ def check(engine: Engine | None = None, *, runtime: str = "") -> list[Check]:
     """Every check with what was found. A daemon that fails one is no sealed glass."""
     engine = engine or Engine.connect()
     profile = _profile(engine, runtime)
-    return [*_inside(engine, profile), *_memory(engine, profile), *_end_of_file(engine, profile)]
+    bare = why_bare(engine, runtime)
+    confined = "bundle code", True, f"{bare}: guests that prove a score answer alone" if bare else "confined once more"
+    return [*_inside(engine, profile), *_memory(engine, profile), *_end_of_file(engine, profile), confined]
+
+
+def why_bare(engine: Engine, runtime: str = "") -> str:
+    """Why bundle code can't be kept from /proc, or a `predict` guest to a list of its own; empty where both work."""
+    wanted = (content_root() / "sandbox" / "seccomp_predict.json").read_text("utf-8")
+    profile = replace(_with_code(_profile(engine, runtime), BIND), seccomp=compact(wanted))
+    with running(engine, profile) as (_, pipe):
+        text = _words(pipe)
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return f"confining bundle code failed: {(text or pipe.stderr)[-200:].decode('utf-8', 'replace')!r}"
+    lacking = [word for word, name in (("no Landlock", "landlock"), ("no filter", "filter")) if not said.get(name)]
+    return f"the kernel has {' and '.join(lacking)} for bundle code" if lacking else ""
 
 
 def require_sealed(engine: Engine, *, runtime: str = "") -> None:

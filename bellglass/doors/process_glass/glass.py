@@ -170,16 +170,24 @@ class ProcessGlass:
     fails = FAILS
 
     def __init__(
-        self, python: str = sys.executable, *, warm: bool = True, home: Path | None = None, forks: bool | None = None
+        self,
+        python: str = sys.executable,
+        *,
+        warm: bool = True,
+        home: Path | None = None,
+        forks: bool | None = None,
+        bare: bool = True,
     ) -> None:
         """`warm=False` starts guests without importing torch (tests); `home` is where workspaces are made.
 
         `forks`: guests that need torch are forks of one process that has imported it. Only on Linux: elsewhere
-        libraries don't survive a fork. By default for warm guests.
+        libraries don't survive a fork. By default for warm guests. `bare=False` binds bundle code further, as sealed
+        glasses do, where the kernel can (Landlock, a filter): for tests, since it makes no sandbox of this.
         """
         self._python, self._warm = python, warm
         self.content = f"Python {platform.python_version()}, {', '.join(map(_installed, LIBRARIES))}"
         self._forks = processes.LINUX and (warm if forks is None else forks)
+        self._bare = ("--bare",) if bare else ()
         self._nurseries: dict[Role, Nursery | None] = {}  # None: it failed
         self._home = home or Path(tempfile.gettempdir()) / f"bellglass-{os.getuid()}"
         self._guests: list[ProcessGuest] = []
@@ -259,7 +267,7 @@ class ProcessGlass:
 
     def _start(self, spec: GuestSpec, folder: Path, env: dict[str, str]) -> ProcessGuest:
         work = str(folder / "work")
-        arguments = [work, "--memory-mb", str(spec.memory_mb), "--file-mb", str(MAX_FILE_MB)]
+        arguments = [work, *self._bare, "--memory-mb", str(spec.memory_mb), "--file-mb", str(MAX_FILE_MB)]
         if processes.LINUX:
             arguments += ["--pids", str(MAX_PROCESSES)]
         if not self._warm:

@@ -1,0 +1,133 @@
+"""The second filter of system calls: what bundle code may do in a `predict` guest. Linux; stdlib only.
+
+The container's list binds the supervisor too, which needs processes, pipes and /proc. This one binds the child alone,
+from `start` on, in every thread: memory, reading files, threads, clocks, and its own link. It holds what torch was seen
+to need for `load` and `predict`, so that a guest which saw a judge's text has nothing left that another guest can
+notice: no processes, pipes, sockets, memfd, eventfd, timers, signals to others; and no name of a file is looked up by
+it at all. `openat` and `fstat` are asked of the supervisor (glass_broker.py): under /proc even a refused lookup counts
+up a number of the whole machine.
+
+Not covered: time; machines other than x86-64 and arm64, where `load` fails.
+"""
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+import sys
+
+_PR_SET_NO_NEW_PRIVS = 38
+_SET_MODE_FILTER = 1
+_TSYNC, _NEW_LISTENER, _TSYNC_ESRCH = 1, 8, 16
+_ALLOW, _ERRNO, _ASK, _KILL = 0x7FFF0000, 0x00050000, 0x7FC00000, 0x80000000
+_MACHINES = {"x86_64": (0, 0xC000003E, 317), "aarch64": (1, 0xC00000B7, 277)}  # column, audit's name, seccomp
+
+CLONE_THREAD = 0x00010000
+CLONE_OTHERS = 0x7E021000  # namespaces and pidfd, as in seccomp_list.py
+MAP_SHARED, MAP_ANONYMOUS = 0x01, 0x20
+
+# name: its number on x86-64 and on arm64
+PLAIN = {
+    "read": (0, 63), "readv": (19, 65), "pread64": (17, 67), "preadv": (295, 69), "close": (3, 57), "lseek": (8, 62),
+    "getdents64": (217, 61), "getcwd": (79, 17), "futex": (202, 98), "brk": (12, 214), "munmap": (11, 215),
+    "mprotect": (10, 226), "mremap": (25, 216), "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135),
+    "rt_sigreturn": (15, 139), "sigaltstack": (131, 132), "clock_gettime": (228, 113), "clock_getres": (229, 114),
+    "clock_nanosleep": (230, 115), "nanosleep": (35, 101), "gettimeofday": (96, 169), "time": (201, None),
+    "sched_yield": (24, 124), "sched_getaffinity": (204, 123), "getcpu": (309, 168), "gettid": (186, 178),
+    "getpid": (39, 172), "getuid": (102, 174), "geteuid": (107, 175), "getgid": (104, 176), "getegid": (108, 177),
+    "getrandom": (318, 278), "uname": (63, 160), "exit": (60, 93), "exit_group": (231, 94), "rseq": (334, 293),
+    "set_robust_list": (273, 99), "restart_syscall": (219, 128), "arch_prctl": (158, None),
+}  # fmt: skip
+ASKED = {"openat": (257, 56), "newfstatat": (262, 79), "fstat": (5, 80)}
+ANSWERED = {  # with an error after which libraries take another way
+    "clone3": ((435, 435), errno.ENOSYS),
+    "statx": ((332, 291), errno.ENOSYS),
+    "ioctl": ((16, 29), errno.ENOTTY),
+}
+FILTERED = {
+    "write": (1, 64), "writev": (20, 66), "sendmsg": (46, 211), "mmap": (9, 222), "madvise": (28, 233),
+    "fcntl": (72, 25), "clone": (56, 220), "tgkill": (234, 131), "prlimit64": (302, 261),
+}  # fmt: skip
+
+
+def _cases(link, hand):
+    """name: the cases in which it is allowed. A case is a list of (half, mask, value), which must all hold.
+
+    Halves are 32 bits: argument 3 is halves 6 (low) and 7. What is an `int` to the kernel has only its low half.
+    """
+    full = 0xFFFFFFFF
+    return {
+        "write": [[(0, full, fd)] for fd in (1, 2, link)],
+        "writev": [[(0, full, fd)] for fd in (1, 2, link)],
+        "sendmsg": [[(0, full, hand)]],  # once, to hand over the questions; then that descriptor is closed
+        # Shared anonymous memory has an inode, numbered from one counter of the machine.
+        "mmap": [[(6, MAP_SHARED, 0)], [(6, MAP_ANONYMOUS, 0)]],
+        "madvise": [[(4, full, advice)] for advice in (0, 4, 8, 10, 11, 14, 15, 16, 17, 18, 19)],
+        "fcntl": [[(2, full, command)] for command in (1, 2, 3)],  # F_GETFD, F_SETFD, F_GETFL
+        "clone": [[(0, CLONE_THREAD | CLONE_OTHERS, CLONE_THREAD)]],
+        "tgkill": [[(0, full, os.getpid())]],
+        "prlimit64": [[(0, full, 0), (4, full, 0), (5, full, 0)]],  # reads the own limits
+    }
+
+
+def _step(code, value, yes=0, no=0):
+    return struct.pack("=HBBI", code, yes, no, value)
+
+
+def _load(offset):
+    return _step(0x20, offset)
+
+
+def _return(value):
+    return _step(0x06, value)
+
+
+def _allowed_in(cases):
+    """Steps that allow a call in one of these cases, and refuse it otherwise."""
+    steps = []
+    for case in cases:
+        body = []
+        for number, (half, mask, value) in enumerate(case):
+            left = 3 * (len(case) - number - 1) + 1  # what must be jumped over where this one doesn't hold
+            body += [_load(16 + 4 * half), _step(0x54, mask), _step(0x15, value, 0, left)]
+        steps += [*body, _return(_ALLOW)]
+    return [*steps, _return(_ERRNO | errno.EPERM)]
+
+
+def program(link, hand, machine):
+    """The filter for this machine, as the kernel wants it."""
+    column, audit, _ = _MACHINES[machine]
+    cases = _cases(link, hand)
+    bodies = [(numbers, [_return(_ALLOW)]) for numbers in PLAIN.values()]
+    bodies += [(numbers, [_return(_ASK)]) for numbers in ASKED.values()]
+    bodies += [(numbers, [_return(_ERRNO | number)]) for numbers, number in ANSWERED.values()]
+    bodies += [(FILTERED[name], _allowed_in(cases[name])) for name in FILTERED]
+    steps = [_load(4), _step(0x15, audit, 1, 0), _return(_KILL), _load(0)]
+    for numbers, body in bodies:
+        if numbers[column] is not None:
+            steps += [_step(0x15, numbers[column], 0, len(body)), *body]
+    return [*steps, _return(_ERRNO | errno.EPERM)]
+
+
+def confine(link, hand):
+    """Bind every thread of this process, and hand its questions to whoever is at the other end of `hand`. OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "no_new_privs")
+    machine = os.uname().machine
+    if sys.byteorder != "little" or machine not in _MACHINES:
+        raise OSError(errno.ENOSYS, f"no filter for {machine}")
+    steps = program(link, hand, machine)
+    code = ctypes.create_string_buffer(b"".join(steps))
+    header = struct.pack("HxxxxxxQ", len(steps), ctypes.addressof(code))
+    flags = _TSYNC | _TSYNC_ESRCH | _NEW_LISTENER
+    with socket.socket(fileno=hand) as giving:
+        listener = libc.syscall(
+            ctypes.c_long(_MACHINES[machine][2]), ctypes.c_long(_SET_MODE_FILTER), ctypes.c_long(flags), header
+        )
+        if listener < 0:
+            raise OSError(ctypes.get_errno(), "seccomp")
+        socket.send_fds(giving, [b"?"], [listener])
+        os.close(listener)

@@ -388,3 +388,44 @@ def test_flipped_bytes_in_a_ledgers_files_end_in_an_error_of_ours_or_in_nothing(
             codes.add(error.code)
         shutil.rmtree(loop)
     assert "ledger_damaged" in codes
+
+
+STRANGERS = {
+    "a trigger": ("CREATE TRIGGER t AFTER INSERT ON inbox BEGIN DELETE FROM events WHERE seq > 1; END",),
+    "a view": ("CREATE VIEW v AS SELECT * FROM events",),
+    "a view in a table's place": (
+        "ALTER TABLE inbox RENAME TO kept",
+        "CREATE VIEW inbox AS SELECT 1 AS id, 1.0 AS time, 'stop' AS kind, '{}' AS body",
+    ),
+    "a generated column": (
+        "DROP TABLE inbox",
+        "CREATE TABLE inbox (id INTEGER PRIMARY KEY, time, kind, body, more AS (hex(zeroblob(100000000))))",
+    ),
+    "a virtual table": ("CREATE VIRTUAL TABLE v USING fts5(x)",),
+    "an index": ("CREATE INDEX i ON events (kind)",),
+    "a default that computes": (
+        "DROP TABLE inbox",
+        "CREATE TABLE inbox (id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL, kind TEXT, body TEXT DEFAULT (hex('x')))",
+    ),
+    "a table more": ("CREATE TABLE other (x)",),
+    "a journal instead of a log": ("PRAGMA journal_mode = DELETE",),
+}
+
+
+@pytest.mark.parametrize("what", STRANGERS)
+def test_tables_are_exactly_those_that_bellglass_makes(loop: Path, what: str) -> None:
+    altered(loop, *STRANGERS[what])
+    for write in (False, True):
+        refused(lambda write=write: Ledger.open(loop, write=write), "ledger_damaged")
+    assert run("stop", str(loop)) == "ledger_damaged"
+
+
+def test_a_planted_trigger_runs_when_somebody_posts_and_nobody_looked(
+    loop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    altered(loop, *STRANGERS["a trigger"])
+    monkeypatch.setattr(ledger_module, "require_own_tables", lambda folder, connection: None)
+    with Ledger.open(loop) as ledger:
+        assert ledger.last_seq > 1
+        ledger.post("stop", {"who": "x"})
+        assert ledger.last_seq == 1

@@ -5,14 +5,18 @@ A trigger would run when the owner appends, a view would answer for a table.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from bellglass.errors import LoopFault
+from bellglass.paths import LEDGER_NAME
 from bellglass.store.chain import damaged
+from bellglass.store.folder import GUARDED
 
 FORMAT = 1
+WRITE_AHEAD = b"\2\2"  # in the file's header: how it is written and read
 APPLICATION_ID = 0x62656C6C  # "bell"
 
 SIGNATURES = "CREATE TABLE IF NOT EXISTS signatures (seq INTEGER PRIMARY KEY, mac TEXT NOT NULL)"
@@ -32,6 +36,14 @@ COMMIT;
 """
 
 
+def _header(folder: Path) -> bytes:
+    handle = os.open(folder / LEDGER_NAME, os.O_RDONLY | GUARDED)
+    try:
+        return os.pread(handle, 100, 0)
+    finally:
+        os.close(handle)
+
+
 def require_own_tables(folder: Path, connection: sqlite3.Connection) -> None:
     """LoopFault for a database that is no ledger, or has more in it than one."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -46,6 +58,8 @@ def require_own_tables(folder: Path, connection: sqlite3.Connection) -> None:
             "pip install --upgrade bellglass",
             code="newer_format",
         )
+    if _header(folder)[18:20] != WRITE_AHEAD:  # else a crash of ours would leave a journal, which no loop has
+        raise damaged(folder, "a database without a write-ahead log")
     query = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
     with closing(sqlite3.connect(":memory:")) as ours:
         ours.executescript(SCHEMA)

@@ -18,7 +18,7 @@ from bellglass.records import Role
 Answer = Callable[[Guest, Request], None]
 
 
-def spec(role: Role = Role.TRAIN, *, deadline: float = 30.0, lease: float = 10.0, memory_mb: int = 1024) -> GuestSpec:
+def spec(role: Role = Role.TRAIN, *, deadline: float = 60.0, lease: float = 30.0, memory_mb: int = 1024) -> GuestSpec:
     return GuestSpec(role, {"loop": "conformance", "purpose": "test"}, memory_mb, deadline, lease)
 
 
@@ -61,7 +61,7 @@ def listen(
     guest: Guest,
     answer: Answer = agree,
     *,
-    seconds: float = 25.0,
+    seconds: float = 55.0,  # patience; less than what guests of tests sleep for
     until: Callable[[Seen], bool] | None = None,
     into: Seen | None = None,
 ) -> Seen:

@@ -261,11 +261,11 @@ def test_one_decision_in_real_trainings_is_made_and_not_made_again(tmp_path: Pat
     monkeypatch.syspath_prepend(BENCHMARKS)  # the workers import the benchmark, too
     plan = bench.Plan(factors=(0.5, 1.0, 2.0), slope_seeds=2, cells=lambda block: ["comment"], blocks=1)
     task = tasks.load("stories")
-    setting = bench.Setting(task, task.presets["tiny"], Budget("steps", 4, 60.0), tmp_path)
-    bench.collect(setting, 5.0, plan)
+    setting = bench.Setting(task, task.presets["tiny"], Budget("steps", 4, 600.0), tmp_path)
+    bench.collect(setting, 600.0, plan)
     lines = gate_log.lines_of(setting.path)
     assert [line["kind"] for line in lines] == ["slope"] * 6 + ["calibration", "pair", "decision"]
     assert lines[-2]["parent"] == lines[-2]["score"], "a renamed variable changes no bit"
     assert lines[-1]["word"] == "reject"
-    bench.collect(setting, 5.0, plan)
+    bench.collect(setting, 600.0, plan)
     assert gate_log.lines_of(setting.path) == lines

@@ -28,7 +28,7 @@ class Supervisor:
 
     def __init__(self, work: Path, *options: str, python: str = sys.executable) -> None:
         self.end, theirs = socket.socketpair()
-        self.end.settimeout(20)
+        self.end.settimeout(60)
         command = [python, "-I", "-B", str(GUEST), str(work), *options]
         fd = theirs.fileno()
         self.process = subprocess.Popen(
@@ -41,7 +41,7 @@ class Supervisor:
     def say(self, kind: str, body: bytes = b"", **fields: object) -> None:
         self.end.sendall(encode(kind, fields, len(body)) + body)
 
-    def hello(self, role: str = "train", lease: float = 10.0, deadline: float = 30.0) -> None:
+    def hello(self, role: str = "train", lease: float = 120.0, deadline: float = 120.0) -> None:
         self.say("hello", v=1, role=role, lease_s=lease, deadline_s=deadline)
 
     def run(self, code: str) -> None:
@@ -83,7 +83,7 @@ def start(tmp_path) -> Iterator:
     for each in made:
         each.end.close()
         processes.kill_family(each.process.pid)
-        each.process.wait(10)
+        each.process.wait(60)
 
 
 def test_it_says_ready_before_anything_else_and_done_last(start):
@@ -92,7 +92,7 @@ def test_it_says_ready_before_anything_else_and_done_last(start):
     guest.until("ready")
     guest.run("print('hi')")
     assert guest.types() == ["ready", "log", "done"]
-    assert guest.process.wait(10) == 0
+    assert guest.process.wait(60) == 0
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,13 @@ def test_a_host_that_does_not_say_a_proper_hello_gets_no_guest(start, first):
     guest = start()
     guest.end.sendall(first)
     assert guest.types() == []
-    assert guest.process.wait(10) != 0
+    assert guest.process.wait(60) != 0
 
 
 def test_a_stream_that_ends_at_once_ends_it(start):
     guest = start()
     guest.end.close()
-    assert guest.process.wait(10) != 0
+    assert guest.process.wait(60) != 0
 
 
 def test_a_malformed_frame_from_the_host_ends_it_in_the_middle_too(start):
@@ -126,7 +126,7 @@ def test_a_malformed_frame_from_the_host_ends_it_in_the_middle_too(start):
     guest.run("import time; time.sleep(60)")
     guest.end.sendall(b"garbage\n")
     assert "done" not in guest.types()
-    assert guest.process.wait(10) != 0
+    assert guest.process.wait(60) != 0
 
 
 def test_a_silent_host_loses_its_lease_and_beats_keep_it(start):
@@ -140,8 +140,8 @@ def test_a_silent_host_loses_its_lease_and_beats_keep_it(start):
     assert guest.process.poll() is None
     silent_since = time.monotonic()
     guest.listen()
-    assert guest.process.wait(10) != 0
-    assert 1.5 < time.monotonic() - silent_since < 25
+    assert guest.process.wait(60) != 0
+    assert 1.5 < time.monotonic() - silent_since < 60
 
 
 def test_the_lease_ends_it_while_its_own_writes_are_stuck(start):
@@ -149,7 +149,7 @@ def test_the_lease_ends_it_while_its_own_writes_are_stuck(start):
     guest.hello(lease=1.0)
     guest.until("ready")
     guest.run("import glass\nwhile True: glass._link.send_file('out/a.json', bytes(1 << 20))")
-    assert guest.process.wait(15) != 0  # nobody reads; it can't say a word, and ends
+    assert guest.process.wait(60) != 0  # nobody reads; it can't say a word, and ends
 
 
 def test_beats_come_at_least_every_two_seconds_with_growing_cpu_time(start):
@@ -246,7 +246,7 @@ def test_a_child_that_never_reads_is_given_up_when_frames_pile_up(start, tmp_pat
         start_new_session=True,
     )
     theirs.close()
-    end.sendall(encode("hello", {"v": 1, "role": "train", "lease_s": 10, "deadline_s": 30}))
+    end.sendall(encode("hello", {"v": 1, "role": "train", "lease_s": 60, "deadline_s": 60}))
     code = b"import ctypes; ctypes.PyDLL(None).sleep(60)"
     end.sendall(encode("file", {"name": "trainer/train.py", "last": True}, len(code)) + code)
     end.sendall(encode("start", {"args": {}}))
@@ -263,5 +263,5 @@ def test_a_child_that_never_reads_is_given_up_when_frames_pile_up(start, tmp_pat
     except ConnectionResetError:
         pass
     end.close()
-    assert process.wait(10) != 0
+    assert process.wait(60) != 0
     assert b'"why":"stalled"' in said

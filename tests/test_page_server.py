@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import made_loop
@@ -306,21 +307,28 @@ def test_a_page_beside_a_loop_ends_when_the_driver_is_gone_and_nobody_looks(
     assert site.ending()
 
 
-@pytest.mark.slow
-def test_news_come_less_often_where_a_document_takes_long(site: server.Site, waiting: Path) -> None:
+def test_news_come_less_often_where_a_document_takes_long(
+    site: server.Site, waiting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that a page of a long loop takes a small share of a machine that trains."""
 
-    async def pieces(seconds: float) -> int:
-        heard, site.show.document_seconds = 0, seconds
-        until = time.monotonic() + 1.5
-        site.ending = lambda: time.monotonic() > until
-        async for piece in site.news():
-            heard += piece.startswith("data: ")
-            with closing(Ledger.open(waiting, write=True)) as ledger:
-                ledger.append("loop.clock", {"wall_seconds": 1.0})
-        return heard
+    now = [1000.0]
+    monkeypatch.setattr(server, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
-    assert asyncio.run(pieces(0.0)) > 1
+    async def rest(seconds: float) -> None:
+        now[0] += seconds
+        with closing(Ledger.open(waiting, write=True)) as ledger:
+            ledger.append("loop.clock", {"wall_seconds": 1.0})
+
+    monkeypatch.setattr(server.asyncio, "sleep", rest)
+
+    async def pieces(document_seconds: float) -> int:
+        site.show.document_seconds = document_seconds
+        until = now[0] + 20 * server.POLL_SECONDS
+        site.ending = lambda: now[0] > until
+        return [piece.startswith("data: ") async for piece in site.news()].count(True)
+
+    assert asyncio.run(pieces(0.0)) >= 20
     assert asyncio.run(pieces(1.0)) == 1
 
 

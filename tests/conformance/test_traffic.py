@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 
 from guests import agree, begin, listen
 
+from bellglass.ports import Guest
 from bellglass.records import Role
 
-# A timing on a machine that does other things too proves little; a dedicated run sets the real bound.
-GENEROUS = float(os.environ.get("BELLGLASS_TIMING_SLACK", "6"))
 WORK = {f"work/trainer/{name}.py": f"# {name}\n".encode() for name in ("data", "objective", "model", "train")} | {
     "work/scaffold/improve.py": b"# scaffold\n",
     "work/scaffold/tools/read.py": b"# tool\n",
@@ -47,6 +45,16 @@ def test_both_sides_write_fifty_megabytes_at_once_without_deadlock(opened):
     assert len(seen.files["out/weights.safetensors"]) == 50_000_000
 
 
+class Spent:
+    """CPU seconds of this process and of a guest: a busy machine takes longer over it, and no more of them."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest, self.before = guest, time.process_time() + guest.cpu_seconds()
+
+    def seconds(self) -> float:
+        return time.process_time() + self.guest.cpu_seconds() - self.before
+
+
 def test_a_hundred_megabytes_come_out_within_a_second(opened):
     guest = opened()
     begin(
@@ -54,25 +62,26 @@ def test_a_hundred_megabytes_come_out_within_a_second(opened):
         "import glass, os\ndata = os.urandom(1_000_000) * 100\nglass.time_left()\n"
         "glass._link.send_file('out/weights.safetensors', data)\nos._exit(0)\n",
     )
-    began: list[float] = []
+    began: list[Spent] = []
 
     def answer(guest, request):
-        began.append(time.monotonic())
+        began.append(Spent(guest))
         agree(guest, request)
 
     seen = listen(guest, answer, until=lambda seen: bool(seen.files))
-    seconds = time.monotonic() - began[0]
+    seconds = began[0].seconds()
     assert (seen.fault, seen.done) == (None, None), "it was ended before its file was here"
     assert len(seen.files["out/weights.safetensors"]) == 100_000_000
-    assert seconds < 1.0 * GENEROUS
+    assert seconds < 2.0, "with both ends on one core"
 
 
 def test_a_thousand_round_trips_take_about_a_millisecond_each(opened):
     guest = opened()
     begin(guest, "import glass\nfor _ in range(1000): glass.time_left()")
+    spent = Spent(guest)
     seen = listen(guest)
     assert len(seen.requests) == 1000
-    assert seen.seconds < 1.0 * GENEROUS
+    assert spent.seconds() < 2.0
 
 
 def test_a_model_call_carries_the_conversation_there_and_the_answer_back(opened):

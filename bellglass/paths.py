@@ -94,7 +94,9 @@ def cache_home() -> Path:
 
 def state_home() -> Path:
     """The state folder of the XDG convention, outside every loop's folder. Not created here."""
-    return _expanded(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "bellglass"
+    named = os.environ.get("XDG_STATE_HOME", "")
+    # By the convention one that is not absolute is none: from elsewhere it would be another folder.
+    return _expanded(named if os.path.isabs(named) else "~/.local/state") / "bellglass"
 
 
 # Loops

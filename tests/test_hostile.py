@@ -270,8 +270,9 @@ def watched(target: Path, *more: str) -> tuple[str, str]:
         shown = ""
         for path in READ:
             status, text = ask(url, path, token)
-            assert status < 600
             shown += text
+            if path == "/api/document" and status == 200:
+                assert json.loads(text)["loop"]["standing"]["word"] == "received"
         for name, body in ACTS.items():
             status, text = ask(url, f"/api/act/{name}", token, body)
             shown += f"\n{name}: {status} {text}"
@@ -290,7 +291,6 @@ def test_the_page_of_a_hostile_loop_does_nothing_that_it_asks_for(
     assert PRECIOUS.strip() not in shown + said
     assert unacted(said) == ""
     assert "<script>fetch" not in shown.partition("</html>")[0]  # the rest is JSON, which the page shows as text
-    assert not shown or '"standing":{"word":"received"' in shown.replace(" ", "")
     assert "recorded: approve" not in shown
     assert canaries.unharmed()
     assert bystander.poll() is None

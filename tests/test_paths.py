@@ -246,6 +246,9 @@ def test_a_user_without_a_name_has_a_label(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_state_folder_is_where_the_convention_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert paths.state_home() == tmp_path / "bellglass"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_STATE_HOME", "state")
+    assert paths.state_home() == tmp_path / "home/.local/state/bellglass"
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert paths.state_home() == tmp_path / "home/.local/state/bellglass"

@@ -88,6 +88,15 @@ def test_a_state_folder_that_is_a_link_is_refused(home: Path, tmp_path: Path) ->
     assert os.listdir(tmp_path / "elsewhere") == []
 
 
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 987654)
+    with pytest.raises(SetupError) as refused:
+        state_folder.read("key")
+    assert "XDG_STATE_HOME" in refused.value.next_command
+
+
 @pytest.mark.parametrize("place", ["file", "/proc/none"])
 def test_where_nothing_can_be_kept_the_error_says_what_to_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str

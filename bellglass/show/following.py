@@ -108,7 +108,8 @@ class Following:
     def _add(self, fresh: Sequence[Event]) -> None:
         assert self._ledger is not None
         self._events.extend(fresh)
-        self._shown = showing.grown(self._shown, fresh, self._events, ours.told(self._ledger))
+        taken_over = any(event.kind == ours.TAKEN_OVER for event in fresh)
+        self._shown = showing.grown(self._shown, fresh, self._events, ours.told(self._ledger) if taken_over else None)
 
     def _read_anew(self) -> None:
         assert self._ledger is not None

@@ -180,7 +180,7 @@ class Recording:
         if at < now:
             self._shown = showing.shown_at(self._shown.folder, self._events[:at], self._standing, self._told)
             return
-        self._shown = showing.grown(self._shown, self._events[now:at], self._events[:at], self._standing)
+        self._shown = showing.grown(self._shown, self._events[now:at], self._events[:at])
 
     def _text(self, name: str) -> Json:
         with self._guard:

@@ -107,9 +107,10 @@ def shown_at(
     return Shown(folder, state, _about(state, events, standing, (*told, *skipped)))
 
 
-def grown(shown: Shown, fresh: Sequence[Event], events: Sequence[Event], standing: Standing | None) -> Shown:
+def grown(shown: Shown, fresh: Sequence[Event], events: Sequence[Event], standing: Standing | None = None) -> Shown:
     """The same loop after `fresh`, the last of its `events`. The state is folded on, so what was `shown` is used up."""
     told = (*shown.about.missing, *_fold_as_far(fresh, shown.state))
+    standing = standing or shown.about.standing
     return Shown(shown.folder, shown.state, _about(shown.state, events, standing, tuple(dict.fromkeys(told))))
 
 

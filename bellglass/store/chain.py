@@ -37,7 +37,7 @@ def canonical(body: Mapping[str, Json]) -> str:
 
 def body_from(text: str) -> Json:
     """What was written down so. ValueError or RecursionError for what `canonical` never wrote, or nobody counts in."""
-    return json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_no_constant)
+    return _DECODER.decode(text)
 
 
 def _whole(digits: str) -> int:
@@ -55,6 +55,9 @@ def _finite(digits: str) -> float:
 
 def _no_constant(word: str) -> NoReturn:
     raise ValueError(word)
+
+
+_DECODER = json.JSONDecoder(parse_int=_whole, parse_float=_finite, parse_constant=_no_constant)
 
 
 def digest(seq: int, when: float, kind: str, body: str, prev: str) -> str:

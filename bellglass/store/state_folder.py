@@ -16,7 +16,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from bellglass.errors import SetupError
+from bellglass.errors import SetupError, UsageError
 from bellglass.paths import state_home
 
 MOST_BYTES = 4096  # what is kept here is a line or two
@@ -90,7 +90,7 @@ def _written(name: str, data: bytes, *, sync: bool = True) -> Iterator[tuple[int
 @contextlib.contextmanager
 def _folder(name: str, *, make: bool) -> Iterator[int]:
     """The open folder that `name` lies in. FileNotFoundError where it is not there and is not to be made."""
-    home = state_home()
+    home = _home()
     with contextlib.ExitStack() as opened:
         try:
             folder = _open_folder(str(home), None, make)
@@ -103,6 +103,14 @@ def _folder(name: str, *, make: bool) -> Iterator[int]:
                 raise
             raise _unusable(name, error.strerror or str(error)) from error
         yield folder
+
+
+def _home() -> Path:
+    try:
+        return state_home()
+    except UsageError as error:  # a user without a home, usual in containers
+        found, command = "no home folder of this user", "set XDG_STATE_HOME to a folder of your own"
+        raise SetupError("the state folder", found, "one", command, code="state_folder_unsafe") from error
 
 
 def _open_folder(path: str, within: int | None, make: bool) -> int:

@@ -24,7 +24,7 @@ some of it:
     readahead, mincore, cachestat, openat2      tell (openat2: by RESOLVE_CACHED) what the kernel has in memory
     mlock & co, process_madvise                 keep in memory, or push out of it
     flock, inotify_*                            state of an inode, and guests share inodes
-    pidfd_*, CLONE_PIDFD                        a pidfd's inode number counts every process of the machine
+    pidfd_*, CLONE_PIDFD, SO_PEERPIDFD          a pidfd's inode number counts every process of the machine
     sysinfo, getrusage                          counters of the machine, and of the own page faults
     rt_sigqueueinfo, rt_tgsigqueueinfo, membarrier, get_robust_list     of no use here
 
@@ -84,8 +84,8 @@ PLAIN = {
         epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 futex
         futex_waitv poll ppoll pselect6 select""",
     "pipes and sockets between processes of this container": """
-        accept accept4 bind connect getpeername getsockname getsockopt listen pipe pipe2 recvfrom recvmmsg recvmsg
-        sendmmsg sendmsg sendto setsockopt shutdown socketpair""",
+        accept accept4 bind connect getpeername getsockname listen pipe pipe2 recvfrom recvmmsg recvmsg sendmmsg sendmsg
+        sendto shutdown socketpair""",
     "has nothing to do with files": "getrandom uname",
     "takes rights away from the caller": "landlock_add_rule landlock_create_ruleset landlock_restrict_self",
 }
@@ -101,6 +101,11 @@ NAMED_IOCTL = {
     "TIOCGWINSZ": 0x5413, "FIONREAD": 0x541B, "FIONBIO": 0x5421, "FIONCLEX": 0x5450, "FIOCLEX": 0x5451,
     "TCGETS2": 0x802C542A,
 }  # fmt: skip
+NAMED_SOCKET_OPTIONS = {
+    "SO_REUSEADDR": 2, "SO_TYPE": 3, "SO_ERROR": 4, "SO_SNDBUF": 7, "SO_RCVBUF": 8, "SO_KEEPALIVE": 9, "SO_LINGER": 13,
+    "SO_REUSEPORT": 15, "SO_PASSCRED": 16, "SO_PEERCRED": 17, "SO_RCVTIMEO": 20, "SO_SNDTIMEO": 21, "SO_ACCEPTCONN": 30,
+    "SO_PROTOCOL": 38, "SO_DOMAIN": 39,
+}  # fmt: skip
 NAMED_PRCTL = {
     "PR_SET_PDEATHSIG": 1, "PR_GET_DUMPABLE": 3, "PR_SET_DUMPABLE": 4, "PR_SET_NAME": 15, "PR_GET_NAME": 16,
     "PR_GET_SECCOMP": 21, "PR_CAPBSET_READ": 23, "PR_SET_TIMERSLACK": 29, "PR_SET_CHILD_SUBREAPER": 36,
@@ -108,8 +113,8 @@ NAMED_PRCTL = {
 }  # fmt: skip
 
 
-def each(index: int, values: dict[str, int]) -> tuple[Case, ...]:
-    return tuple(((index, value),) for value in values.values())
+def each(index: int, values: dict[str, int], also: tuple[int, int] | None = None) -> tuple[Case, ...]:
+    return tuple((*([also] if also else []), (index, value)) for value in values.values())
 
 
 # Calls that are allowed with these arguments alone, and why they then neither drop nor probe.
@@ -118,6 +123,9 @@ FILTERED: dict[str, tuple[str, tuple[Case, ...]]] = {
         "no locks, leases, notices or pipe sizes: what is left is about the own descriptor",
         each(1, NAMED_FCNTL),
     ),
+    # A peer's pidfd would tell how many threads and processes the machine has made, a cookie how many sockets.
+    "getsockopt": ("facts of an own socket; no pidfds, no cookies", each(2, NAMED_SOCKET_OPTIONS, also=(1, 1))),
+    "setsockopt": ("properties of an own socket; no pidfds", each(2, NAMED_SOCKET_OPTIONS, also=(1, 1))),
     "ioctl": ("terminals and descriptors; no extents of files, no pseudo-terminals", each(1, NAMED_IOCTL)),
     "madvise": (
         "what allocators need, on own memory; on a file's mapping DONTNEED only unmaps",

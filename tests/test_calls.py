@@ -86,7 +86,7 @@ def test_calls_with_a_harmful_argument_are_filtered_by_it() -> None:
 x86_only = pytest.mark.skipif(platform.machine() != "x86_64", reason="its numbers are those of x86-64")
 
 TRY = """
-import ctypes, errno, json, os, struct
+import ctypes, errno, json, os, socket, struct
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
@@ -101,6 +101,8 @@ space = ctypes.create_string_buffer(4096)
 vector = struct.pack("QQ", ctypes.addressof(space), 4096)
 lock = struct.pack("hhqqi4x", 0, 0, 0, 0, 0)
 supervisor = os.getppid()
+one, other = (each.detach() for each in socket.socketpair())
+size = lambda: struct.pack("i", 8)
 quiet = struct.pack("QQ", 4321, 4321)
 child = os.fork()
 if child == 0:
@@ -113,6 +115,8 @@ tries = {
     "fcntl locks": (72, fd, 6, lock), "fcntl asks for locks": (72, fd, 5, lock), "inotify_init1": (294, 0),
     "sysinfo": (99, space), "getrusage": (98, 0, space), "pidfd_open": (434, os.getpid(), 0),
     "wait4 tells faults": (61, -1, 0, 1, space), "prctl merges": (157, 67, 1, 0, 0, 0),
+    "getsockopt pidfd": (55, one, 1, 77, space, size()), "getsockopt cookie": (55, one, 1, 57, space, size()),
+    "setsockopt pidfds": (54, one, 1, 76, struct.pack("i", 1), 4),
     "prlimit64 reads": (302, supervisor, 7, 0, space), "prlimit64 sets": (302, supervisor, 0, quiet, 0),
     "sched_setaffinity": (203, supervisor, 8, struct.pack("Q", 1)), "setpgid": (109, child, 0),
     "setpriority": (141, 0, supervisor, 5), "setpriority by user": (141, 2, 0, 6),
@@ -123,10 +127,10 @@ os.kill(child, 9)
 """
 OPENED = """
     fadvise64 readahead mincore madvise pwritev2 sync syncfs flock sync_file_range mlock openat2 fcntl inotify_init1
-    sysinfo getrusage pidfd_open wait4 prctl prlimit64 sched_setaffinity setpgid setpriority
+    sysinfo getrusage getsockopt setsockopt pidfd_open wait4 prctl prlimit64 sched_setaffinity setpgid setpriority
 """
 STILL = """
-import json, mmap, os, signal, subprocess, threading
+import asyncio, concurrent.futures, json, mmap, multiprocessing, os, signal, subprocess, threading
 import fcntl, resource
 with open("own", "w+b") as file:
     file.write(bytes(4096)); file.flush()
@@ -137,6 +141,11 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (100, 1024))
 os.setpriority(os.PRIO_PROCESS, 0, 3)
 os.sched_setaffinity(0, os.sched_getaffinity(0))
 signal.pthread_kill(threading.get_ident(), 0)
+async def started():
+    assert await (await asyncio.create_subprocess_exec("true")).wait() == 0
+asyncio.run(started())
+with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+    assert list(pool.map(abs, [-1, 2])) == [1, 2]
 if os.fork() == 0:
     os.setpgid(0, 0); os._exit(3)
 print(os.wait()[1] >> 8, subprocess.run(["timeout", "5", "sh", "-c", "echo a | cat; sleep 0 & wait; exit 4"],

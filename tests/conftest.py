@@ -141,7 +141,10 @@ def home(tmp_path: Path, calibrations: Path) -> Path:
 
 @pytest.fixture
 def adopted(tmp_path: Path, made_once: Callable[[str, Make], Path], calibrations: Path) -> Path:
-    """A copy of a finished loop of the small world, whose only generation was adopted and its scaffold inherited."""
+    """A copy of a finished loop of the small world, whose only generation was adopted and its scaffold inherited.
+
+    Its ledger is ours as long as nobody appends to a copy: the head that is noted for it is that of all copies.
+    """
     import small_world
 
     def run(folder: Path) -> None:

@@ -272,11 +272,11 @@ def test_a_frozen_driver_with_a_flooding_guest_hangs_no_call_for_long(engine: An
             began = time.monotonic()
             with contextlib.suppress(SetupError):  # "no answer within 5 s" is what we expect of most
                 call(guest)
-            assert time.monotonic() - began < CALL_SECONDS + 2.0
+            assert time.monotonic() - began < CALL_SECONDS + 20.0, "without the time-out it would wait for ever"
         driver.kill()  # what `bellglass stop` does first: it closes the driver's end
         began = time.monotonic()
         assert kill_all({"loop": loop}, engine) == 0
-        assert time.monotonic() - began < 10.0
+        assert time.monotonic() - began < 60.0
         assert engine.containers({"bellglass.loop": loop}) == []
     finally:
         driver.kill()

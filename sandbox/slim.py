@@ -51,14 +51,14 @@ NOT_OF_PYTHON = re.compile(
 NOT_OF_LIBRARIES = re.compile(
     r"torch/(bin/(?!torch_shm_manager$)|test/|include/|share/|lib/libshm_windows/|lib/lib[^/]*test[^/]*\.so"
     r"|lib/lib(aoti_custom_ops|backend_with_compiler)\.so)"
-    r"|torch/utils/(benchmark|bottleneck)/|numpy/(distutils|f2py)/|pytorch_lightning/"
+    r"|torch/utils/bottleneck/|sympy/parsing/(autolev|latex)/|numpy/(distutils|f2py)/|pytorch_lightning/"
     r"|(.*/)?(tests|include|licenses|benchmarks)/"
     r"|[^/]*\.dist-info/(?!METADATA$|entry_points\.txt$|top_level\.txt$)"
     r"|\.\./"
 )
 LEFT_BEHIND = (".pyi", ".h", ".hpp", ".cuh", ".cu", ".cpp", ".cc", ".c", ".a", ".cmake", ".pxd", ".pyx", ".f", ".f90",
                ".md", ".rst", ".lib", ".dll", ".exe", ".typed", ".opt-1.pyc", ".opt-2.pyc", ".pth")  # fmt: skip
-UNNEEDED = {"setuptools"}  # torch names it for its compiler of extensions, and there is no compiler here
+UNNEEDED = {"setuptools"}  # torch names it for extensions, which need a compiler, and there is none here
 ETC = {
     "passwd": "root:x:0:0:root:/:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n",
     "group": "root:x:0:\nnogroup:x:65534:\n",

@@ -193,9 +193,9 @@ class Engine:
     # Images
 
     def images(self, labels: Mapping[str, str]) -> list[Listed]:
-        """Newest first. A label without a value stands for any."""
+        """Newest first, also those that others were built on and that have no name. No value stands for any."""
         with self._translated("the list of images"):
-            rows = self._api.images(filters={"label": [f"{k}={v}" if v else k for k, v in labels.items()]})
+            rows = self._api.images(all=True, filters={"label": [f"{k}={v}" if v else k for k, v in labels.items()]})
         rows.sort(key=lambda row: -row.get("Created", 0))
         return [Listed(row["Id"], row.get("Labels") or {}, "") for row in rows]
 
@@ -207,9 +207,9 @@ class Engine:
             return None
 
     def remove_image(self, image: str) -> None:
-        """Its names, and what no other image and no container needs of it."""
+        """It alone: what it was built on may be another guest's, even where it has no name."""
         with contextlib.suppress(Gone, NotRunning), self._translated("removing an image"):
-            self._api.remove_image(image)
+            self._api.remove_image(image, noprune=True)
 
     def files_of(self, image: str, labels: Mapping[str, str]) -> Iterator[tarfile.TarInfo]:
         """Everything in it, one by one and never all at once, through a container that never starts."""
@@ -220,7 +220,8 @@ class Engine:
                 with contextlib.closing(api), tarfile.open(fileobj=_Stream(api.export(container)), mode="r|") as tar:
                     yield from tar
         finally:
-            self.remove(container)
+            with contextlib.suppress(SetupError):  # a daemon that is still busy with it; else it is the reaper's
+                self.remove(container)
 
     def build(
         self,

@@ -29,6 +29,7 @@ from bellglass.received import take_over
 from bellglass.recheck import prepare, recheck
 from bellglass.records import Bundle, Json
 from bellglass.rejudge import rejudge
+from bellglass.steps.trial import make_documents
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
@@ -106,7 +107,10 @@ def test_the_folder_that_a_person_names_must_be_what_the_loop_began_with(made: P
     folder = received(made, tmp_path)
     copy = shutil.copytree(folder / "task", tmp_path / "copy")
     with closing(Ledger.open(folder)) as ledger:
-        assert prepare(folder, ledger, Asked(1, task=copy)).bench.task.folder == copy
+        bench = prepare(folder, ledger, Asked(1, task=copy)).bench
+    assert (bench.task.folder, (tmp_path / "ran").exists()) == (copy, False)
+    make_documents(bench, "select", "")  # as whatever judges with it does
+    assert (tmp_path / "ran").exists()
     (copy / "data.py").write_text("")
     for other in (copy, STORIES):
         both(folder, "not what the loop began with", LoopFault, other)

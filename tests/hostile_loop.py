@@ -146,16 +146,6 @@ def own_task(folder: Path, canaries: Canaries) -> None:
     _rewrite(folder, change)
 
 
-def of_preset(folder: Path, preset: str) -> None:
-    """As if it had been made with another one."""
-
-    def change(event: Event) -> None:
-        if event.kind == "loop.created":
-            event.body["config"]["preset"] = preset
-
-    _rewrite(folder, change)
-
-
 def lineage(folder: Path, canaries: Canaries) -> None:
     """Whatever git believes of a repository that it is shown, and a part that would have to be fetched."""
     git = folder / "lineage.git"

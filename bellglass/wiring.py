@@ -393,9 +393,9 @@ def _beginning(folder: Path) -> tuple[Json, Standing]:
 
 
 def docker_self_check() -> list[tuple[str, bool, str]]:
-    from bellglass.doors.docker.selfcheck import check
+    from bellglass.doors.docker import channels, selfcheck
 
-    return check()
+    return [*selfcheck.check(), *channels.check()]
 
 
 def build_images(device: str, base: str | None, wheels: Path | None) -> Iterator[str]:

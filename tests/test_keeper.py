@@ -95,7 +95,7 @@ def test_a_keeper_holds_every_file_of_its_image_and_gives_it_up_with_its_driver(
     guest = glass.open(spec())
     mine = {"bellglass.loop": "conformance", "bellglass.role": "keeper"}
     (keeper,) = engine.containers(mine)
-    held = glass._keeper(Role.TRAIN).held
+    held = glass.keeper(Role.TRAIN).held
     assert held.missed == 0
     assert held.resident == held.bytes > 100 << 20
     assert glass.why_alone == ""

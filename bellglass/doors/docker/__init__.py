@@ -8,4 +8,5 @@ pipe.py       our end of an attached container, as a byte stream
 reaper.py     containers by label: reaping what dead drivers left, killing from outside
 glass.py      DockerGlass: opens guests, watches deadlines
 selfcheck.py  whether this daemon deserves the word "sealed"
+channels/     whether guests can talk to each other through the machine
 """

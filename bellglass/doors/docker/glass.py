@@ -217,7 +217,7 @@ class DockerGlass:
         if not self._keep:
             return "this glass keeps no image in memory"
         untrusted = why_not_trusted(self._engine.facts(), self._runtime)
-        return untrusted or self._keeper(Role.PREDICT).lacking
+        return untrusted or self.keeper(Role.PREDICT).lacking
 
     @contextlib.contextmanager
     def company(self, *, alone: bool = False) -> Iterator[None]:
@@ -226,17 +226,18 @@ class DockerGlass:
             return
         with company(state_home() / "company", alone=alone):
             if alone:
-                self._keeper(Role.PREDICT).walk_again()
+                self.keeper(Role.PREDICT).walk_again()
             yield
 
-    def _keeper(self, role: Role) -> Keeper:
+    def keeper(self, role: Role) -> Keeper:
+        """Of the image for guests of this role; started when it isn't there yet."""
         return self._keepers.of(self._images[role], self._loop)
 
     def open(self, spec: GuestSpec) -> DockerGuest:
         self._prove()
         if self._keep:
             self._loop = self._loop or {name: spec.labels[name] for name in ("loop",) if name in spec.labels}
-            self._keeper(spec.role)
+            self.keeper(spec.role)
         profile = self._profile(spec)
         guest = self._start(spec, profile)
         with self._lock:

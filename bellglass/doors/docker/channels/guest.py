@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
-from bellglass.doors.docker.channels import numbers, pages
+from bellglass.doors.docker.channels import counters, numbers, pages, timing
 from bellglass.doors.docker.channels.kit import clear, image_files
 
-SENDERS = pages.SENDERS | numbers.SENDERS
+SENDERS = pages.SENDERS | numbers.SENDERS | counters.SENDERS
 READERS = pages.READERS | numbers.READERS
 
 
@@ -27,7 +28,15 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
     try:
         if what == "files":
             return {"files": image_files()}
-        if what == "clear":
+        if what == "look":
+            return {"changed": counters.changed()}
+        if what == "pulse":
+            timing.pulse(order["how"], order["bits"], order["start"], order["slot"])
+        elif what == "listen":
+            return {"levels": timing.listen(order["how"], order["count"], order["start"], order["slot"])}
+        elif what == "now":
+            return {"now": time.monotonic()}
+        elif what == "clear":
             clear()
         elif what == "mark":
             READERS[order["how"]][0](order["count"])

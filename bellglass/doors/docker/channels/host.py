@@ -31,6 +31,13 @@ class Channel:
     orders: tuple[Order, ...]
     closed_by: str
 
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_row(self) -> bool:
+        return self.width == A_STEP
+
 
 @dataclass(frozen=True, slots=True)
 class Heard:
@@ -53,7 +60,7 @@ class Heard:
         return least <= self.right <= most
 
 
-PAGES, LIVE = 1000, 200
+PAGES, LIVE, A_STEP = 1000, 200, 4
 BOTH: tuple[Order, ...] = ("after", "beside")
 KEEPER, LIST, UID, MASK, LANDLOCK = "keeper", "system calls", "uid", "mask", "Landlock"
 CHANNELS = {
@@ -82,18 +89,19 @@ CHANNELS = {
         Channel("processes in sysinfo", "forks", "processes told", 1, ("beside",), LIST),
         Channel("open files of the machine", "pipes", "open files", 1, ("beside",), MASK),
         Channel("numbers of eventfds", "events", "event number", 1, ("beside",), LANDLOCK),
-        Channel("row of pipes", "row of pipe", "row of pipe", 4, BOTH, LIST),
-        Channel("row of memfds", "row of memfd", "row of memfd", 4, BOTH, LIST),
-        Channel("row of cookies", "row of cookie", "row of cookie", 4, BOTH, LIST),
-        Channel("row of processes", "row of process", "row of process", 4, BOTH, LIST),
-        Channel("row of renames", "row of rename", "row of rename", 4, BOTH, LIST),
+        Channel("row of pipes", "row of pipe", "row of pipe", A_STEP, BOTH, LIST),
+        Channel("row of memfds", "row of memfd", "row of memfd", A_STEP, BOTH, LIST),
+        Channel("row of cookies", "row of cookie", "row of cookie", A_STEP, BOTH, LIST),
+        Channel("row of processes", "row of process", "row of process", A_STEP, BOTH, LIST),
+        Channel("row of renames", "row of rename", "row of rename", A_STEP, BOTH, LIST),
     )
 }
 
 
 # How many of so many random bits may arrive right by guessing; a first try outside is followed by a longer one.
-BY_CHANCE = {200: (70, 130), 1000: (450, 550), 4000: (1880, 2120)}
-SHORT, LONG, LONGER = BY_CHANCE
+# A row of numbers carries a few bits a guest and takes seconds for each, so there all of a few have to be right.
+BY_CHANCE = {8: (0, 7), 24: (0, 23), 200: (70, 130), 1000: (450, 550), 4000: (1880, 2120)}
+FEW, SOME, SHORT, LONG, LONGER = BY_CHANCE
 
 
 class Pair:

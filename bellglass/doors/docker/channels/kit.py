@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import mmap
 import os
+import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -61,9 +62,12 @@ def image_files() -> list[str]:
         for folder, folders, names in os.walk(top):
             folders.sort()
             for path in (os.path.join(folder, name) for name in sorted(names)):
-                plain = not path.endswith((".pyc", ".pth", ".cfg")) and ".so" not in path and not os.path.islink(path)
-                if plain and os.access(path, os.R_OK) and not os.access(path, os.X_OK) and os.path.getsize(path):
-                    found[path] = MANY <= os.path.getsize(path) <= TOO_MANY
+                facts = os.lstat(path)
+                plain = (
+                    stat.S_ISREG(facts.st_mode) and not path.endswith((".pyc", ".pth", ".cfg")) and ".so" not in path
+                )
+                if plain and facts.st_size and facts.st_mode & 0o004 and not facts.st_mode & 0o001:
+                    found[path] = MANY <= facts.st_size <= TOO_MANY
     return sorted(found, key=lambda path: not found[path])
 
 

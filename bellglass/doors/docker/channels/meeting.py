@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,20 +17,21 @@ from typing import Any
 
 import numpy as np
 
+from bellglass.doors.docker.channels.bare import defended, spec_of
 from bellglass.doors.docker.channels.host import Ask
 from bellglass.doors.docker.engine import Engine
+from bellglass.doors.docker.image import Image
 from bellglass.doors.docker.pipe import AttachedPipe
-from bellglass.doors.docker.profile import PYTHON, Profile, profile_for
+from bellglass.doors.docker.profile import PYTHON, Profile
 from bellglass.doors.docker.selfcheck import running
 from bellglass.errors import GuestFault, SetupError
 from bellglass.line.intake import FileReceived, Log, Request
-from bellglass.ports import Glass, Guest, GuestSpec
+from bellglass.ports import Glass, Guest
 from bellglass.records import Role
 
 PACKAGE = __package__
-INSIDE = ("kit", "pages", "numbers")  # in the order in which they import each other
+INSIDE = ("kit", "pages", "numbers", "counters", "timing")  # in the order in which they import each other
 ANSWER_SECONDS = 90.0
-MEMORY_MB = 256
 _FILES: dict[str, list[str]] = {}  # by the image's id, which stands for its content
 
 
@@ -67,8 +69,8 @@ class RealGuests:
 
     @contextlib.contextmanager
     def _guest(self, role: Role, side: str) -> Iterator[Ask]:
-        spec = GuestSpec(role, {"loop": "channels", "side": side}, MEMORY_MB, 900.0)
-        profile = profile_for(spec, uid=0, image="", image_env=(), labels={}, seccomp="{}")
+        spec = spec_of(role, side)
+        profile = defended(Image("", (), 0), role, uid=0)
         guest = self.glass.open(spec)
         try:
             guest.send_file(_ENTRY[role], program(_STARTED_BY[role], self.files, profile.memory_bytes).encode())
@@ -86,37 +88,35 @@ def _by_tokens(guest: Guest) -> Ask:
     """The order as tokens, the answer as logits; nothing else gets out of a `predict` guest."""
 
     def ask(order: dict[str, Any]) -> dict[str, Any]:
-        asked, answer = _request(guest), None
         tokens = np.frombuffer(json.dumps(order).encode(), dtype=np.uint8).astype("<i8")
-        guest.send("reply", tokens.tobytes(), id=asked.id, ok=True, value={"shape": [1, len(tokens)]})
-        while answer is None:
-            event = _event(guest)
-            if isinstance(event, FileReceived):
-                answer = np.frombuffer(event.data, dtype="<f4").astype(np.uint8).tobytes()
-        return dict(json.loads(answer))
+        while not isinstance(event := _event(guest), Request):
+            pass
+        guest.send("reply", tokens.tobytes(), id=event.id, ok=True, value={"shape": [1, len(tokens)]})
+        while not isinstance(answer := _event(guest), FileReceived):
+            pass
+        return dict(json.loads(np.frombuffer(answer.data, dtype="<f4").astype(np.uint8).tobytes()))
 
     return ask
 
 
 def _by_log(guest: Guest) -> Ask:
-    """The order as the answer to a question, the answer as a line of the log."""
+    """The order answers a question, the answer is a line of the log, which may come later than the next question."""
+    asked: deque[Request] = deque()
 
     def ask(order: dict[str, Any]) -> dict[str, Any]:
-        asked, said = _request(guest), b""
-        guest.send("reply", id=asked.id, ok=True, value=order)
+        said = b""
         while not said.endswith(b"\n"):
+            if order and asked:
+                guest.send("reply", id=asked.popleft().id, ok=True, value=order)
+                order = {}
             event = _event(guest)
-            if isinstance(event, Log):
+            if isinstance(event, Request):
+                asked.append(event)
+            elif isinstance(event, Log):
                 said += event.body
         return dict(json.loads(said))
 
     return ask
-
-
-def _request(guest: Guest) -> Request:
-    while not isinstance(event := _event(guest), Request):
-        pass
-    return event
 
 
 def _event(guest: Guest) -> object:

@@ -174,7 +174,8 @@ WORDS = (
     "nothing masked and no keeper. The other columns: real guests whose bundle is the attack. A rate is what the bits "
     "were worth, by their share of errors, over the time that they took, the turns that the host gives included; of a "
     "row of numbers only a few bits were sent, since a step takes seconds. Refused: the glass did not let the sender "
-    "send or the receiver look. Timing (best where the machine is idle otherwise) can't be closed on a shared machine: the two guests that judge one trial never "
+    "send or the receiver look. Timing (which "
+    "carries most where the machine is idle otherwise) can't be closed: the two guests that judge one trial never "
     "have bundle code at the same time. Not covered: gVisor, GPUs, other kernels and storage drivers; there "
     "`bellglass doctor` sends the bits."
 )
@@ -187,7 +188,8 @@ def main() -> None:
     book, load = Book(), os.getloadavg()[0]
     measure(book)
     table = page.table(["way", "guests", "off", *REAL], list(rows(book)))
-    text = f"Machine: {page.machine()}; load average {load:.0f}. Command: `python benchmarks/channels.py`. {WORDS}\n\n{table}"
+    made = f"Machine: {page.machine()}; load average {load:.0f}. Command: `python benchmarks/channels.py`."
+    text = f"{made} {WORDS}\n\n{table}"
     if chosen.print:
         print(text)
     else:

@@ -13,7 +13,7 @@ demo:
 
 test:
 	@$(BOOTSTRAP) --with dev
-	@$(BIN)/python -m pytest -q -n auto --dist loadfile
+	@$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow and not docker"
 
 check:
 	@$(BOOTSTRAP) --with dev

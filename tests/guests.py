@@ -118,4 +118,5 @@ def open_glass(kind: str, home: Path, *, warm: bool = False) -> Glass:
         return ProcessGlass(home=home, warm=warm, forks=kind == "forked")
     from bellglass.doors.docker.glass import DockerGlass
 
-    return DockerGlass(warm=warm, prove=False)  # tests/test_docker_profile.py runs the self-check
+    # tests/test_docker_profile.py runs the self-check; an image that one test holds in memory would be held for others.
+    return DockerGlass(warm=warm, prove=False, keep=False)

@@ -137,6 +137,17 @@ def test_parts_that_scripts_make_were_made(path: Path) -> None:
     assert [part for part, inside in made.items() if not inside.strip()] == []
 
 
+def test_every_attack_that_safety_md_lists_names_a_test_or_a_script_that_exists() -> None:
+    rows = [line for line in (ROOT / "docs" / "safety.md").read_text().splitlines() if line.startswith("| ")]
+    attacks = [row.strip("| ").split(" | ") for row in rows if not row.startswith(("| attack", "|---"))]
+    assert len(attacks) > 20
+    for attack, verdict, _, shown_by, _ in attacks:
+        assert verdict in ("prevented", "detected", "measured"), attack
+        named = re.findall(r"(?:tests|benchmarks)/\w[\w/]*\.py", shown_by)
+        assert named, attack
+        assert [path for path in named if not (ROOT / path).is_file()] == [], attack
+
+
 def test_every_loop_that_the_readme_starts_needs_nothing_that_was_not_shipped() -> None:
     typed = [line.split() for line in commands_typed((ROOT / "README.md").read_text())]
     started = {words[2] for words in typed if words[:2] == ["bellglass", "run"] and not words[2].startswith("-")}

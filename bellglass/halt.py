@@ -38,7 +38,7 @@ def stop(folder: Path, kill_guests: Killer, *, polite_seconds: float, reason: st
     if owner is None:
         with Ledger.open(folder) as ledger:
             require_ours(folder, ledger.standing())
-    if owner is not None and polite_seconds > 0:
+    if owner is not None and polite_seconds > 0 and _ours(folder):
         with Ledger.open(folder) as ledger:
             ledger.post("stop", {"who": user_name(), "reason": reason})
         if _gone(owner, polite_seconds):

@@ -6,7 +6,7 @@ wandb out of show/.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,8 +89,9 @@ class Glass(Protocol):
     def why_alone(self) -> str:
         """Why a guest that proves a score has to be the only one with bundle code; empty where it need not be."""
 
-    def company(self, *, alone: bool = False) -> AbstractContextManager[None]:
-        """Held while a guest has a bundle, from before it gets it. May wait for others, where `why_alone` says so."""
+    def company(self, *, alone: bool = False, check: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
+        """Held while a guest has a bundle, from before it gets it. May wait for others, where `why_alone` says so;
+        `check` is called meanwhile, and ends the waiting by raising."""
 
     def open(self, spec: GuestSpec) -> Guest:
         """Start a guest, wait until it is ready. SetupError when the engine fails, GuestFault when the guest does."""

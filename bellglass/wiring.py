@@ -151,11 +151,12 @@ def open_loop(
         if models is None:
             models = {name: open_model(provider, config) for name, provider in config.models.items()}
         if glass is None:
-            glass = _open_glass(glass_name(standing, books.state.created["glass"]), config)
+            name = glass_name(standing, books.state.created["glass"])
+            glass = _open_glass(name, config, books.state.loop_id)
         try:
             require_fit(glass, standing, hosted=any(model.hosted for model in models.values()))
             glass.reap()
-            if glass.why_alone != books.state.why_alone:
+            if not finished and glass.why_alone != books.state.why_alone:
                 books.record("glass.opened", why_alone=glass.why_alone)
             yield _crew(folder, books, config, task, glass, models, surface)
         finally:
@@ -276,10 +277,10 @@ def choose_glass(config: LoopConfig) -> str:
     return "process"
 
 
-def _docker(config: LoopConfig) -> Glass:
+def _docker(config: LoopConfig, loop: str = "") -> Glass:
     from bellglass.doors.docker.glass import DockerGlass
 
-    return DockerGlass(runtime=config.runtime, device=guest_device(config.device))
+    return DockerGlass(runtime=config.runtime, device=guest_device(config.device), loop=loop)
 
 
 def _process(config: LoopConfig) -> Glass:
@@ -291,9 +292,9 @@ def _process(config: LoopConfig) -> Glass:
     return ProcessGlass()
 
 
-def _open_glass(name: str, config: LoopConfig) -> Glass:
+def _open_glass(name: str, config: LoopConfig, loop: str) -> Glass:
     ready = side_by_side(config)
-    glass = _docker(config) if name == "docker" else _process(config)
+    glass = _docker(config, loop) if name == "docker" else _process(config)
     return WarmGlass(glass, {Role.TRAIN: ready, Role.PREDICT: ready})
 
 
@@ -373,7 +374,7 @@ def judging_glass(folder: Path) -> Iterator[Glass]:
     """A glass that this loop's bundles may run in, to judge its stored weights again, or to train again."""
     created, standing = _beginning(folder)
     config = restore(created["config"])
-    glass = _open_glass(glass_name(standing, str(created["glass"])), config)
+    glass = _open_glass(glass_name(standing, str(created["glass"])), config, str(created["loop_id"]))
     try:
         require_fit(glass, standing, hosted=wants_hosted(config))
         yield glass

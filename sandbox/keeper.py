@@ -6,8 +6,8 @@ Guests of one image share its files' pages. Whoever drops a page and whoever fin
 a mapped page can't be dropped, and a locked one can't be reclaimed. So this maps each file with its pages present and
 locks it where it may. It also holds each folder open: a guest that looks up a cold name counts the blocks it read.
 
-Says one line of JSON after each walk: {"files", "bytes", "resident", "locked", "missed"}. A line on stdin asks for
-another walk; the end of stdin ends it. Whoever reads decides what the numbers are worth.
+Says one line of JSON: {"files", "bytes", "resident", "locked", "missed"}, and stays until its stdin ends. Whoever reads
+decides what the numbers are worth.
 
 Not covered: blocks of the file system's own tables, where the kernel reclaims them under pressure.
 """
@@ -37,8 +37,7 @@ class Keeper:
         self.missed = []
 
     def walk(self):
-        """Bring all that is not held yet into memory, and hold it."""
-        self.missed = []
+        """Bring all that there is into memory, and hold it."""
         for place, folders, files in os.walk("/", onerror=lambda error: self.missed.append(str(error.filename))):
             if place == "/":
                 folders[:] = [name for name in folders if f"/{name}" not in ELSEWHERE]
@@ -74,13 +73,6 @@ class Keeper:
             return
         self.maps[key] = start, facts.st_size, libc.mlock(start, facts.st_size) == 0
 
-    def refresh(self):
-        """Touch every page again, for where nothing could be locked."""
-        for start, size, locked in self.maps.values():
-            if not locked:
-                for page in range(0, size, PAGE):
-                    ctypes.c_byte.from_address(start + page).value  # noqa: B018 the read is the purpose
-
     def resident(self):
         """How many bytes are in memory now, counted in whole pages."""
         pages = 0
@@ -103,12 +95,9 @@ class Keeper:
 
 def main():
     keeper = Keeper()
-    while True:
-        keeper.walk()
-        keeper.refresh()
-        print(json.dumps(keeper.report()), flush=True)
-        if not sys.stdin.readline():
-            return
+    keeper.walk()
+    print(json.dumps(keeper.report()), flush=True)
+    sys.stdin.read()
 
 
 if __name__ == "__main__":

@@ -87,6 +87,9 @@ libc = ctypes.CDLL(None, use_errno=True)
 def call(name, *arguments):
     if getattr(libc, name)(*arguments) < 0:
         raise OSError(ctypes.get_errno(), name)
+def wake(word):
+    number = {"x86_64": 202, "aarch64": 98}[os.uname().machine]
+    call("syscall", number, word, 1, 1, None, None, 0)
 def forks():
     if (pid := os.fork()) == 0:
         os._exit(0)
@@ -102,6 +105,7 @@ def attempt(folder):
     tried("timerfd", lambda: call("timerfd_create", 1, 0))
     tried("timer", lambda: call("setitimer", 0, ctypes.create_string_buffer(32), None))
     tried("fork", forks)
+    tried("a futex that others see", lambda: wake(ctypes.create_string_buffer(8)))
     tried("signal", lambda: os.kill(os.getppid(), 0))
     tried("duplicate", lambda: os.dup(0))
     tried("session", os.setsid)
@@ -159,13 +163,13 @@ def reported(glass: Any, code: str) -> dict[str, str]:
 def test_a_guest_that_answers_can_neither_leave_a_trace_nor_find_one(glasses: Open) -> None:
     found = reported(glasses(False), LEAVES_A_TRACE)
     assert {name for name, answer in found.items() if answer != "refused"} == set()
-    assert len(found) == 32
+    assert len(found) == 33
 
 
 def test_without_its_own_list_it_can(glasses: Open) -> None:
     found = reported(glasses(True), LEAVES_A_TRACE)
     assert {name for name, answer in found.items() if answer != "done"} <= {"session", "open /proc/self/pagemap"}
-    assert len(found) == 32
+    assert len(found) == 33
 
 
 def test_what_a_model_needs_is_there_all_the_same(glasses: Open) -> None:

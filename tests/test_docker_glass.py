@@ -43,7 +43,7 @@ def engine() -> Iterator[Any]:
 def glass(engine: Any) -> Iterator[Any]:
     from bellglass.doors.docker.glass import DockerGlass
 
-    made = DockerGlass(engine, warm=False, prove=False)
+    made = DockerGlass(engine, warm=False, prove=False, keep=False)  # guests of several loops: a keeper is of one
     yield made
     made.close()
 
@@ -206,7 +206,7 @@ def test_a_daemon_that_fails_the_self_check_opens_no_guest(engine: Any, monkeypa
     from bellglass.doors.docker import selfcheck
     from bellglass.doors.docker.glass import DockerGlass
 
-    monkeypatch.setattr(selfcheck, "check", lambda *_, **__: [("memory", False, "still running")])
+    monkeypatch.setattr(selfcheck, "_sealed", lambda *_: [("memory", False, "still running")])
     glass = DockerGlass(engine)
     with pytest.raises(SetupError, match="not sealed: memory: still running"):
         glass.open(spec())

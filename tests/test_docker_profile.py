@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -303,7 +304,7 @@ def test_a_container_made_with_a_hole_is_noticed(engine: Any, field: str) -> Non
     wanted = real_profile(engine, Role.IMPROVE)
     body = create_body(wanted)
     body["HostConfig"] |= HARMFUL[field]
-    container = engine.create(f"bellglass-hole-{field}", body)
+    container = engine.create(f"bellglass-hole-{field}-{os.getpid()}", body)
     try:
         found = differences(engine.inspect(container), wanted)
         assert any(field in line for line in found), found

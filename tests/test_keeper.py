@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +18,25 @@ from judging import HONEST, judged
 
 from bellglass.doors.docker.engine import Facts
 from bellglass.doors.process_glass import ProcessGlass
-from bellglass.errors import SetupError
+from bellglass.errors import Interrupted, SetupError
 from bellglass.line.company import company
 from bellglass.ports import GuestSpec
 from bellglass.records import Role
 
 docker = pytest.mark.docker
+COMING = """
+import sys
+from pathlib import Path
+from bellglass.line.company import company
+
+def waits():
+    if words:
+        print(words.pop(), flush=True)
+
+words = ["waits"]
+with company(Path(sys.argv[1]), alone=sys.argv[2] == "1", check=waits):
+    print("in", flush=True)
+"""
 KEEPERS = {"bellglass.loop": "conformance", "bellglass.role": "keeper", "bellglass.owner_pid": str(os.getpid())}
 
 
@@ -38,7 +53,7 @@ def engine() -> Iterator[Any]:
 def glass(engine: Any) -> Iterator[Any]:
     from bellglass.doors.docker.glass import DockerGlass
 
-    made = DockerGlass(engine, warm=False, prove=False)
+    made = DockerGlass(engine, warm=False, prove=False, loop="conformance")
     yield made
     made.close()
 
@@ -73,23 +88,57 @@ class Entered:
         self._threads[name].join()
 
 
-def test_guests_share_a_room_until_one_wants_it_alone_and_that_one_is_let_in_before_latecomers(tmp_path: Path) -> None:
+def other_process(folder: Path, *, alone: bool) -> subprocess.Popen[bytes]:
+    """One that has to wait; it has said so when this returns."""
+    waiting = subprocess.Popen([sys.executable, "-c", COMING, str(folder), str(int(alone))], stdout=subprocess.PIPE)
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == b"waits\n"
+    return waiting
+
+
+def test_whoever_wants_to_be_alone_waits_for_those_who_are_there_and_is_let_in_before_latecomers(
+    tmp_path: Path,
+) -> None:
     room = Entered(tmp_path)
-    room.come("first")
-    room.come("second")
-    assert room.inside("first")
-    assert room.inside("second")
-    room.come("prover", alone=True)
-    assert not wait_until(lambda: "prover" in room.names, 0.3)
-    room.come("late")
-    room.go("first")
-    assert not wait_until(lambda: "prover" in room.names or "late" in room.names, 0.3)
+    with company(tmp_path, alone=False):
+        prover = other_process(tmp_path, alone=True)
+        late = other_process(tmp_path, alone=False)
+        room.come("second")  # of this process, which is there already
+        assert room.inside("second")
+    assert prover.poll() is None
     room.go("second")
-    assert room.inside("prover")
-    assert not wait_until(lambda: "late" in room.names, 0.3)
-    room.go("prover")
-    assert room.inside("late")
-    room.go("late")
+    assert prover.communicate(timeout=60)[0] == b"in\n"
+    assert late.communicate(timeout=60)[0] == b"in\n"
+
+
+def test_nobody_is_let_in_while_one_is_alone(tmp_path: Path) -> None:
+    with company(tmp_path, alone=True):
+        others = [other_process(tmp_path, alone=alone) for alone in (False, True)]
+        assert [other.poll() for other in others] == [None, None]
+    for other in others:
+        assert other.communicate(timeout=60)[0] == b"in\n"
+
+
+def test_whoever_is_there_lets_their_own_process_in_without_a_turn(tmp_path: Path) -> None:
+    """A session's trial must not queue behind a prover of another loop that waits for the session's guest to end."""
+    with company(tmp_path, alone=False):
+        prover = other_process(tmp_path, alone=True)
+        room = Entered(tmp_path)
+        room.come("a trial of the session")
+        assert room.inside("a trial of the session")
+        room.go("a trial of the session")
+        assert prover.poll() is None
+    assert prover.communicate(timeout=60)[0] == b"in\n"
+
+
+def test_waiting_ends_when_the_loop_is_stopped(tmp_path: Path) -> None:
+    def check() -> None:
+        raise Interrupted("the loop", "interrupted", "nothing")
+
+    with company(tmp_path, alone=True), pytest.raises(Interrupted), company(tmp_path, alone=True, check=check):
+        pass
+    with company(tmp_path, alone=True, check=check):  # nothing is left of who gave up
+        pass
 
 
 @docker
@@ -182,7 +231,7 @@ class Overheard(ProcessGlass):
         self.said: list[str] = []
 
     @contextlib.contextmanager
-    def company(self, *, alone: bool = False) -> Iterator[None]:
+    def company(self, *, alone: bool = False, check: Any = None) -> Iterator[None]:
         self.said.append("alone" if alone else "beside others")
         yield
         self.said.append("left")

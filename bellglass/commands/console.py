@@ -119,11 +119,17 @@ def _calibrated(body: Json) -> str:
     )
 
 
+def _glass_opened(body: Json) -> str:
+    if not body["why_alone"]:
+        return "guests that prove a score need not answer alone any more"
+    return f"guests that prove a score answer alone, one at a time: {body['why_alone']}"
+
+
 LINES: dict[str, Callable[[Json], str | None]] = {
     "loop.created": _created,
     "loop.calibrated": _calibrated,
     "loop.resumed": _resumed,
-    "glass.opened": lambda body: f"guests that prove a score answer alone, one at a time: {body['why_alone']}",
+    "glass.opened": _glass_opened,
     "loop.taken_over": lambda body: f"taken over by {body['who']}: what is above came from elsewhere",
     "generation.started": lambda body: f"generation {body['generation']} (parent {body['parent'][:8]})",
     "trial.settled": _trial,

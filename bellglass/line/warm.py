@@ -14,7 +14,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
@@ -65,8 +65,8 @@ class WarmGlass:
     def why_alone(self) -> str:
         return self._glass.why_alone
 
-    def company(self, *, alone: bool = False) -> AbstractContextManager[None]:
-        return self._glass.company(alone=alone)
+    def company(self, *, alone: bool = False, check: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
+        return self._glass.company(alone=alone, check=check)
 
     def prime(self, spec: GuestSpec) -> None:
         """Say that guests like this will be wanted. Returns at once."""

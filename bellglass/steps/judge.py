@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -38,6 +38,7 @@ from bellglass.ports import Glass, Guest, GuestSpec, memory_mb
 from bellglass.records import GUEST_FAULTS, Budget, Bundle, Proof, Role, Verdict
 from bellglass.steps import proof as proofs
 from bellglass.steps.proof import Bits, Draw, Ints, Question
+from bellglass.steps.train import refuse_stopped
 from bellglass.tasks import Documents, Preset, Task
 from bellglass.weights import WEIGHTS_FILE
 
@@ -72,6 +73,7 @@ def judge(
     proof_key: bytes,
     select: Documents | None = None,
     device: str = "cpu",
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Judgement:
     """Raises GuestFault for whatever the bundle does. `weights` were checked before (weights.py).
 
@@ -84,7 +86,7 @@ def judge(
     check_documents(task, docs, prove)
     draw = Draw(proof_key)
     extra = 0.0 if select is None else len(select) / len(docs)
-    guests = _Guests(glass, bundle, weights, task, preset, dict(labels), device, extra)
+    guests = _Guests(glass, bundle, weights, task, preset, dict(labels), device, extra, cancelled)
     with guests:
         if not glass.why_alone:
             guests.open("score")
@@ -128,7 +130,9 @@ class _Guests:
         labels: dict[str, str],
         device: str,
         extra: float,
+        cancelled: Callable[[], bool],
     ) -> None:
+        self._cancelled = cancelled
         self._glass, self._labels, self._device = glass, labels, device
         self._files = {path: data for path, data in sorted(bundle.items()) if path.startswith("trainer/")}
         self._files[WEIGHTS_FILE] = weights
@@ -162,7 +166,8 @@ class _Guests:
         if self._current is not None:
             self._current.end()  # two guests with bundle code at once could signal to each other by the machine's load
         self._company.close()
-        self._company.enter_context(self._glass.company(alone=name == "proof"))
+        company = self._glass.company(alone=name == "proof", check=lambda: refuse_stopped(self._cancelled))
+        self._company.enter_context(company)
         if name not in self._opening:
             self.open(name)
         guest = self._current = self._opening[name].result()

@@ -60,7 +60,7 @@ def serve(
 ) -> SessionEnd:
     """Open a guest, give it the bundle twice (to run and to edit), answer until it submits or fails."""
     log = LogTail(LOG_TAIL_BYTES)
-    with glass.company():
+    with glass.company(check=desk.tick):
         try:
             guest = glass.open(spec)
         except GuestFault as error:

@@ -139,7 +139,6 @@ def train(
 
     `recorded`: what an earlier run of the same training was answered, to be answered again.
     """
-    began = time.monotonic()
     heard = _Heard()
     fault: GuestFault | None = None
     clock: Clock | None = None
@@ -151,7 +150,8 @@ def train(
         SETUP_SECONDS + budget.wall_seconds * (1.0 if recorded is None else REPLAY_SLACK) + 60.0,
         gpu=gpu_of(device),
     )
-    with glass.company():
+    with glass.company(check=lambda: refuse_stopped(cancelled)):
+        began = time.monotonic()
         try:
             guest = glass.open(spec)
         except GuestFault as error:
@@ -168,6 +168,12 @@ def train(
             if guest.end().out_of_memory:
                 fault = GuestFault("memory")
     return _result(fault, heard, clock, used, time.monotonic() - began)
+
+
+def refuse_stopped(cancelled: Callable[[], bool]) -> None:
+    """Ends the waiting for others when the loop is stopped; nothing has been tried, and nobody hears of it."""
+    if cancelled():
+        raise GuestFault("lost", "the loop was stopped")
 
 
 def _result(fault: GuestFault | None, heard: _Heard, clock: Clock | None, used: float, wall_seconds: float) -> Training:
@@ -215,8 +221,7 @@ def _converse(
 ) -> None:
     """Answer the guest until it is done."""
     while True:
-        if cancelled():
-            raise GuestFault("lost", "the loop was stopped")
+        refuse_stopped(cancelled)
         event = guest.recv(timeout=0.1)
         clock.enforce()
         if isinstance(event, Done):

@@ -197,7 +197,18 @@ class Lab:
         docs = self.documents(split, salt)
         select = self.documents("select") if order.purpose == "gate" else None  # beside: what did the improver fit?
         data, labels = training.files[WEIGHTS_FILE], self._labels(order)
-        return judge_weights(self._glass, bundle, data, order.trial_id, order.purpose, docs, self.bench, labels, select)
+        return judge_weights(
+            self._glass,
+            bundle,
+            data,
+            order.trial_id,
+            order.purpose,
+            docs,
+            self.bench,
+            labels,
+            select,
+            self._cancel.is_set,
+        )
 
 
 def judge_weights(
@@ -210,6 +221,7 @@ def judge_weights(
     bench: Workbench,
     labels: Mapping[str, str],
     select: Documents | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Judgement:
     """Judge weights as the trial `trial_id` does: the same documents, the same questions to the proof."""
     return judge(
@@ -224,6 +236,7 @@ def judge_weights(
         proof_key=derive_key(bench.secret, f"proof-{trial_id}"),
         select=select,
         device=bench.device,
+        cancelled=cancelled,
     )
 
 

@@ -23,7 +23,7 @@ from dataclasses import replace
 
 from bellglass.doors.docker import image, reaper, selfcheck
 from bellglass.doors.docker.engine import Engine, Gone, NotRunning
-from bellglass.doors.docker.keeper import Keeper, Keepers, why_not_trusted
+from bellglass.doors.docker.keeper import Keeper, Keepers, read_again, why_not_trusted
 from bellglass.doors.docker.meter import Meter
 from bellglass.doors.docker.pipe import AttachedPipe
 from bellglass.doors.docker.profile import (
@@ -174,6 +174,7 @@ class DockerGlass:
         warm: bool = True,
         prove: bool = True,
         keep: bool = True,
+        loop: str = "",
     ) -> None:
         """SetupError when the engine or an image is missing.
 
@@ -205,7 +206,7 @@ class DockerGlass:
         # Why bundle code can't be confined beyond its container here; empty where it is.
         self._bare = "confining bundle code beside a GPU's driver is untried" if device != "cpu" else ""
         self._keep, self._keepers = keep, Keepers(self._engine)
-        self._loop: dict[str, str] = {}  # the label of the loop that guests are opened for
+        self._loop = {"loop": loop} if loop else {}
         self._closing = threading.Event()
         self._watchdog: threading.Thread | None = None
 
@@ -220,13 +221,12 @@ class DockerGlass:
         return untrusted or self.keeper(Role.PREDICT).lacking
 
     @contextlib.contextmanager
-    def company(self, *, alone: bool = False) -> Iterator[None]:
-        if not self.why_alone:
-            yield
-            return
-        with company(state_home() / "company", alone=alone):
+    def company(self, *, alone: bool = False, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Taken where it is not needed, too: a loop beside this one may need it."""
+        alone = alone and bool(self.why_alone)
+        with company(state_home() / "company", alone=alone, check=check):
             if alone:
-                self.keeper(Role.PREDICT).walk_again()
+                read_again(self._engine, self._images[Role.PREDICT], reaper.owner_labels("reader", self._loop))
             yield
 
     def keeper(self, role: Role) -> Keeper:
@@ -236,7 +236,6 @@ class DockerGlass:
     def open(self, spec: GuestSpec) -> DockerGuest:
         self._prove()
         if self._keep:
-            self._loop = self._loop or {name: spec.labels[name] for name in ("loop",) if name in spec.labels}
             self.keeper(spec.role)
         profile = self._profile(spec)
         guest = self._start(spec, profile)
@@ -371,10 +370,20 @@ class DockerGlass:
                     guest.expire()
 
 
+_DRAWING = threading.Lock()
+_DRAWN: set[int] = set()  # by this process; the engine lists a guest a moment later
+
+
 def draw_uid(engine: Engine) -> int:
-    """One that no living guest has. Out of a thousand million by chance; out of the few of a daemon that maps ids, by
-    asking it which are in use."""
+    """One that no living guest has: of a thousand million by chance; of the few of a daemon that maps ids, one that no
+    container of ours has and that this process has not drawn before."""
     if not engine.facts().maps_ids:
         return secrets.choice(UIDS)
-    taken = {each.labels.get(reaper.UID_LABEL) for each in engine.containers({})}
-    return next(uid for uid in iter(lambda: secrets.choice(MAPPED_UIDS), None) if str(uid) not in taken)
+    with _DRAWING:
+        taken = {each.labels.get(reaper.UID_LABEL) for each in engine.containers({})}
+        left = [uid for uid in MAPPED_UIDS if str(uid) not in taken and uid not in _DRAWN]
+        if not left:
+            _DRAWN.clear()  # those that are in use are listed by now
+            left = [uid for uid in MAPPED_UIDS if str(uid) not in taken]
+        _DRAWN.add(uid := secrets.choice(left))
+        return uid

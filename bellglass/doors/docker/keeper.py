@@ -5,7 +5,8 @@ was there, they have a channel without timing and without an error. A keeper mak
 can't be dropped, what is locked can't be reclaimed. sandbox/keeper.py does it, in a control group of its own, so that
 no guest is charged for the image and none can push it out under its own limit.
 
-What a keeper can't give is said as a reason, never raised: the glass then lets guests answer one at a time.
+What a keeper can't give is said as a reason, never raised: the glass then lets guests answer one at a time, and reads
+the image again before the one that proves.
 
 Not covered: other drivers of storage than those named here, until `doctor` has sent bits through them; what a guest
 learns from the time that a page takes.
@@ -20,6 +21,7 @@ import queue
 import secrets
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from bellglass.doors.docker.engine import Engine, Facts, Gone, NotRunning
@@ -62,14 +64,13 @@ class Keeper:
     def __init__(self, engine: Engine, image: Image, labels: Mapping[str, str]) -> None:
         self._engine, self._name = engine, f"bellglass-keeper-{secrets.token_hex(6)}"
         self._pipe: AttachedPipe | None = None
-        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._walking = threading.Lock()
-        self.dead = threading.Event()
+        self._words: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._ended, self._closed = threading.Event(), False
         self.held: Held | None = None
         self._fault = ""
         try:
             self._start(keeper_profile(image, labels))
-            self.held = self._next()
+            self.held = self._report()
         except (BellglassError, Gone, NotRunning) as fault:
             self._fault = getattr(fault, "found", "") or str(fault)
             self.close()
@@ -78,19 +79,13 @@ class Keeper:
     def lacking(self) -> str:
         return self._fault if self.held is None else self.held.lacking
 
-    def walk_again(self) -> None:
-        """Read again whatever is no longer in memory. Returns once all is there; never raises."""
-        with self._walking:
-            if self._pipe is None or self.dead.is_set():
-                return
-            try:
-                self._pipe.write(b"\n")
-                self.held = self._next()
-            except (OSError, SetupError) as fault:
-                self._fault, self.held = str(fault), None
+    @property
+    def fallen(self) -> bool:
+        """Whether it has ended although guests relied on it."""
+        return self.held is not None and self._ended.is_set() and not self._closed
 
     def close(self) -> None:
-        self.dead.set()
+        self._closed = True
         if self._pipe is not None:
             self._pipe.close()
         with contextlib.suppress(BellglassError):
@@ -99,8 +94,8 @@ class Keeper:
     def _start(self, profile: Profile) -> None:
         container = self._engine.create(self._name, create_body(profile))
         self._pipe = AttachedPipe(self._engine.attach(container))
-        self._engine.start(container)
         threading.Thread(target=self._listen, args=(self._pipe,), name="keeper", daemon=True).start()
+        self._engine.start(container)
         wrong = differences(self._engine.inspect(container) or {}, profile)
         if wrong:
             found = "; ".join(wrong[:4])
@@ -109,28 +104,41 @@ class Keeper:
             )
 
     def _listen(self, pipe: AttachedPipe) -> None:
-        """A thread's work: lines for whoever waits for one, and the end, which guests must not outlive."""
-        rest, space = b"", memoryview(bytearray(4096))
+        """A thread's work: its one line, and its end, which guests must not outlive."""
+        line, space = b"", memoryview(bytearray(4096))
         with contextlib.suppress(OSError, BellglassError):
             while (count := pipe.read_into(space)) > 0:
-                *lines, rest = (rest + bytes(space[:count])).split(b"\n")
-                for line in lines:
-                    self._lines.put(line)
-        self.dead.set()
-        self._lines.put(None)
+                line += bytes(space[:count])
+                if line.endswith(b"\n"):
+                    self._words.put(line)
+                    line = b""
+        self._ended.set()
+        self._words.put(b"")
         pipe.dispose()
 
-    def _next(self) -> Held:
+    def _report(self) -> Held:
         try:
-            line = self._lines.get(timeout=WALK_SECONDS)
-            return Held(**json.loads(line or b""))
+            return Held(**json.loads(self._words.get(timeout=WALK_SECONDS)))
         except queue.Empty:
             found = f"silent for {WALK_SECONDS:.0f} s"
         except (TypeError, ValueError):
             words = self._pipe.stderr.decode("utf-8", "replace").strip().splitlines() if self._pipe else []
             found = words[-1][:200] if words else "it ended at once (out of memory?)"
-        needed = "an image whose files fit into memory"
-        raise SetupError("the keeper of an image", found, needed, "bellglass doctor", code="keeper_unfit")
+        raise _unfit(found)
+
+
+def read_again(engine: Engine, image: Image, labels: Mapping[str, str]) -> None:
+    """Bring every page of the image into memory once, for a guest that is about to be alone with it. SetupError when
+    that fails: it could then find what another guest has left there."""
+    reader = Keeper(engine, image, labels)
+    reader.close()
+    if reader.lacking:
+        raise _unfit(reader.lacking)
+
+
+def _unfit(found: str) -> SetupError:
+    needed = "an image whose files fit into memory"
+    return SetupError("the keeper of an image", found, needed, "bellglass doctor", code="keeper_unfit")
 
 
 def why_not_trusted(facts: Facts, runtime: str) -> str:
@@ -159,23 +167,28 @@ class Keepers:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._lock = threading.Lock()
-        self._of: dict[str, Keeper] = {}
+        self._of: dict[str, Future[Keeper]] = {}
 
     def of(self, image: Image, loop: Mapping[str, str]) -> Keeper:
+        """Waits for its first walk, without making others wait who only ask whether one has fallen."""
         with self._lock:
-            if image.id not in self._of:
-                self._of[image.id] = Keeper(self._engine, image, owner_labels("keeper", loop))
-            return self._of[image.id]
+            found = self._of.get(image.id)
+            if found is None:
+                coming = self._of[image.id] = Future()
+        if found is None:
+            coming.set_result(Keeper(self._engine, image, owner_labels("keeper", loop)))
+            found = coming
+        return found.result()
 
     def fallen(self) -> bool:
-        """Whether one has ended that guests were relying on."""
-        with self._lock:
-            return any(keeper.dead.is_set() and keeper.held is not None for keeper in self._of.values())
+        return any(keeper.fallen for keeper in self._started())
 
     def close(self) -> None:
+        side_by_side(Keeper.close, self._started())
+
+    def _started(self) -> list[Keeper]:
         with self._lock:
-            side_by_side(Keeper.close, list(self._of.values()))
-            self._of.clear()
+            return [found.result() for found in self._of.values() if found.done()]
 
 
 def keeper_profile(image: Image, labels: Mapping[str, str]) -> Profile:

@@ -118,12 +118,16 @@ WAIT = "import sys; print('here', flush=True); sys.stdin.buffer.read()"
 
 
 def check(engine: Engine | None = None, *, runtime: str = "") -> list[Check]:
-    """Every check with what was found. A daemon that fails one is no sealed glass."""
+    """Every check with what was found, for people. A daemon that fails one is no sealed glass."""
     engine = engine or Engine.connect()
-    profile = _profile(engine, runtime)
     bare = why_bare(engine, runtime)
-    confined = "bundle code", True, f"{bare}: guests that prove a score answer alone" if bare else "confined once more"
-    return [*_inside(engine, profile), *_memory(engine, profile), *_end_of_file(engine, profile), confined]
+    alone = f"{bare}: a guest that proves a score answers alone"
+    return [*_sealed(engine, runtime), ("bundle code", True, alone if bare else "confined once more")]
+
+
+def _sealed(engine: Engine, runtime: str) -> list[Check]:
+    profile = _profile(engine, runtime)
+    return [*_inside(engine, profile), *_memory(engine, profile), *_end_of_file(engine, profile)]
 
 
 def why_bare(engine: Engine, runtime: str = "") -> str:
@@ -141,7 +145,7 @@ def why_bare(engine: Engine, runtime: str = "") -> str:
 
 
 def require_sealed(engine: Engine, *, runtime: str = "") -> None:
-    failed = [f"{name}: {found}" for name, ok, found in check(engine, runtime=runtime) if not ok]
+    failed = [f"{name}: {found}" for name, ok, found in _sealed(engine, runtime) if not ok]
     if failed:
         found = f"not sealed: {'; '.join(failed)}"
         raise SetupError(

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -193,7 +194,9 @@ class ProcessGlass:
         self._guests: list[ProcessGuest] = []
         self._lock = threading.Lock()
 
-    def company(self, *, alone: bool = False) -> contextlib.AbstractContextManager[None]:
+    def company(
+        self, *, alone: bool = False, check: Callable[[], None] = lambda: None
+    ) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
     def open(self, spec: GuestSpec) -> ProcessGuest:

@@ -76,6 +76,7 @@ CHANNELS = {
         Channel("mapped pages, smaps", "map", "pss", LIVE, ("beside",), LANDLOCK),
         Channel("mapped pages, numa_maps", "map", "mapmax", LIVE, ("beside",), LANDLOCK),
         Channel("mapped pages, pagemap", "map", "exclusive", LIVE, ("beside",), LANDLOCK),
+        Channel("waiters on a page", "waiters", "waiters", 16, ("beside",), LIST),
         Channel("flock on the image", "flock", "flock", LIVE, ("beside",), LIST),
         Channel("lock on the image", "lock", "lock", LIVE, ("beside",), LIST),
         Channel("watch on the image", "open", "watch", LIVE, ("beside",), LIST),
@@ -114,8 +115,10 @@ class Pair:
         received = ""
         for word in _words(channel, bits, self._files):
             answer = self._word(channel, word)
-            if "refused" in answer:
+            if "refused" in answer and not received:
                 return _unheard(bits, answer["refused"])
+            if "refused" in answer:  # only after a while: what came before counts, and the rest is guessed
+                return Heard(bits, received + random_bits(len(bits) - len(received)))
             received += answer["bits"]
         self._tell({"do": "clear"})
         return Heard(bits, received)

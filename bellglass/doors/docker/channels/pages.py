@@ -12,7 +12,10 @@ import mmap
 import os
 import resource
 import struct
+import threading
+import time
 from collections.abc import Callable
+from functools import partial
 
 from bellglass.doors.docker.channels.kit import (
     PAGE,
@@ -276,13 +279,53 @@ def read_watch(count: int) -> str:
     return "".join("1" if number in seen else "0" for number in numbers)
 
 
+# --- who waits on a page ---
+
+FUTEX_WAIT, FUTEX_WAKE, MANY_WAITERS = 0, 1, 1000
+FUTEX = {"x86_64": 202, "aarch64": 98}
+
+
+def futex(address: int, what: int, value: int) -> int:
+    """Of a word that other processes may share, wherever they map it."""
+    return int(done(libc.syscall(FUTEX[os.uname().machine], ctypes.c_void_p(address), what, value, None, None, 0)))
+
+
+def send_waiters(bits: str) -> None:
+    for path, bit in zip(files, bits, strict=False):
+        if bit == "1":
+            address = hold_page(path)
+            futex(address, FUTEX_WAKE, 0)  # a refusal is told from here, not from a thread
+            word = ctypes.c_int.from_address(address).value
+            held.append(partial(wake_all, address))
+            threading.Thread(target=wait_there, args=(address, word), daemon=True).start()
+    time.sleep(0.02)  # until they wait
+
+
+def wake_all(address: int) -> None:
+    futex(address, FUTEX_WAKE, MANY_WAITERS)
+
+
+def wait_there(address: int, word: int) -> None:
+    with contextlib.suppress(OSError):
+        futex(address, FUTEX_WAIT, word)
+
+
+def read_waiters(count: int) -> str:
+    bits = ""
+    for path in files[:count]:
+        bits += "1" if futex(hold_page(path), FUTEX_WAKE, MANY_WAITERS) else "0"
+    clear()
+    return bits
+
+
 SENDERS: dict[str, Send] = {
     "drop": send_drop, "pressure": send_pressure, "pageout": send_pageout, "map": send_map, "flock": send_flock,
-    "lock": send_lock, "open": read_back,
+    "lock": send_lock, "open": read_back, "waiters": send_waiters,
 }  # fmt: skip
 READERS: dict[str, Ear] = {
     "major faults": (nothing, reads_by(major_faults)), "blocks read": (nothing, reads_by(blocks_read)),
     "nowait": (nothing, read_nowait), "mincore": (nothing, read_mincore), "cachestat": (nothing, read_cachestat),
     "pss": mappers_by(pss), "mapmax": mappers_by(mapmax), "exclusive": mappers_by(exclusive),
     "flock": (nothing, read_flock), "lock": (nothing, read_lock), "watch": (mark_watch, read_watch),
+    "waiters": (nothing, read_waiters),
 }  # fmt: skip

@@ -50,3 +50,10 @@ def test_an_event_with_other_fields_is_one_clear_error(
 def test_an_event_of_an_unknown_kind_is_one_clear_error(events: list[Event]) -> None:
     with pytest.raises(LoopFault, match=re.escape("kind 'trial.dreamt'")):
         fold([*events, replace(events[-1], kind="trial.dreamt")])
+
+
+def test_a_loop_begins_once(events: list[Event]) -> None:
+    """Else a stranger's loop could go on under the id of one that runs here, and `stop` would end that one's guests."""
+    with pytest.raises(LoopFault) as refused:
+        fold([*events, replace(events[0], body={**events[0].body, "loop_id": "0000000b"})])
+    assert refused.value.code == "other_version"

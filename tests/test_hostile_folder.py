@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from bellglass import halt, verify, wiring
 from bellglass.cli import app
-from bellglass.errors import BellglassError
+from bellglass.errors import BellglassError, LoopFault
 from bellglass.processes import named
 from bellglass.store import blobs as blobs_module
 from bellglass.store import folder as folder_module
@@ -429,3 +429,22 @@ def test_a_planted_trigger_runs_when_somebody_posts_and_nobody_looked(
         assert ledger.last_seq > 1
         ledger.post("stop", {"who": "x"})
         assert ledger.last_seq == 1
+
+
+def test_a_second_name_of_the_lock_of_a_loop_that_runs_names_no_process_to_kill(
+    loop: Path, tmp_path: Path, bystander: subprocess.Popen[bytes]
+) -> None:
+    """As a tar with a hard link makes it, unpacked beside the loop."""
+    evil = tmp_path / "evil"
+    shutil.copytree(loop, evil)
+    (evil / "loop.lock").unlink(missing_ok=True)
+    with Ledger.open(loop, write=True):
+        (note,) = [name for name in state_folder.names("owners") if str((loop / "loop.lock").stat().st_ino) in name]
+        name = named(bystander.pid)
+        state_folder.write(f"owners/{note}", json.dumps({"pid": name.pid, "start": name.start}).encode())
+        assert owner_of(loop) is not None  # who may be killed for the loop itself
+        os.link(loop / "loop.lock", evil / "loop.lock")
+        assert owner_of(evil) is None
+        with pytest.raises(LoopFault):
+            halt.stop(evil, lambda: 0, polite_seconds=0.0, reason="enough")
+    assert bystander.poll() is None

@@ -28,12 +28,14 @@ LOOKS_SECONDS = 0.1  # who only looks whether a lock is held has it for an insta
 
 
 def owner_of(folder: Path) -> Process | None:
-    """The live process of this user that holds the loop's lock now."""
+    """The live process of this user that holds the loop's lock now; of a lock that is another loop's, too, nobody."""
     try:
         handle = os.open(folder / LOCK_NAME, os.O_RDONLY | GUARDED)
     except OSError:
         return None
     try:
+        if os.fstat(handle).st_nlink != 1:  # a second name of the lock of a loop that runs elsewhere
+            return None
         return None if _locked(handle, fcntl.LOCK_SH) else _noted(handle)
     finally:
         os.close(handle)

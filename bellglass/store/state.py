@@ -130,6 +130,8 @@ def trial_from(body: Json) -> Trial:
 
 
 def _created(state: State, body: Json) -> None:
+    if state.loop_id:  # a second beginning would give a loop the id of another
+        raise ValueError("a loop begins once")
     state.loop_id, state.created, state.config = body["loop_id"], body, body["config"]
     state.starter = state.champion = body["starter"]
 

@@ -11,12 +11,9 @@ from contextlib import closing
 from pathlib import Path
 
 from bellglass.errors import LoopFault
-from bellglass.paths import LEDGER_NAME
 from bellglass.store.chain import damaged
-from bellglass.store.folder import GUARDED
 
 FORMAT = 1
-WRITE_AHEAD = b"\2\2"  # in the file's header: how it is written and read
 APPLICATION_ID = 0x62656C6C  # "bell"
 
 SIGNATURES = "CREATE TABLE IF NOT EXISTS signatures (seq INTEGER PRIMARY KEY, mac TEXT NOT NULL)"
@@ -36,14 +33,6 @@ COMMIT;
 """
 
 
-def _header(folder: Path) -> bytes:
-    handle = os.open(folder / LEDGER_NAME, os.O_RDONLY | GUARDED)
-    try:
-        return os.pread(handle, 100, 0)
-    finally:
-        os.close(handle)
-
-
 def require_own_tables(folder: Path, connection: sqlite3.Connection) -> None:
     """LoopFault for a database that is no ledger, or has more in it than one."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -58,7 +47,9 @@ def require_own_tables(folder: Path, connection: sqlite3.Connection) -> None:
             "pip install --upgrade bellglass",
             code="newer_format",
         )
-    if _header(folder)[18:20] != WRITE_AHEAD:  # else a crash of ours would leave a journal, which no loop has
+    # Asked of SQLite: whoever opens and closes the file beside it gives up the locks of this process on it.
+    # Where nothing can be written it answers otherwise, and needs no asking: a crash of ours would leave a journal.
+    if os.access(folder, os.W_OK) and connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         raise damaged(folder, "a database without a write-ahead log")
     query = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
     with closing(sqlite3.connect(":memory:")) as ours:

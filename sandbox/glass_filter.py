@@ -25,7 +25,7 @@ _MACHINES = {"x86_64": (0, 0xC000003E, 317), "aarch64": (1, 0xC00000B7, 277)}  #
 
 CLONE_THREAD = 0x00010000
 CLONE_OTHERS = 0x7E021000  # namespaces and pidfd, as in seccomp_list.py
-MAP_SHARED, MAP_ANONYMOUS = 0x01, 0x20
+MAP_SHARED, MAP_DROPPABLE, MAP_ANONYMOUS, MAP_HUGETLB = 0x01, 0x08, 0x20, 0x40000
 FUTEX_PRIVATE = 128
 
 # name: its number on x86-64 and on arm64
@@ -62,9 +62,13 @@ def _cases(link, hand):
         "write": [[(0, full, fd)] for fd in (1, 2, link)],
         "writev": [[(0, full, fd)] for fd in (1, 2, link)],
         "sendmsg": [[(0, full, hand)]],  # once, to hand over the questions; then that descriptor is closed
-        # Shared anonymous memory has an inode, numbered from one counter of the machine.
-        "mmap": [[(6, MAP_SHARED, 0)], [(6, MAP_ANONYMOUS, 0)]],
-        "madvise": [[(4, full, advice)] for advice in (0, 4, 8, 10, 11, 14, 15, 16, 17, 18, 19)],
+        # Shared anonymous memory and huge pages have an inode, numbered from one counter of the machine, even where the
+        # call then fails; droppable memory tells when the machine was short of it, and so does what was freed lazily.
+        "mmap": [
+            [(6, MAP_SHARED | MAP_HUGETLB | MAP_DROPPABLE, 0)],
+            [(6, MAP_ANONYMOUS | MAP_HUGETLB | MAP_DROPPABLE, 0)],
+        ],
+        "madvise": [[(4, full, advice)] for advice in (0, 4, 10, 11, 14, 15, 16, 17, 18, 19)],
         # Only within the own process: guests of one image could wait on a page of one of its files, and whoever wakes
         # them is told how many there were.
         "futex": [[(2, FUTEX_PRIVATE, FUTEX_PRIVATE)]],

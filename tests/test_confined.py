@@ -87,6 +87,10 @@ libc = ctypes.CDLL(None, use_errno=True)
 def call(name, *arguments):
     if getattr(libc, name)(*arguments) < 0:
         raise OSError(ctypes.get_errno(), name)
+def huge():
+    libc.mmap.restype = ctypes.c_void_p
+    if libc.mmap(None, 1 << 21, 3, 0x40022, -1, 0) == 2 ** 64 - 1 and ctypes.get_errno() == 1:
+        raise OSError(1, "mmap")  # any other answer comes after an inode was numbered
 def wake(word):
     number = {"x86_64": 202, "aarch64": 98}[os.uname().machine]
     call("syscall", number, word, 1, 1, None, None, 0)
@@ -104,6 +108,7 @@ def attempt(folder):
     tried("epoll", select.epoll)
     tried("timerfd", lambda: call("timerfd_create", 1, 0))
     tried("timer", lambda: call("setitimer", 0, ctypes.create_string_buffer(32), None))
+    tried("huge pages", huge)
     tried("fork", forks)
     tried("a futex that others see", lambda: wake(ctypes.create_string_buffer(8)))
     tried("signal", lambda: os.kill(os.getppid(), 0))
@@ -163,13 +168,13 @@ def reported(glass: Any, code: str) -> dict[str, str]:
 def test_a_guest_that_answers_can_neither_leave_a_trace_nor_find_one(glasses: Open) -> None:
     found = reported(glasses(False), LEAVES_A_TRACE)
     assert {name for name, answer in found.items() if answer != "refused"} == set()
-    assert len(found) == 33
+    assert len(found) == 34
 
 
 def test_without_its_own_list_it_can(glasses: Open) -> None:
     found = reported(glasses(True), LEAVES_A_TRACE)
     assert {name for name, answer in found.items() if answer != "done"} <= {"session", "open /proc/self/pagemap"}
-    assert len(found) == 33
+    assert len(found) == 34
 
 
 def test_what_a_model_needs_is_there_all_the_same(glasses: Open) -> None:

@@ -103,9 +103,10 @@ def noted(folder: Path) -> Notes:
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """Nothing of the person who runs the tests: no key, no netrc."""
+    """Nothing of the person who runs the tests: no key, no netrc. But the state folder in which loops are theirs."""
     home.mkdir(exist_ok=True)
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT), **more}
+    kept = {name: os.environ[name] for name in ("PATH", "XDG_STATE_HOME") if name in os.environ}
+    return {**kept, "HOME": str(home), "PYTHONPATH": str(ROOT), **more}
 
 
 def export(folder: Path, home: Path, *words: str | Path, **more: str) -> subprocess.CompletedProcess[str]:

@@ -113,7 +113,7 @@ def test_removing_what_has_ended_is_waited_for_by_the_close_alone(engine: Any) -
             time.sleep(1.0)
             super().remove(container)
 
-    glass = DockerGlass(Slow(engine._api, engine.url), warm=False, prove=False)
+    glass = DockerGlass(Slow(engine._api, engine.url), warm=False, prove=False, keep=False)
     guest, late = glass.open(spec()), glass.open(spec())
     guest.end()
     assert engine.inspect(guest.id)["State"]["Running"] is False
@@ -178,7 +178,7 @@ def test_cpu_seconds_are_measured_by_the_host(glass: Any, engine: Any) -> None:
 def test_a_guest_that_cannot_start_says_why(engine: Any) -> None:
     from bellglass.doors.docker.glass import DockerGlass
 
-    broken = DockerGlass(engine, warm=False, prove=False)
+    broken = DockerGlass(engine, warm=False, prove=False, keep=False)
     broken._extra = ("--no-such-option",)
     with pytest.raises(SetupError, match="unrecognized arguments: --no-such-option"):
         broken.open(spec())
@@ -194,7 +194,7 @@ def test_a_container_unlike_its_profile_gets_nothing_and_is_ended(engine: Any) -
             return super().create(name, body | {"HostConfig": body["HostConfig"] | {"ReadonlyRootfs": False}})
 
     loop = secrets.token_hex(6)
-    glass = DockerGlass(Careless(engine._api, engine.url), warm=False, prove=False)
+    glass = DockerGlass(Careless(engine._api, engine.url), warm=False, prove=False, keep=False)
     with pytest.raises(SetupError, match="ReadonlyRootfs"):
         glass.open(labelled(loop))
     glass.close()
@@ -207,7 +207,7 @@ def test_a_daemon_that_fails_the_self_check_opens_no_guest(engine: Any, monkeypa
     from bellglass.doors.docker.glass import DockerGlass
 
     monkeypatch.setattr(selfcheck, "_sealed", lambda *_: [("memory", False, "still running")])
-    glass = DockerGlass(engine)
+    glass = DockerGlass(engine, keep=False)
     with pytest.raises(SetupError, match="not sealed: memory: still running"):
         glass.open(spec())
     glass.close()
@@ -319,7 +319,7 @@ open("out/losses.json", "w").write(json.dumps(losses))
 def test_torch_and_lightning_train_under_the_filter(engine: Any) -> None:
     from bellglass.doors.docker.glass import DockerGlass
 
-    glass = DockerGlass(engine, prove=False)
+    glass = DockerGlass(engine, prove=False, keep=False)
     try:
         guest = glass.open(spec(memory_mb=700, deadline=120.0))
         begin(guest, TRAINS)

@@ -256,7 +256,7 @@ def real_profile(engine: Any, role: Role, **more: Any) -> Profile:
 def test_a_running_guest_of_each_role_is_as_its_profile_says(engine: Any, role: Role) -> None:
     from bellglass.doors.docker.glass import DockerGlass
 
-    glass = DockerGlass(engine, warm=False, prove=False)
+    glass = DockerGlass(engine, warm=False, prove=False, keep=False)
     guest = glass.open(GuestSpec(role, {"loop": "profile-test"}, 256, 60.0))
     try:
         facts = engine.inspect(guest.id)

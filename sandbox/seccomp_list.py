@@ -24,6 +24,7 @@ some of it:
     readahead, mincore, cachestat, openat2      tell (openat2: by RESOLVE_CACHED) what the kernel has in memory
     mlock & co, process_madvise                 keep in memory, or push out of it
     flock, inotify_*                            state of an inode, and guests share inodes
+    MAP_HUGETLB, MFD_HUGETLB                    number an inode from one counter of the machine, even when they fail
     pidfd_*, CLONE_PIDFD, SO_PEERPIDFD          a pidfd's inode number counts every process of the machine
     sysinfo, getrusage                          counters of the machine, and of the own page faults
     rt_sigqueueinfo, rt_tgsigqueueinfo, membarrier, get_robust_list     of no use here
@@ -43,6 +44,7 @@ from typing import Any
 
 ENOSYS, EAFNOSUPPORT = 38, 97
 AF_UNIX = 1
+MAP_HUGETLB, MFD_HUGETLB = 0x40000, 0x4
 CLONE_PIDFD = 0x00001000
 # NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 CLONE_NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
@@ -75,7 +77,7 @@ PLAIN = {
         getcpu getpriority sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr
         sched_getparam sched_getscheduler sched_rr_get_interval sched_yield""",
     "memory of this process: unmapping a file drops nothing from the page cache": """
-        brk memfd_create mmap mprotect mremap munmap""",
+        brk mprotect mremap munmap""",
     "clocks and timers of this process": """
         alarm clock_getres clock_gettime clock_nanosleep getitimer gettimeofday nanosleep setitimer time timer_create
         timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime
@@ -146,6 +148,12 @@ FILTERED: dict[str, tuple[str, tuple[Case, ...]]] = {
     "wait4": ("waits for a child, without its usage", (((3, 0),),)),
     "waitid": ("waits for a child, without its usage", (((4, 0),),)),
 }
+# Calls that are allowed without these flags alone: why, which argument, and the flags.
+WITHOUT: dict[str, tuple[str, int, int]] = {
+    "clone": ("a thread or process of this container: no namespaces, no pidfd", 0, CLONE_NAMESPACES | CLONE_PIDFD),
+    "memfd_create": ("memory of this process; no huge pages, which are numbered as pipes are", 1, MFD_HUGETLB),
+    "mmap": ("memory of this process; no huge pages, which are numbered even where there are none", 3, MAP_HUGETLB),
+}
 # What the supervisor of a `predict` guest needs beside. The child's own filter refuses it to bundle code.
 BROKERED = {
     "openat2": "looks up files for the child, within the image and the work folder",
@@ -173,7 +181,7 @@ def reasons() -> dict[str, str]:
     """Every call that a guest may make, and why it neither drops nor probes a page that guests share."""
     found = {name: why for why, names in PLAIN.items() for name in names.split()}
     found |= {name: why for name, (why, _) in FILTERED.items()}
-    found["clone"] = "a thread or process of this container: no namespaces, no pidfd"
+    found |= {name: why for name, (why, _, _) in WITHOUT.items()}
     found["socket"] = "AF_UNIX, within this container"
     return found
 
@@ -198,6 +206,9 @@ def profile(*, gpu: bool = False, predict: bool = False) -> dict[str, Any]:
         for case in cases
     ]
     filtered += [rule(["ioctl"], args=[argument(1, value)]) for value in BROKERED_IOCTL.values() if predict]
+    filtered += [
+        rule([name], args=[argument(index, flags, "SCMP_CMP_MASKED_EQ")]) for name, (_, index, flags) in WITHOUT.items()
+    ]
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "archMap": [
@@ -207,7 +218,6 @@ def profile(*, gpu: bool = False, predict: bool = False) -> dict[str, Any]:
         "syscalls": [
             rule(plain),
             *filtered,
-            rule(["clone"], args=[argument(0, CLONE_NAMESPACES | CLONE_PIDFD, "SCMP_CMP_MASKED_EQ")]),
             rule(["clone3"], "SCMP_ACT_ERRNO", errnoRet=ENOSYS),
             rule(["socket"], args=[argument(0, AF_UNIX)]),
             rule(["socket"], "SCMP_ACT_ERRNO", errnoRet=EAFNOSUPPORT, args=[argument(0, AF_UNIX, "SCMP_CMP_NE")]),

@@ -92,6 +92,7 @@ CHANNELS = {
         Channel("numbers of eventfds", "events", "event number", 1, ("beside",), LANDLOCK),
         Channel("row of pipes", "row of pipe", "row of pipe", A_STEP, BOTH, LIST),
         Channel("row of memfds", "row of memfd", "row of memfd", A_STEP, BOTH, LIST),
+        Channel("row of huge pages", "row of huge page", "row of huge page", A_STEP, BOTH, LIST),
         Channel("row of cookies", "row of cookie", "row of cookie", A_STEP, BOTH, LIST),
         Channel("row of processes", "row of process", "row of process", A_STEP, BOTH, LIST),
         Channel("row of renames", "row of rename", "row of rename", A_STEP, BOTH, LIST),

@@ -222,6 +222,14 @@ def next_memfd() -> int:
     return number
 
 
+def next_huge() -> int:
+    """Huge pages of memory that is never touched; a machine needs to have none."""
+    made = os.memfd_create("x", os.MFD_HUGETLB)
+    number = os.fstat(made).st_ino
+    os.close(made)
+    return number
+
+
 def next_cookie() -> int:
     with socket.socket(socket.AF_UNIX) as made:
         return int(struct.unpack("Q", made.getsockopt(socket.SOL_SOCKET, 57, 8))[0])
@@ -260,6 +268,7 @@ def next_rename() -> int:
 ROWS: dict[str, tuple[Callable[[], int], int, int]] = {
     "pipe": (next_pipe, 1 << 16, 2100),
     "memfd": (next_memfd, 1 << 14, 2100),
+    "huge page": (next_huge, 1 << 16, 2100),
     "cookie": (next_cookie, 1 << 14, 8300),
     "process": (next_process, 1 << 12, 1),
     "rename": (next_rename, 1 << 11, 1),

@@ -122,7 +122,7 @@ class Proof:
     positions: int
     mean_gap_bits: float  # uniform half: proof minus score; positive means that the score looked ahead
     gap_z: float  # of the uniform half's signed mean
-    targeted_gap_bits: float  # the half where the child gained most
+    targeted_gap_bits: float  # the half where the child gained most; a negative gap counts as none
     targeted_z: float
     agrees: bool
 

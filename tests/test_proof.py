@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellglass.steps import proof as proofs
+from bellglass.steps.proof import Bits
 
 
 @settings(max_examples=40)
@@ -113,6 +114,63 @@ def test_symmetric_noise_almost_never_looks_like_a_leak() -> None:
         proof, _, _ = proofs.compare(even_plan(24, 24), np.zeros(48), rng.normal(0, 0.015, 48))
         alarms += not proof.agrees
     assert alarms <= 3
+
+
+@pytest.fixture(params=["defended", "noise of both halves", "credit for worse answers"])
+def defence(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "noise of both halves":
+        of_one = proofs._noise
+        monkeypatch.setattr(proofs, "_noise", lambda uniform, targeted: of_one(np.append(uniform, targeted), targeted))
+    if request.param == "credit for worse answers":
+        monkeypatch.setattr(proofs, "_without_credit", lambda targeted: targeted)
+    return request.param
+
+
+def believed(uniform: Bits, targeted: Bits) -> bool:
+    """No alarm, and no fault either."""
+    gaps = np.append(uniform, targeted)
+    proof, _, scattered = proofs.compare(even_plan(len(uniform), len(targeted)), np.zeros(len(gaps)), gaps)
+    return proof.agrees and not scattered
+
+
+def test_who_answers_worse_where_it_will_be_asked_does_not_hide_that_it_looks_everywhere(defence: str) -> None:
+    """A model that looks gains 0.3 bits at each position, and spoils the answers that the targeted half is made of."""
+    gaps = np.append(np.full(24, 0.3), np.full(24, -3.0))
+    proof, _, _ = proofs.compare(even_plan(24, 24), np.zeros(48), gaps)
+    assert proof.agrees == (defence == "noise of both halves")
+
+
+def test_who_answers_worse_at_some_of_them_does_not_pay_for_looking_at_the_others(defence: str) -> None:
+    """A leak too sparse for the uniform half."""
+    targeted = np.tile([4.0, -4.5], 12)
+    proof, _, scattered = proofs.compare(even_plan(24, 24), np.zeros(48), np.append(np.zeros(24), targeted))
+    assert proof.agrees == (defence != "defended")
+    assert scattered == (defence != "defended"), "and then it is no prediction"
+
+
+def test_answers_that_scatter_only_where_the_gain_is_largest_are_no_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not believed(np.zeros(24), np.full(24, -0.5))
+    monkeypatch.setattr(proofs, "_scatters", lambda gaps: False)
+    assert believed(np.zeros(24), np.full(24, -0.5))
+
+
+@pytest.mark.parametrize(("rows", "noise"), [(24, 0.003), (24, 0.015), (24, 0.04), (128, 0.015), (128, 0.04)])
+@pytest.mark.parametrize("tails", ["normal", "heavy"])
+def test_an_honest_model_that_rounds_almost_never_calls_a_person(rows: int, noise: float, tails: str) -> None:
+    """Its targeted positions are the luckiest of several: gaps there are larger, and none of them was looked up."""
+    rng = np.random.default_rng(7)
+
+    def drawn(*size: int) -> Bits:
+        values = rng.normal(size=size) if tails == "normal" else rng.standard_t(3, size) / math.sqrt(3.0)
+        return values * noise / math.sqrt(2.0)
+
+    alarms = 0
+    for _ in range(1000):
+        uniform = drawn(rows) - drawn(rows)
+        targeted = drawn(rows) - drawn(rows, 4).min(axis=1)
+        proof, _, scattered = proofs.compare(even_plan(rows, rows), np.zeros(2 * rows), np.append(uniform, targeted))
+        alarms += not scattered and not proof.agrees
+    assert alarms <= 4
 
 
 def test_records_of_a_proof_hold_finite_numbers() -> None:

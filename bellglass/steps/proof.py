@@ -141,26 +141,46 @@ def compare(positions: Plan, scored: Bits, proved: Bits) -> tuple[Proof, float, 
     Noise is taken to be symmetric, and a leak only makes gaps positive, so the negative gaps measure the noise: the
     spread of a sparse leak must not excuse it. The two largest gaps of a half are spared: one odd answer is no alarm.
 
+    A model may answer worse on purpose where it can foresee that it will be asked, which is in the targeted half alone.
+    So what it does there neither counts as noise nor pays for what it looked up elsewhere in that half.
+
     The order of the checks matters. A broad look-ahead shows in the uniform half. Answers that scatter to both sides
     there (dropout left on, normalisation over the batch) would make the targeted half lie, since it is chosen for lucky
-    scores; they are no leak but no prediction either. Only then the targeted half is believed.
+    scores; they are no leak but no prediction either. Only then the targeted half is believed. Where it shows no leak
+    but scatters itself, although it was chosen for lucky scores, the answers are no prediction, either.
     """
     gaps = proved - scored
     uniform, targeted = gaps[: positions.uniform], gaps[positions.uniform :]
-    noise = max(NOISE_FLOOR, math.sqrt(2.0 * float((np.minimum(gaps, 0.0) ** 2).mean())))
+    noise = _noise(uniform, targeted)
     mean, error = _weighted(uniform, positions.weights)
-    targeted_mean = float(targeted.mean()) if len(targeted) else 0.0
+    lost = _without_credit(targeted)
+    targeted_mean = float(lost.mean()) if len(lost) else 0.0
     looks_ahead = _leaks(uniform, noise, UNIFORM_TOLERANCE)
-    scattered = not looks_ahead and float(np.maximum(-uniform, 0.0).mean()) > SCATTER_TOLERANCE
+    agrees = not (looks_ahead or _leaks(lost, noise, TARGETED_TOLERANCE))
+    scattered = not looks_ahead and (_scatters(uniform) or (agrees and _scatters(targeted)))
     proof = Proof(
         positions=len(gaps),
         mean_gap_bits=mean,
         gap_z=mean * math.sqrt(len(uniform)) / noise,
         targeted_gap_bits=targeted_mean,
-        targeted_z=targeted_mean * math.sqrt(len(targeted)) / noise,
-        agrees=not (looks_ahead or _leaks(targeted, noise, TARGETED_TOLERANCE)),
+        targeted_z=targeted_mean * math.sqrt(len(lost)) / noise,
+        agrees=agrees,
     )
     return proof, error, scattered
+
+
+def _noise(uniform: Bits, targeted: Bits) -> float:
+    """Bits per position, from the half that nobody can foresee."""
+    return max(NOISE_FLOOR, math.sqrt(2.0 * float((np.minimum(uniform, 0.0) ** 2).mean())))
+
+
+def _without_credit(targeted: Bits) -> Bits:
+    return np.maximum(targeted, 0.0)
+
+
+def _scatters(gaps: Bits) -> bool:
+    """Whether answers came out better the second time, which no look-ahead explains."""
+    return len(gaps) > 0 and float(np.maximum(-gaps, 0.0).mean()) > SCATTER_TOLERANCE
 
 
 def _leaks(gaps: Bits, noise: float, tolerance: float) -> bool:

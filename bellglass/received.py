@@ -17,10 +17,10 @@ from pathlib import Path
 from bellglass import tasks
 from bellglass.config import LoopConfig, restore
 from bellglass.errors import LoopFault, SetupError, UsageError
-from bellglass.paths import content_hash, typed, user_host, user_name
+from bellglass.paths import content_hash, state_home, typed, user_host, user_name
 from bellglass.ports import Glass
 from bellglass.store.ledger import Ledger
-from bellglass.store.ours import Standing
+from bellglass.store.ours import HEADS, Standing
 from bellglass.store.state import State, fold
 from bellglass.tasks import Task
 
@@ -135,7 +135,13 @@ def _require_takeable(folder: Path, state: State, standing: Standing) -> None:
         found, needed = f"yours already: {standing.why}", "a loop that came from elsewhere"
         raise UsageError(thing, found, needed, f"bellglass resume {typed(folder)}", code="already_yours")
     again = f"bellglass verify {typed(folder)}"
-    if standing.code == "forged":  # guests are labelled by that id: a stop of one would end the other's
-        raise LoopFault(thing, standing.why, "an id that no loop of yours has", again, code="loop_counterfeit")
     if state.created is None or not re.fullmatch("[0-9a-f]{1,32}", state.loop_id):
         raise LoopFault(thing, "no beginning that gives it an id", "one", again, code="ledger_without_beginning")
+    if (
+        standing.counterfeit
+    ):  # it has an id of ours: its guests would be ended with those, its head noted in place of one
+        needed = (
+            "the loop as you left it, or an id that no loop of yours has; where yours is gone for good, remove its "
+            f"head first: {state_home() / HEADS}/{state.loop_id}-*"
+        )
+        raise LoopFault(thing, standing.why, needed, again, code="loop_counterfeit")

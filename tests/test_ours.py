@@ -22,6 +22,7 @@ from bellglass.cli import app
 from bellglass.errors import BellglassError, Interrupted, LoopFault, SetupError
 from bellglass.loop import take_requests
 from bellglass.paths import LEDGER_NAME
+from bellglass.received import meaning, take_over
 from bellglass.records import Json
 from bellglass.store import ledger as ledger_module
 from bellglass.store import ours, state_folder
@@ -188,7 +189,7 @@ def test_a_loop_of_an_earlier_version_is_received(loop: Path) -> None:
     sql(loop, "DROP TABLE signatures")
     with another_user():
         assert standing(loop).code == "unsigned"
-    assert standing(loop).code == "unsigned"
+    assert standing(loop).code == "altered"  # its head was noted here, which no earlier version did
 
 
 def test_where_no_key_can_be_kept_no_loop_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +279,9 @@ def test_an_older_loop_of_ones_own_is_taken_over(received: Path) -> None:
 
 
 def test_what_was_taken_over_and_comes_back_altered_is_received_again(received: Path) -> None:
+    untouched = copy(received, "untouched")
     taken(received)
+    assert standing(untouched).code == "altered"
     append(received)
     before = copy(received, "before")
     append(received)
@@ -286,8 +289,60 @@ def test_what_was_taken_over_and_comes_back_altered_is_received_again(received: 
     with another_user(), closing(Ledger.open(received, write=True, received=True)) as ledger:
         ledger.append("stop.requested", {})
     assert standing(received).code == "altered"
-    taken(received)
-    assert standing(received).code == "taken_over"
+
+
+def cut(folder: Path) -> None:
+    last = "(SELECT max(seq) FROM events)"
+    sql(folder, f"DELETE FROM signatures WHERE seq = {last}", f"DELETE FROM events WHERE seq = {last}")
+
+
+def gone_on_with(folder: Path) -> None:
+    with another_user(), closing(Ledger.open(folder, write=True, received=True)) as ledger:
+        ledger.append("stop.requested", {})
+
+
+def without_signatures(folder: Path) -> None:
+    sql(folder, "DROP TABLE signatures")
+
+
+def under_another_key(folder: Path) -> None:
+    sql(folder, f"UPDATE signatures SET mac = '{'ab' * 32}'")
+
+
+def with_another_past(folder: Path) -> None:
+    rehashed(folder, lambda kind, body: body.update(version="another") if kind == "loop.created" else None)
+
+
+@pytest.mark.parametrize("change", [cut, gone_on_with, without_signatures, under_another_key, with_another_past])
+def test_no_altered_copy_of_ones_own_loop_is_taken_over_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "state"))
+    own = made_loop.write(tmp_path, 1, texts=True, seed=5)
+    altered = copy(own, "altered")
+    change(altered)
+    assert code(lambda: meaning(altered)) == "loop_counterfeit"
+    assert code(lambda: take_over(altered)) == "loop_counterfeit"
+    assert standing(own).made_here
+    monkeypatch.setattr(Standing, "counterfeit", property(lambda self: False))
+    take_over(altered)
+    assert standing(altered).ours, "two loops of one id, whose guests are told apart by it"
+    assert standing(own).ours == (change is with_another_past), "and this one's head was noted in the place of ours"
+
+
+def test_where_ones_own_is_gone_an_older_copy_is_taken_over_once_its_head_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "state"))
+    own = made_loop.write(tmp_path, 1, texts=True, seed=5)
+    cut(own)
+    with pytest.raises(LoopFault) as refused:
+        take_over(own)
+    named = Path(refused.value.needed.rpartition(" ")[2])
+    for head in named.parent.glob(named.name):
+        head.unlink()
+    take_over(own)
+    assert standing(own).code == "taken_over"
 
 
 def test_a_loop_with_the_id_of_one_of_ours_is_not_taken_over(received: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def verify(
     wrong = {finding.what: finding.found for finding in findings if not finding.ok}
     if verify_.STANDING in wrong:
         found, needed = wrong[verify_.STANDING], "what was made here, as it was left"
-        again = f"a copy from elsewhere; or bellglass takeover {typed(folder)}, which says what that means"
+        again = f"bellglass takeover {typed(folder)}, which refuses it, and says what to do where yours is gone"
         raise LoopFault(f"loop {folder.name}", found, needed, again, code="loop_counterfeit")
     if wrong:
         raise BellglassError(

@@ -67,7 +67,7 @@ def _print_status(shown: Shown, json: bool) -> None:
         ended = f"{state.ended['why']}: {state.ended['detail']}"
     if about.standing is not None:
         typer.echo(visible(f"{about.standing.word}: {about.standing.why}"))
-        if not about.standing.ours:
+        if not (about.standing.ours or about.standing.counterfeit):
             typer.echo(f"to go on with it: bellglass takeover {typed(shown.folder)}, which says what that means")
     typer.echo(f"{visible(ended)}\nledger head {about.head}\nfolder {visible(str(shown.folder))}")
 

@@ -337,9 +337,8 @@ def require_ours(folder: Path, standing: Standing) -> None:
     """LoopFault for a loop that came from elsewhere."""
     if not standing.ours:
         found, needed = f"received: {standing.why}", "a loop that is yours"
-        raise LoopFault(
-            f"loop {folder.name}", found, needed, f"bellglass takeover {typed(folder)}", code="loop_received"
-        )
+        again = f"bellglass {'verify' if standing.counterfeit else 'takeover'} {typed(folder)}"
+        raise LoopFault(f"loop {folder.name}", found, needed, again, code="loop_received")
 
 
 def _make_file(folder: Path) -> None:

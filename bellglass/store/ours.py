@@ -176,7 +176,7 @@ def _standing(
         return key is not None and hmac.compare_digest(sign(key, event.hash), signatures.get(event.seq, ""))
 
     if not ours(first) and not any(map(ours, takeovers)):
-        return _stranger(first, key, signatures)
+        return _stranger(first, key, signatures, noted is not None)
     if noted is None:
         return Standing("received", "no_head", "its head was never noted in this user's state folder")
     seq, head = noted
@@ -193,7 +193,9 @@ def _standing(
     return Standing("ours", "made_here", "made by this user, and as it was left here")
 
 
-def _stranger(first: Event, key: bytes | None, signatures: Mapping[int, str]) -> Standing:
+def _stranger(first: Event, key: bytes | None, signatures: Mapping[int, str], noted: bool) -> Standing:
+    if noted and key is not None:  # a copy whose signatures were taken off, or the key is another than it was then
+        return Standing("received", "altered", "its head was noted here, and this user's key signed no beginning of it")
     if _another_of_this_name(first):
         return Standing("received", "forged", f"a loop {_loop(first)} was made here, and this one begins otherwise")
     if first.seq not in signatures:

@@ -8,7 +8,6 @@ The commands are those that the command line has: a new one without a case here 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import shutil
 import signal
@@ -22,67 +21,15 @@ from pathlib import Path
 import hostile_loop
 import pytest
 import typer
+from hostile_commands import CASES, STARTS, STATUSES, TILL_INTERRUPTED, TYPED, commands, run, unacted
 from hostile_loop import KINDS, LOOP_ID, PRECIOUS, Canaries
 from whose import VARIABLE
 
 import bellglass
 from bellglass import cli
 from bellglass.errors import BellglassError
+from bellglass.show import recording
 from bellglass.store import state_folder
-
-STATUSES = {0, 1, 2, 3, 4, 5, 6}
-RESULTS = "{result}"  # a file or folder beside the loop
-SERVED, TILL_INTERRUPTED = "served", "till interrupted"
-STARTS = ("--loops", "{home}", "--glass", "process", "--generations", "1")
-
-# command -> how it is typed on a loop or recording; a word instead: how it is tried below
-CASES: dict[str, list[tuple[str, ...]] | str] = {
-    "demo": TILL_INTERRUPTED,
-    "run": [
-        ("run", *STARTS, "--preset", "tiny", "--wall-seconds", "0.01"),
-        ("run", "{loop}/task", *STARTS, "--preset", "none"),
-    ],
-    "calibrate": TILL_INTERRUPTED,
-    "resume": [("resume", "{loop}"), ("resume", "{loop}", "--wandb", "offline", "--task", "{loop}/task")],
-    "status": [("status", "{loop}"), ("status", "{loop}", "--json"), ("status", "--loops", "{home}")],
-    "log": [("log", "{loop}"), ("log", "{loop}", "--json")],
-    "diff": [("diff", "{loop}"), ("diff", "{loop}", "1"), ("diff", "{loop}", "77")],
-    "watch": SERVED,
-    "report": [
-        ("report", "{loop}"),
-        ("report", "{loop}", "--format", "md", "-o", "-"),
-        ("report", "{loop}", "--format", "svg", "-o", RESULTS),
-    ],
-    "compare": [("compare", "{loop}"), ("compare", "--loops", "{home}", "--json")],
-    "pack": [("pack", "{loop}", "-o", RESULTS)],
-    "tasks": [("tasks", "--json"), ("tasks", "{loop}/nothing")],
-    "export csv": [("export", "csv", "{loop}"), ("export", "csv", "{loop}", "-o", RESULTS)],
-    "export wandb": [("export", "wandb", "{loop}", "--offline", "-o", RESULTS)],
-    "review": [
-        ("review", "{loop}"),
-        ("review", "{loop}", "--decision", "approve", "--evidence", "ab" * 32, "--reason", "x"),
-        ("review", "{loop}", "--rearm", "leak", "--reason", "x"),
-    ],
-    "stop": [("stop", "{loop}", "--patience", "0.1"), ("stop", "{loop}", "--now")],
-    "verify": [
-        ("verify", "{loop}"),
-        ("verify", "{loop}", "--json", "--head", "0" * 64),
-        ("verify", "{loop}", "--rejudge"),
-        ("verify", "{loop}", "--rejudge", "--task", "{loop}"),
-    ],
-    "recheck": [("recheck", "{loop}", "1"), ("recheck", "{loop}", "1", "--exact", "--json")],
-    "takeover": [("takeover", "{loop}")],
-    "doctor": [("doctor", "--json")],
-    "image build": [("image", "build", "--wheels", "{loop}")],
-}
-
-
-def commands(group: object, before: str = "") -> Iterator[str]:
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, f"{before}{name} ")
-        else:
-            yield before + name
 
 
 def test_every_command_has_a_case() -> None:
@@ -133,30 +80,6 @@ def _pipes(_: str, names: list[str]) -> list[str]:
     return [name for name in names if name == "pipe"]
 
 
-def run(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
-    """As it is typed: the status, and all that a terminal would be shown. A traceback fails the test."""
-    shown = io.StringIO()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr(sys, "argv", ["bellglass", *words])
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
-    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 0 if end.code is None else 99
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-    return status, shown.getvalue()
-
-
-def unacted(text: str) -> str:
-    """The characters in it that a terminal would act on."""
-    odd = {sign for sign in text if sign not in "\n\t" and (ord(sign) < 32 or 127 <= ord(sign) < 160)}
-    return "".join(sorted(odd | {sign for sign in text if sign in "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"}))
-
-
 def check(status: int, shown: str, canaries: Canaries, bystander: subprocess.Popen[bytes]) -> None:
     assert status in STATUSES
     assert unacted(shown) == ""
@@ -169,30 +92,7 @@ def check(status: int, shown: str, canaries: Canaries, bystander: subprocess.Pop
 
 # All of it takes minutes; a change is seen on one kind at once.
 TRIED = [pytest.param(kind, marks=() if kind == "words" else pytest.mark.slow) for kind in KINDS]
-TYPED = [(name, words) for name, cases in CASES.items() if isinstance(cases, list) for words in cases]
-
-
-@pytest.mark.parametrize("kind", TRIED)
-def test_no_command_on_a_hostile_loop_reaches_anything(
-    whole: Path,
-    kind: str,
-    canaries: Canaries,
-    bystander: subprocess.Popen[bytes],
-    state: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    folder = received(whole, kind, tmp_path, canaries)
-    wrong = []
-    for index, (_, case) in enumerate(TYPED):
-        names = {"loop": folder, "home": folder.parent, "result": tmp_path / f"result-{index}"}
-        typed = tuple(word.format(**names) for word in case)
-        try:
-            check(*run(typed, monkeypatch), canaries, bystander)
-        except Exception as error:  # all of them are told at once
-            wrong.append(f"{' '.join(case)}: {type(error).__name__}: {str(error)[:300]}")
-    assert wrong == []
-    assert not any(LOOP_ID in name for name in state_folder.names("heads"))  # nothing was taken over
+PACKED = ("whole", "bomb")  # what is in a recording matters only to `watch`, which is tried below on all
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +101,10 @@ def recordings(whole: Path, canaries: Canaries, tmp_path_factory: pytest.TempPat
     return {path.stem: path for path in hostile_loop.recordings(whole, canaries, into)}
 
 
-def test_no_command_on_a_hostile_recording_reaches_anything(
+@pytest.mark.parametrize("kind", [*TRIED, *PACKED])
+def test_no_command_on_a_hostile_loop_or_recording_reaches_anything(
+    whole: Path,
+    kind: str,
     recordings: dict[str, Path],
     canaries: Canaries,
     bystander: subprocess.Popen[bytes],
@@ -209,15 +112,16 @@ def test_no_command_on_a_hostile_recording_reaches_anything(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    target = recordings[kind] if kind in PACKED else received(whole, kind, tmp_path, canaries)
     wrong = []
-    for kind in ("whole", "bomb"):  # what is in one matters only to `watch`, which is tried below on all
-        for index, (_, case) in enumerate(TYPED):
-            names = {"loop": recordings[kind], "home": recordings[kind].parent, "result": tmp_path / f"{kind}-{index}"}
-            try:
-                check(*run(tuple(word.format(**names) for word in case), monkeypatch), canaries, bystander)
-            except Exception as error:  # all of them are told at once
-                wrong.append(f"{kind}: {' '.join(case)}: {type(error).__name__}: {str(error)[:300]}")
+    for index, case in enumerate(TYPED):
+        names = {"loop": target, "home": target.parent, "result": tmp_path / f"result-{index}"}
+        try:
+            check(*run(tuple(word.format(**names) for word in case), monkeypatch), canaries, bystander)
+        except Exception as error:  # all of them are told at once
+            wrong.append(f"{' '.join(case)}: {type(error).__name__}: {str(error)[:300]}")
     assert wrong == []
+    assert not any(LOOP_ID in name for name in state_folder.names("heads"))  # nothing was taken over
 
 
 # watch
@@ -297,11 +201,19 @@ def test_the_page_of_a_hostile_loop_does_nothing_that_it_asks_for(
 
 
 def test_a_hostile_recording_is_played_or_refused(
-    recordings: dict[str, Path], canaries: Canaries, bystander: subprocess.Popen[bytes], state: Path
+    recordings: dict[str, Path],
+    canaries: Canaries,
+    bystander: subprocess.Popen[bytes],
+    state: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     refused = {}
     for kind, path in recordings.items():
-        shown, said = watched(path, "--play", "60x")
+        try:
+            recording.load(path).close()
+            shown, said = watched(path, "--play", "60x")
+        except BellglassError:  # no page, so no process of its own is needed
+            shown, said = "", run(("watch", str(path), "--no-open", "--play", "60x"), monkeypatch)[1]
         assert "Traceback" not in shown + said, kind
         assert unacted(said) == "", kind
         refused[kind] = "recording_damaged" in said
@@ -317,7 +229,11 @@ def test_a_hostile_recording_is_played_or_refused(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("demo", STARTS), ("calibrate", ("stories", "--preset", "tiny", "--glass", "process", "--loops", "{home}"))],
+    [
+        ("demo", STARTS),
+        ("run", (*STARTS, "--preset", "tiny")),
+        ("calibrate", ("stories", "--preset", "tiny", "--loops", "{home}")),
+    ],
 )
 def test_what_starts_beside_hostile_loops_leaves_them_alone(
     whole: Path,
@@ -328,9 +244,9 @@ def test_what_starts_beside_hostile_loops_leaves_them_alone(
     state: Path,
     tmp_path: Path,
 ) -> None:
-    assert CASES[name] == TILL_INTERRUPTED
+    assert name == "run" or CASES[name] == TILL_INTERRUPTED
     folder = received(whole, "own_task", tmp_path, canaries)
-    with typed(name, *(word.format(home=folder.parent) for word in words)) as process:
+    with typed(name, "--glass", "process", *(word.format(home=folder.parent) for word in words)) as process:
         assert process.stderr is not None
         said = b""
         while b"folder " not in said:  # it owns a loop of its own, and is at work

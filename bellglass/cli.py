@@ -11,8 +11,8 @@ import typer
 
 from bellglass import __version__
 from bellglass.commands import check, decide, export, look, report, start, watch
+from bellglass.commands.terminal import say, say_fault
 from bellglass.errors import BellglassError, Interrupted
-from bellglass.store.lineage import visible
 
 app = typer.Typer(
     name="bellglass",
@@ -38,7 +38,7 @@ app.add_typer(check.image, name="image", rich_help_panel="Check")
 @app.callback(invoke_without_command=True)
 def version(show: bool = typer.Option(False, "--version", help="Print the version and end.")) -> None:
     if show:
-        typer.echo(f"bellglass {__version__}")
+        say(f"bellglass {__version__}")
         raise typer.Exit
 
 
@@ -47,18 +47,19 @@ def explain(error: BellglassError) -> str:
     lines = [f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {error.thing}"]
     for label, text in (("found", error.found), ("needed", error.needed), ("next", error.next_command)):
         if text:
-            lines.append(f"  {label + ':':<8}{visible(text)}")
+            lines.append(f"  {label + ':':<8}{text}")
     return "\n".join([*lines, f"  code:   {error.code}"])
 
 
 def main() -> None:
+    sys.excepthook = say_fault
     try:
         app()
     except BellglassError as error:
-        print(explain(error), file=sys.stderr)
+        say(explain(error), err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted; what was done is kept: bellglass resume", file=sys.stderr)
+        say("interrupted; what was done is kept: bellglass resume", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()

@@ -23,6 +23,7 @@ from bellglass.rederive import adoptions_finding, alarms_finding, budgets_findin
 from bellglass.steps.adopt import Adoption, next_bundle
 from bellglass.steps.trial import seeds_of
 from bellglass.store.blobs import Blobs
+from bellglass.store.chain import damaged
 from bellglass.store.folder import SECRET_BYTES, read_plain
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
@@ -127,7 +128,10 @@ def _blobs(state: State) -> list[str]:
 def secret_of(folder: Path, state: State) -> bytes | None:
     """Revealed in the ledger when the loop has finished; before, only its owner can read it."""
     if state.ended is not None and state.ended.get("secret"):
-        return bytes.fromhex(state.ended["secret"])
+        try:
+            return bytes.fromhex(state.ended["secret"])
+        except (TypeError, ValueError):  # a forged event
+            raise damaged(folder, "a revealed secret that is no number") from None
     try:
         return read_plain(folder / "secret", SECRET_BYTES)
     except OSError:

@@ -16,20 +16,25 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import made_loop
 from whose import another_user
 
 from bellglass import paths
+from bellglass.errors import LoopFault
 from bellglass.paths import content_hash, content_root
 from bellglass.processes import named
 from bellglass.records import Bundle, Json
 from bellglass.show import recording
+from bellglass.show.summary import as_json
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import GENESIS, Event, Ledger, digest
 from bellglass.store.lineage import Lineage
+from bellglass.store.state import fold
 
 PRECIOUS = "what the receiver would miss\n"
 LOOP_ID = "00000004"
@@ -231,6 +236,48 @@ def shapes(folder: Path, canaries: Canaries) -> None:
         ledger.append("loop.created", {"loop_id": NOTE})
 
 
+def strings(folder: Path, canaries: Canaries) -> None:
+    """Written for a terminal: every string of every event that may be anything without the loop's being refused."""
+    with another_user(), closing(Ledger.open(folder, write=True, received=True)) as ledger:
+        ledger.append("tripwire.fired", {"name": "leak", "generation": 2, "sentence": "x", "evidence": ["x"]})
+        ledger.append("review.decided", {"generation": 2, "decision": "reject", "who": "you", "reason": "x"})
+        events = ledger.events()
+    spoilt = {place for place in _strings(events) if _can_be_shown(deepcopy(events), place)}
+    _rewrite(folder, lambda event: [_spoil(event, place) for place in spoilt])
+
+
+Place: TypeAlias = tuple[str, ...]  # an event's kind, then keys
+
+
+def _strings(events: list[Event]) -> set[Place]:
+    def below(value: Json, place: Place) -> Iterator[Place]:
+        if isinstance(value, str):
+            yield place
+        for key, inside in value.items() if isinstance(value, dict) else ():
+            yield from below(inside, (*place, key))
+
+    return {place for event in events for place in below(event.body, (event.kind,))}
+
+
+def _spoil(event: Event, place: Place) -> None:
+    kind, *keys, last = place
+    body = event.body
+    for key in keys:
+        body = body.get(key) if isinstance(body, dict) else None
+    if event.kind == kind and isinstance(body, dict) and isinstance(body.get(last), str):
+        body[last] = NOTE + body[last]
+
+
+def _can_be_shown(events: list[Event], place: Place) -> bool:
+    for event in events:
+        _spoil(event, place)
+    try:
+        as_json(fold(events))
+    except (LoopFault, LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
+        return False
+    return True
+
+
 def nothing(folder: Path, canaries: Canaries) -> None:
     """A ledger that does not begin, in a folder whose name is written for a terminal."""
     with closing(sqlite3.connect(folder / "loop.db", isolation_level=None)) as other:
@@ -240,7 +287,8 @@ def nothing(folder: Path, canaries: Canaries) -> None:
 
 
 KINDS: dict[str, Callable[[Path, Canaries], None]] = {
-    kind.__name__: kind for kind in (words, own_task, lineage, links, database, numbers, larger, shapes, nothing)
+    kind.__name__: kind
+    for kind in (words, own_task, lineage, links, database, numbers, larger, shapes, strings, nothing)
 }
 
 
@@ -267,7 +315,7 @@ def recordings(folder: Path, canaries: Canaries, into: Path) -> Iterator[Path]:
     recording.pack_into(folder, packed)
     with zipfile.ZipFile(packed) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    bomb = b"\n" * (300 << 20)
+    bomb = b"\n" * (132 << 20)  # more than any member of a recording may hold
     kinds: dict[str, list[tuple[str | zipfile.ZipInfo, bytes]]] = {
         "whole": [],
         "up": [("../../precious.txt", b"x"), (f"../{canaries.ran.name}/up", b"x")],
@@ -286,7 +334,10 @@ def recordings(folder: Path, canaries: Canaries, into: Path) -> Iterator[Path]:
         else:
             told = {name if isinstance(name, str) else name.filename for name, _ in more}
             kept = [(name, data) for name, data in members.items() if kind == "twice" or name not in told]
-            with warnings.catch_warnings(), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            with (
+                warnings.catch_warnings(),
+                zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+            ):
                 warnings.simplefilter("ignore")  # of the member that comes twice
                 for name, data in [*kept, *more]:
                     archive.writestr(name, data)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import made_loop
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from bellglass.cli import app
-from bellglass.commands.console import print_summary
+from bellglass.commands.console import Terminal, print_summary
 from bellglass.errors import UsageError
 from bellglass.records import Interval
 from bellglass.show import baselines, showing, summary, wandb_rows
@@ -43,7 +42,7 @@ def state(champion: str = "beef", model: str = "anthropic/x", **config: object) 
 
 def printed(found: State) -> str:
     out = io.StringIO()
-    print_summary(found, Console(file=out, width=300, color_system=None))
+    print_summary(found, Terminal(file=out, width=300, color_system=None))
     return out.getvalue()
 
 

@@ -9,9 +9,8 @@ from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
-from rich.console import Console
 
-from bellglass.commands.console import LINES, bounds_line, print_summary
+from bellglass.commands.console import LINES, Terminal, bounds_line, print_summary
 from bellglass.commands.progress import MOST_SLOTS, LoopView
 from bellglass.records import Budget, Claim, Cost, Seeds, Trial, Verdict
 from bellglass.store.ledger import Event
@@ -49,7 +48,7 @@ def clock() -> Hand:
 @pytest.fixture
 def view(clock: Hand) -> Iterator[LoopView]:
     made = LoopView(live=True, clock=clock)
-    made._console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    made._console = Terminal(file=io.StringIO(), force_terminal=True, width=80)
     with made:
         yield made
     assert made._live is None
@@ -65,8 +64,8 @@ def state(view: LoopView) -> State:
 
 
 def shown(view: LoopView, width: int = 80, height: int = 24) -> str:
-    view._console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height)
-    console = Console(file=io.StringIO(), width=width, color_system=None, record=True)
+    view._console = Terminal(file=io.StringIO(), force_terminal=True, width=width, height=height)
+    console = Terminal(file=io.StringIO(), width=width, color_system=None, record=True)
     console.print(view._area())
     return console.export_text()
 
@@ -173,8 +172,8 @@ def test_no_name_moves_the_cursor_or_breaks_a_line(view: LoopView, state: State,
     train(view, state, name)
     out = io.StringIO()
     shown(view, width)
-    Console(file=out, width=width, color_system=None, legacy_windows=False).print(view._area())
-    view._console = Console(file=io.StringIO(), width=width)
+    Terminal(file=out, width=width, color_system=None, legacy_windows=False).print(view._area())
+    view._console = Terminal(file=io.StringIO(), width=width)
     view.say(name)
     said = view._console.file.getvalue()  # type: ignore[attr-defined]
     lines = out.getvalue().splitlines()
@@ -198,7 +197,7 @@ def test_a_terminal_without_unicode_gets_plain_signs(view: LoopView, state: Stat
     train(view, state, "long-" * 40)
     clock.now += 4
     raw = io.BytesIO()
-    console = Console(file=io.TextIOWrapper(raw, encoding="ascii"), force_terminal=True, width=80, color_system=None)
+    console = Terminal(file=io.TextIOWrapper(raw, encoding="ascii"), force_terminal=True, width=80, color_system=None)
     view._console = console
     console.print(view._area())
     assert b" ############------------ " in raw.getvalue()
@@ -259,7 +258,7 @@ def test_no_word_of_the_table_is_folded_on_a_narrow_terminal(result: tuple[str, 
     state.generations[1] = Generation(1, "beef" * 10, successor="c" * 40, kinds=KINDS, result=done, proposed=True)
     state.trials = {name: trial(name, bits) for name, bits in (("g1-pair-0-child", 2.966), ("g1-pair-1-child", 2.975))}
     out = io.StringIO()
-    print_summary(state, Console(file=out, width=80, force_terminal=True, color_system=None))
+    print_summary(state, Terminal(file=out, width=80, force_terminal=True, color_system=None))
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     words = set(re.findall(r"[\w.]+", "\n".join(lines[:16])))

@@ -13,6 +13,8 @@ import threading
 import time
 from typing import IO
 
+from bellglass.commands.terminal import say
+
 # Without the folder that the person happens to stand in, whose `typer.py` would else be ours.
 PYTHON = (sys.executable, "-P", "-m", "bellglass")
 
@@ -36,7 +38,7 @@ class Driver:
         self._gone.set()
         if self._linger_seconds is not None:
             time.sleep(self._linger_seconds)
-            print(f"gave up after {self._linger_seconds:g} s", flush=True)
+            say(f"gave up after {self._linger_seconds:g} s")
             os._exit(1)
 
 

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from bellglass.commands.options import GlassName, Json, LoopName, Loops, TaskFolder
+from bellglass.commands.terminal import say
 from bellglass.errors import BellglassError, LoopFault, SetupError, UsageError
 from bellglass.paths import typed
 
@@ -37,7 +38,6 @@ def verify(
     from bellglass import rejudge as rejudge_
     from bellglass import verify as verify_
     from bellglass.store.ledger import Ledger
-    from bellglass.store.lineage import visible
     from bellglass.store.state import state_of
 
     if head is not None and not re.fullmatch("[0-9a-f]{12,64}", head):
@@ -52,10 +52,10 @@ def verify(
             with wiring.judging_glass(folder) as glass:
                 findings += rejudge_.rejudge(folder, ledger, glass, task)
     if json:
-        typer.echo(json_.dumps([asdict(finding) for finding in findings], indent=2))
+        say(json_.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         for finding in findings:
-            typer.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {visible(finding.found)}")
+            say(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {finding.found}")
     wrong = {finding.what: finding.found for finding in findings if not finding.ok}
     if verify_.STANDING in wrong:
         found, needed = wrong[verify_.STANDING], "what was made here, as it was left"
@@ -74,16 +74,15 @@ def takeover(
 ) -> None:
     """Make a loop that came from elsewhere yours, so that it can be resumed; says first what that means."""
     from bellglass import paths, received
-    from bellglass.store.lineage import visible
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
     for line in received.meaning(folder):
-        typer.echo(f"- {visible(line)}")
+        say(f"- {line}")
     if not yes and not (sys.stdin.isatty() and typer.confirm("Take it over?", err=True)):
         again = f"bellglass takeover {typed(folder)} --yes"
         raise UsageError(f"loop {folder.name}", "nobody said yes", "a yes", again, code="not_confirmed")
     head = received.take_over(folder)
-    typer.echo(f"taken over; ledger head {head}\nnext: bellglass resume {typed(folder)}")
+    say(f"taken over; ledger head {head}\nnext: bellglass resume {typed(folder)}")
 
 
 def recheck(
@@ -110,14 +109,14 @@ def recheck(
     with wiring.judging_glass(folder) as glass:
         together = wiring.side_by_side(case.config)
         if not json:
-            typer.echo(holds.HEAD)
-        say = (lambda again: None) if json else lambda again: typer.echo(holds.trial_line(again))
-        outcome = recheck_.recheck(case, glass, side_by_side=together, say=say)
+            say(holds.HEAD)
+        tell = (lambda again: None) if json else lambda again: say(holds.trial_line(again))
+        outcome = recheck_.recheck(case, glass, side_by_side=together, say=tell)
     if json:
-        typer.echo(json_.dumps(holds.as_json(outcome), indent=2))
+        say(json_.dumps(holds.as_json(outcome), indent=2))
     else:
         for line in holds.lines(outcome):
-            typer.echo(line)
+            say(line)
     if not outcome.holds:
         found, needed = outcome.why, "a verdict that repeats"
         raise BellglassError(
@@ -147,7 +146,7 @@ def calibrate(
 
     home = paths.loops_home(loops)
     chosen = config.load(None, {"task": task, "preset": preset, "glass": glass, "device": device})
-    typer.echo(calibrating.forecast_line(chosen, seeds), err=True)
+    say(calibrating.forecast_line(chosen, seeds), err=True)
     folder = calibrating.folder_for(chosen, seeds, home)
     again = f"bellglass calibrate {shlex.quote(task)} --preset {preset} --glass {glass} --device {device}"
     again += f" --seeds {seeds}"
@@ -160,10 +159,10 @@ def calibrate(
             view.say(f"folder {folder}")
             body = calibrating.run(crew)
     if json:
-        typer.echo(json_.dumps(body, indent=2, sort_keys=True))
+        say(json_.dumps(body, indent=2, sort_keys=True))
     else:
         for line in calibrating.lines(body, tasks.load(chosen.task).unit):
-            typer.echo(line)
+            say(line)
 
 
 def doctor(json: Json = False) -> None:
@@ -172,14 +171,12 @@ def doctor(json: Json = False) -> None:
 
     checks = doctor_.examine()
     if json:
-        typer.echo(
-            json_.dumps([{"what": c.what, "ok": c.ok, "found": c.found, "next": c.next_command} for c in checks])
-        )
+        say(json_.dumps([{"what": c.what, "ok": c.ok, "found": c.found, "next": c.next_command} for c in checks]))
     else:
         for check in checks:
-            typer.echo(f"{'ok  ' if check.ok else '--  '} {check.what}: {check.found}")
+            say(f"{'ok  ' if check.ok else '--  '} {check.what}: {check.found}")
             if not check.ok and check.next_command:
-                typer.echo(f"       next: {check.next_command}")
+                say(f"       next: {check.next_command}")
     if not all(check.ok or check.optional for check in checks):
         raise SetupError("this machine", "a missing part, see above", "the parts marked --", code="machine_unfit")
 
@@ -196,4 +193,4 @@ def image_build(
     from bellglass import wiring
 
     for line in wiring.build_images(device, base, wheels):
-        typer.echo(line)
+        say(line)

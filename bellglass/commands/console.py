@@ -1,15 +1,16 @@
 """What a terminal shows of a loop: its events as plain lines, tables at the end. `progress` is the live view.
 
-Progress goes to stderr, data to stdout. Everything that came from a bundle or a model is escaped before rich sees it.
+Progress goes to stderr, data to stdout. rich is only ever spoken to through `Terminal`, for which text is data.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -33,6 +34,24 @@ from bellglass.store.lineage import visible
 from bellglass.store.state import State, trial_from
 
 NARROW = 96  # columns of a terminal, below which the table of generations needs its words measured
+
+
+class Terminal(Console):
+    """rich's, for text that is data: no markup and no emoji in it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"markup": False, "emoji": False, "highlight": False, **options})
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Before it is laid out, so that its width is right."""
+        return super().render_str(visible(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """All that rich shows comes by here; what it does to the screen itself is marked as `control`."""
+        if isinstance(renderable, Text) and renderable.plain != visible(renderable.plain):
+            renderable = Text(visible(renderable.plain), renderable.style)
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
 
 
 def bounds_line(state: State) -> str:
@@ -157,7 +176,7 @@ def generation_table(state: State, width: int) -> Table:
         longest = max(len(word) for cell in column for word in cell.split())
         table.add_column(name, overflow="fold", width=longest if narrow else None)
     for row in made:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*row)
     return table
 
 
@@ -207,14 +226,14 @@ def split_lines(state: State) -> list[str]:
 def final_line(state: State) -> str:
     gain, words = final_gain(state), final_words(state)
     if gain is None:
-        return f"final: {visible(final_text(words, ''))}"
+        return f"final: {final_text(words, '')}"
     clear = "clear of zero" if gain.low > 0 else "NOT clear of zero"
     told = f"champion better than starter by {interval_text(gain, sign='+')} bits, {clear}"
     return f"final (opened once): {final_text(words, told)}"
 
 
-def print_summary(state: State, out: Console | None = None) -> None:
-    console = out or Console(file=sys.stdout, highlight=False)
+def print_summary(state: State, out: Terminal | None = None) -> None:
+    console = out or Terminal(file=sys.stdout)
     _widen(console)
     console.print(generation_table(state, console.width))
     beside = baselines_line(state)
@@ -225,12 +244,12 @@ def print_summary(state: State, out: Console | None = None) -> None:
         *([beside] if beside else []),
         bounds_line(state),
     ]:
-        console.print(Text(visible(line)), soft_wrap=not console.is_terminal)
+        console.print(line, soft_wrap=not console.is_terminal)
     for line in about_improvers(state):
-        console.print(Text(line, style="dim"), soft_wrap=not console.is_terminal)
+        console.print(line, style="dim", soft_wrap=not console.is_terminal)
 
 
-def _widen(console: Console) -> None:
+def _widen(console: Terminal) -> None:
     """A file or a pipe has no edge; rich takes it for a narrow terminal."""
     if not console.is_terminal and console.width < 100:
         console.width = 100
@@ -238,7 +257,7 @@ def _widen(console: Console) -> None:
 
 def print_comparison(found: Sequence[Json], means: Sequence[Mean], cautions: Sequence[str]) -> None:
     """Loops as rows; below them the means of those that are of one kind, and the baselines' where a loop improved."""
-    console = Console(file=sys.stdout, highlight=False)
+    console = Terminal(file=sys.stdout)
     _widen(console)
     narrow = console.width < NARROW
     units = {row["unit"] for row in found}
@@ -247,20 +266,20 @@ def print_comparison(found: Sequence[Json], means: Sequence[Mean], cautions: Seq
     for name in ("loop", "improver", "adopted", "starter", "champion", "final gain", "trained", "end"):
         table.add_column(name, overflow="fold", no_wrap=name == "loop")
     for row in found:
-        table.add_row(*(escape(cell) for cell in _comparison_cells(row)))
+        table.add_row(*_comparison_cells(row))
     console.print(table)
     for row in found:
         if row["final_failed"]:
-            told = Text(visible(f"{row['loop']}: final, {row['final_failed']}"))
-            console.print(told, soft_wrap=not console.is_terminal)
+            line = f"{row['loop']}: final, {row['final_failed']}"
+            console.print(line, soft_wrap=not console.is_terminal)
     for mean in means:
         if mean.gain is not None:
-            told = Text(f"{mean.of}: final gain {mean.gain.text('+')} over {mean.gain.n} of {mean.loops} loops")
-            console.print(told, soft_wrap=not console.is_terminal)
+            line = f"{mean.of}: final gain {mean.gain.text('+')} over {mean.gain.n} of {mean.loops} loops"
+            console.print(line, soft_wrap=not console.is_terminal)
     for beside in dict.fromkeys(row["baselines"]["line"] for row in found if row["baselines"] is not None):
-        console.print(Text(beside), soft_wrap=not console.is_terminal)
+        console.print(beside, soft_wrap=not console.is_terminal)
     for line in cautions:
-        console.print(Text(line, style="dim"), soft_wrap=not console.is_terminal)
+        console.print(line, style="dim", soft_wrap=not console.is_terminal)
 
 
 def _comparison_cells(row: Json) -> list[str]:

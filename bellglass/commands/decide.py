@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bellglass.commands.options import LoopName, Loops, Reason
+from bellglass.commands.terminal import say
 from bellglass.errors import UsageError
 from bellglass.paths import typed
 
@@ -30,7 +31,7 @@ def review(
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
     if rearm is not None:
-        typer.echo(deciding.rearm(folder, rearm, reason).line)
+        say(deciding.rearm(folder, rearm, reason).line)
     elif decision is None:
         _show(folder)
     else:
@@ -38,20 +39,19 @@ def review(
 
 
 def _show(folder: Path) -> None:
-    from rich.console import Console
-
     from bellglass import deciding
+    from bellglass.commands.console import Terminal
     from bellglass.commands.review_console import show
     from bellglass.tripwires import place
 
     state, waiting = deciding.waiting(folder)
     for wire in state.tripwires:
-        typer.echo(f"tripwire {wire['name']} ({place(wire)}): {wire['sentence']}")
+        say(f"tripwire {wire['name']} ({place(wire)}): {wire['sentence']}")
     if waiting is None:
-        typer.echo("no successor waits for a decision")
+        say("no successor waits for a decision")
         return
-    show(waiting, Console())
-    typer.echo(
+    show(waiting, Terminal())
+    say(
         f"decide: bellglass review {typed(folder)} --decision approve|trainer|reject "
         f"--evidence {waiting.hash} --reason '...'\nthen:   bellglass resume {typed(folder)}"
     )
@@ -79,7 +79,7 @@ def _decide(folder: Path, decision: str, evidence: str | None, reason: str) -> N
             f"bellglass review {typed(folder)}",
             code="evidence_not_named",
         )
-    typer.echo(deciding.decide(folder, number, decision, reason, evidence).line)
+    say(deciding.decide(folder, number, decision, reason, evidence).line)
 
 
 def stop(
@@ -94,4 +94,4 @@ def stop(
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
     outcome = halt.stop(folder, wiring.killer(folder), polite_seconds=0.0 if now else patience, reason=reason)
-    typer.echo(outcome)
+    say(outcome)

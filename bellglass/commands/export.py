@@ -9,6 +9,7 @@ import typer
 
 from bellglass.commands import to_wandb
 from bellglass.commands.options import LoopName, Loops
+from bellglass.commands.terminal import say
 
 export = typer.Typer(help="A loop's data for other programs.", no_args_is_help=True)
 
@@ -22,14 +23,13 @@ def csv(
     """Generations, trials and curves as CSV files."""
     import bellglass
     from bellglass.show import table_files
-    from bellglass.store.lineage import visible
 
     found = bellglass.open(loop, loops=loops)
     files, missing = table_files.write(found, output or found.folder / "csv")
     for line in missing:
-        typer.echo(f"missing: {visible(line)}", err=True)
+        say(f"missing: {line}", err=True)
     for file in files:
-        typer.echo(file)
+        say(file)
 
 
 export.command("wandb")(to_wandb.wandb)

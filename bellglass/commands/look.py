@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bellglass.commands.options import Json, LoopName, Loops
+from bellglass.commands.terminal import say
 from bellglass.errors import LoopFault
 from bellglass.paths import typed
 
@@ -26,11 +27,10 @@ def status(loop: LoopName = None, loops: Loops = None, json: Json = False) -> No
     """Where a loop stands: generations, claims beside verdicts, decisions, bounds."""
     from bellglass import paths
     from bellglass.show import showing
-    from bellglass.store.lineage import visible
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
     shown = showing.open_loop(folder)
-    missing = [visible(line) for line in shown.about.missing]
+    missing = shown.about.missing
     if shown.state.created is None:
         found = "; ".join(missing) or "no event that says how the loop began"
         raise LoopFault(
@@ -44,20 +44,19 @@ def status(loop: LoopName = None, loops: Loops = None, json: Json = False) -> No
         _print_status(shown, json)
     if missing:
         for line in missing:
-            typer.echo(f"missing: {line}", err=True)
-        typer.echo(f"this is only what could be read: bellglass verify {typed(folder)}", err=True)
+            say(f"missing: {line}", err=True)
+        say(f"this is only what could be read: bellglass verify {typed(folder)}", err=True)
         raise typer.Exit(1)
 
 
 def _print_status(shown: Shown, json: bool) -> None:
     from bellglass.show import summary
-    from bellglass.store.lineage import visible
 
     state, about = shown.state, shown.about
     if json:
         standing = about.standing and asdict(about.standing)
         more = {"head": about.head, "missing": list(about.missing), "standing": standing}
-        typer.echo(json_.dumps({**summary.as_json(state), **more}, indent=2, sort_keys=True))
+        say(json_.dumps({**summary.as_json(state), **more}, indent=2, sort_keys=True))
         return
     from bellglass.commands.console import print_summary
 
@@ -66,10 +65,10 @@ def _print_status(shown: Shown, json: bool) -> None:
     if state.ended is not None:
         ended = f"{state.ended['why']}: {state.ended['detail']}"
     if about.standing is not None:
-        typer.echo(visible(f"{about.standing.word}: {about.standing.why}"))
+        say(f"{about.standing.word}: {about.standing.why}")
         if not (about.standing.ours or about.standing.counterfeit):
-            typer.echo(f"to go on with it: bellglass takeover {typed(shown.folder)}, which says what that means")
-    typer.echo(f"{visible(ended)}\nledger head {about.head}\nfolder {visible(str(shown.folder))}")
+            say(f"to go on with it: bellglass takeover {typed(shown.folder)}, which says what that means")
+    say(f"{ended}\nledger head {about.head}\nfolder {shown.folder}")
 
 
 def log(
@@ -82,7 +81,6 @@ def log(
     from bellglass import paths
     from bellglass.commands.console import line_for
     from bellglass.store.ledger import Ledger
-    from bellglass.store.lineage import visible
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
     seen, ended = 0, False
@@ -93,12 +91,12 @@ def log(
                 seen = event.seq
                 if json:
                     record = {"seq": event.seq, "time": event.time, "kind": event.kind, "body": event.body}
-                    typer.echo(json_.dumps({**record, "hash": event.hash}, sort_keys=True))
+                    say(json_.dumps({**record, "hash": event.hash}, sort_keys=True))
                 else:
-                    typer.echo(visible(f"{event.seq:>5}  {event.kind:<20} {line_for(event) or ''}".rstrip()))
+                    say(f"{event.seq:>5}  {event.kind:<20} {line_for(event) or ''}".rstrip())
                 ended = event.kind == "loop.ended" or (ended and event.kind not in UNDO_AN_END)
             if fault:
-                typer.echo(f"missing: the ledger is damaged behind event {seen}: {visible(fault)}", err=True)
+                say(f"missing: the ledger is damaged behind event {seen}: {fault}", err=True)
                 raise typer.Exit(1)
             if ended or not follow:
                 return
@@ -130,7 +128,7 @@ def diff(
         )
     gen = state.generation(made[-1] if generation is None else generation)
     assert gen.successor is not None
-    typer.echo(Lineage.open(folder / "lineage.git").diff(gen.parent, gen.successor))
+    say(Lineage.open(folder / "lineage.git").diff(gen.parent, gen.successor))
 
 
 def tasks(
@@ -150,13 +148,13 @@ def tasks(
         from bellglass.steps.rehearsal import rehearse_task
 
         rehearse_task(loaded[0])
-        typer.echo(f"{task}: documents of all presets can be judged on", err=True)
+        say(f"{task}: documents of all presets can be judged on", err=True)
     if json:
-        typer.echo(json_.dumps([task_json(task) for task in loaded], indent=2, sort_keys=True))
+        say(json_.dumps([task_json(task) for task in loaded], indent=2, sort_keys=True))
         return
     for one in loaded:
         for line in task_lines(one):
-            typer.echo(line)
+            say(line)
 
 
 def _fetch(task: Task | None) -> None:
@@ -168,9 +166,9 @@ def _fetch(task: Task | None) -> None:
             "--fetch", "no task", "the name of one that downloads something", "bellglass tasks", code="option_invalid"
         )
     if not task.downloads:
-        typer.echo(f"{task.name}: nothing to download", err=True)
+        say(f"{task.name}: nothing to download", err=True)
     for download in task.downloads:
-        fetch(task.name, download, task.cache, lambda line: typer.echo(line, err=True))
+        fetch(task.name, download, task.cache, lambda line: say(line, err=True))
 
 
 def task_lines(task: Task) -> Iterator[str]:

@@ -16,20 +16,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.cells import cell_len
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from bellglass.commands.console import bound_parts, line_for
+from bellglass.commands.console import Terminal, bound_parts, line_for
 from bellglass.forecast import duration
 from bellglass.show.phase import next_review, phase
 from bellglass.store.ledger import Event
+from bellglass.store.lineage import visible
 from bellglass.store.state import State
 
 MOST_SLOTS = 6  # lines for trials, however many run side by side
 OTHER_LINES = 4  # of the view, and one for the events above it
 RECENT = 6  # trainings that say how long the next one takes
 NAME, WORD, TIME = 25, 9, 16  # columns of a trial's line; its bar takes what is left
+BLANK = str.maketrans("\n\t", "  ")
 FPS = 2  # times are in whole seconds
 
 
@@ -47,7 +49,7 @@ class LoopView:
     """Turns events into lines and, on a terminal, keeps a small live area below them."""
 
     def __init__(self, *, live: bool | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Terminal(stderr=True)
         self._live_wanted = self._console.is_terminal if live is None else live
         self._live: Live | None = None
         self._clock = clock
@@ -86,7 +88,7 @@ class LoopView:
             self.say(line)
 
     def say(self, line: str) -> None:
-        self._console.print(Text(printable(line)), soft_wrap=not self._console.is_terminal)
+        self._console.print(line, soft_wrap=not self._console.is_terminal)
 
     def pause(self) -> None:
         """Make room for a question to a person. The next event brings the live area back."""
@@ -119,7 +121,7 @@ class LoopView:
 class Page:
     """How lines are laid out in the width there is; one column stays free, because some terminals wrap at the edge."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._width = max(20, console.width - 1)
         self._slots = max(1, min(MOST_SLOTS, console.height - OTHER_LINES))
         self._full, self._empty = "#-" if console.options.ascii_only else "━─"
@@ -170,14 +172,9 @@ class Page:
 
     def _cell(self, words: str, width: int) -> str:
         """Exactly so many columns, whatever the words hold."""
-        text = Text(printable(words).replace("\n", " "))
+        text = Text(visible(words).translate(BLANK))
         text.truncate(width, overflow="crop" if self._full == "#" else "ellipsis", pad=True)
         return text.plain
-
-
-def printable(words: str) -> str:
-    """Without what could move a cursor, colour a line or turn it round."""
-    return "".join(char if char.isprintable() or char == "\n" else "?" for char in words)
 
 
 def expected_seconds(state: State, trial_id: str) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_
-import sys
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bellglass.commands.options import Json, LoopName, Loops
+from bellglass.commands.terminal import say, say_exactly
 from bellglass.paths import written_anew
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def report(
 
     shown = showing.open_loop(paths.find_loop(loop, paths.loops_home(loops)))
     if out == Path("-"):
-        sys.stdout.write(rendered(shown, format))
+        say_exactly(rendered(shown, format))
         return
-    typer.echo(str(write_report(shown, format, out)))
+    say(write_report(shown, format, out))
 
 
 def write_report(shown: Shown, format: Format = Format.HTML, out: Path | None = None) -> Path:
@@ -97,13 +97,13 @@ def compare(
             with showing.of_this_version(folder):
                 row = compare_.row(shown)
         except LoopFault as error:
-            typer.echo(f"left out: {error.one_line()}", err=True)
+            say(f"left out: {error.one_line()}", err=True)
             continue
         if shown.state.loop_id not in states:  # a copy is the same loop
             states[shown.state.loop_id] = shown.state
             found.append(row)
     if json:
-        typer.echo(
+        say(
             json_.dumps(
                 {"loops": found, "means": [asdict(mean) for mean in compare_.means(found)]}, indent=2, sort_keys=True
             )

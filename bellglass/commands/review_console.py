@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rich.console import Console
-from rich.text import Text
-
-from bellglass.commands.console import interval_text
+from bellglass.commands.console import Terminal, interval_text
 from bellglass.paths import user_name
 from bellglass.records import Interval, Json
 from bellglass.review import DECISIONS, Answer, Evidence
@@ -18,7 +15,7 @@ MAX_DIFF_LINES = 400
 class TerminalReviewer:
     def __init__(self, make_room: Callable[[], None]) -> None:
         self._make_room = make_room
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Terminal(stderr=True)
 
     def ask(self, evidence: Evidence) -> Answer | None:
         self._make_room()
@@ -35,42 +32,40 @@ class TerminalReviewer:
         return Answer(choice, reason, user_name())  # type: ignore[arg-type]  # checked against DECISIONS above
 
 
-def show(evidence: Evidence, console: Console) -> None:
+def show(evidence: Evidence, console: Terminal) -> None:
     """What the host knows first; the improver's own words last and marked as its own."""
     gate: Json = evidence.gate
     console.rule(f"review of generation {evidence.generation}")
     kinds = ", ".join(evidence.kinds)
-    console.print(Text(f"parent {evidence.parent[:8]}, successor {evidence.successor[:8]}; {kinds}"))
+    console.print(f"parent {evidence.parent[:8]}, successor {evidence.successor[:8]}; {kinds}")
     for line in evidence.changed:
-        console.print(Text(f"  {line}"))
+        console.print(f"  {line}")
     lines = evidence.diff.splitlines()
     for line in lines[:MAX_DIFF_LINES]:
         _print_diff_line(line, console)
     if len(lines) > MAX_DIFF_LINES:
-        console.print(
-            Text(f"NOT SHOWN HERE: {len(lines) - MAX_DIFF_LINES} more lines; see bellglass diff", style="bold")
-        )
+        console.print(f"NOT SHOWN HERE: {len(lines) - MAX_DIFF_LINES} more lines; see bellglass diff", style="bold")
     for trial in evidence.verdicts:
         claim, verdict = _bits(trial["claim_bits"]), _bits(trial["verdict_bits"])
-        console.print(Text(f"{trial['trial']}: claim {claim}, verdict {verdict} {trial['fault'] or ''}".rstrip()))
+        console.print(f"{trial['trial']}: claim {claim}, verdict {verdict} {trial['fault'] or ''}".rstrip())
     if gate is not None:
         gain = "" if gate["gain"] is None else f"; gain {interval_text(Interval(**gate['gain']), sign='+')}"
-        console.print(Text(f"gate: {gate['decision']}: {gate['why']}{gain}"))
+        console.print(f"gate: {gate['decision']}: {gate['why']}{gain}")
         if gate["decision"] == "reject":
-            console.print(Text("so whatever you decide, its trainer is not adopted", style="bold"))
+            console.print("so whatever you decide, its trainer is not adopted", style="bold")
     if evidence.boot is not None:
-        console.print(Text(f"boot check: {'passed' if evidence.boot['ok'] else 'FAILED'}: {evidence.boot['why']}"))
-    console.print(Text(f"the improver's own words (testimony): {evidence.testimony!r}", style="dim"))
-    console.print(Text(f"evidence {evidence.hash}"))
+        console.print(f"boot check: {'passed' if evidence.boot['ok'] else 'FAILED'}: {evidence.boot['why']}")
+    console.print(f"the improver's own words (testimony): {evidence.testimony!r}", style="dim")
+    console.print(f"evidence {evidence.hash}")
 
 
 def _bits(value: float | None) -> str:
     return "none" if value is None else f"{value:.3f} bits"
 
 
-def _print_diff_line(line: str, console: Console) -> None:
+def _print_diff_line(line: str, console: Terminal) -> None:
     """Whole, whatever its length: what runs over the edge is marked and can pass for no line of its own."""
     style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
     room = max(20, console.width - 2)
     for start in range(0, max(1, len(line)), room):
-        console.print(Text(("" if start == 0 else "↪ ") + line[start : start + room], style=style))
+        console.print(("" if start == 0 else "↪ ") + line[start : start + room], style=style)

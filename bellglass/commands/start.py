@@ -32,6 +32,7 @@ from bellglass.commands.options import (
     Wandb,
     Watch,
 )
+from bellglass.commands.terminal import say
 from bellglass.errors import BellglassError, Interrupted
 from bellglass.paths import typed
 
@@ -80,8 +81,8 @@ def demo(
     if not json:
         bellglass, loop = program(), typed(folder)
         commands = (f"watch {loop}", f"status {loop}", f"diff {loop} 1", f"verify {loop}")
-        print("\nNext:\n" + "\n".join(f"  {bellglass} {command}" for command in commands))
-        print(_report(folder))
+        say("\nNext:\n" + "\n".join(f"  {bellglass} {command}" for command in commands))
+        say(_report(folder))
 
 
 def run(
@@ -188,7 +189,7 @@ def _say_before_spending(loaded: Any) -> None:
     from bellglass import preflight
 
     for line in preflight.forecast_lines(loaded):
-        print(line, file=sys.stderr)
+        say(line, err=True)
 
 
 def _run(folder: Path, overrides: dict[str, Any], json: bool, companions: Companions, task: Path | None = None) -> None:
@@ -218,7 +219,7 @@ def _run(folder: Path, overrides: dict[str, Any], json: bool, companions: Compan
                     _print_json(as_json(crew.state))
                 else:
                     print_summary(crew.state)
-                print(f"ledger head {crew.place.books.ledger.head}", file=sys.stderr)
+                say(f"ledger head {crew.place.books.ledger.head}", err=True)
 
 
 def _probe(crew: Crew, say: Callable[[str], None]) -> None:
@@ -246,7 +247,7 @@ def naming(command: str, loop_id: str, name: str) -> str:
 def _print_json(value: Any) -> None:
     import json
 
-    print(json.dumps(value, indent=2, sort_keys=True))
+    say(json.dumps(value, indent=2, sort_keys=True))
 
 
 def catch_interrupts(next_command: str = "bellglass resume") -> Any:
@@ -257,7 +258,7 @@ def catch_interrupts(next_command: str = "bellglass resume") -> Any:
         if asked.is_set():
             os._exit(130)  # the guests end by themselves when this process is gone
         asked.set()
-        print("stopping cleanly; once more to end at once", file=sys.stderr)
+        say("stopping cleanly; once more to end at once", err=True)
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,6 +17,7 @@ import typer
 
 from bellglass.commands.beside import Driver, start
 from bellglass.commands.options import LoopName, Loops
+from bellglass.commands.terminal import say
 from bellglass.errors import UsageError
 from bellglass.paths import typed
 from bellglass.store.folder import open_written, read_plain, require_plain
@@ -58,7 +58,7 @@ def wandb(
     folder = paths.find_loop(loop, paths.loops_home(loops))
     mode = wiring.wandb_mode(None if online is None else "online" if online else "offline", project, entity)
     if mode == "disabled":
-        typer.echo("WANDB_MODE is disabled: nothing was exported", err=True)
+        say("WANDB_MODE is disabled: nothing was exported", err=True)
         return
     replay, root = Replay(trials=trials, weights=weights), output or folder
     driver = None if attached is None else Driver(attached)
@@ -70,8 +70,8 @@ def wandb(
             replay.tell(board, *followed.shown(), followed.document(), last=True)
         unread = followed.document()["missing"]
     for line in dict.fromkeys([*unread, *replay.missing, *board.missing]):
-        typer.echo(f"missing: {line}", err=True)
-    typer.echo(f"{replay.runs} runs in {root / 'wandb'}; {board.address or f'upload: wandb sync {root}/wandb'}")
+        say(f"missing: {line}", err=True)
+    say(f"{replay.runs} runs in {root / 'wandb'}; {board.address or f'upload: wandb sync {root}/wandb'}")
 
 
 @contextlib.contextmanager
@@ -120,7 +120,7 @@ def follower(folder: Path, word: str) -> Iterator[subprocess.Popen[bytes] | None
         yield started
     finally:
         if started is not None:
-            print(_end(started, folder), file=sys.stderr)
+            say(_end(started, folder), err=True)
 
 
 def _start(folder: Path, word: str) -> subprocess.Popen[bytes] | None:
@@ -132,13 +132,12 @@ def _start(folder: Path, word: str) -> subprocess.Popen[bytes] | None:
             log.truncate()
             return start(*words, stdout=log, stderr=log)
     except OSError as error:
-        print(f"W&B     not followed: {error.strerror or error}", file=sys.stderr)
+        say(f"W&B     not followed: {error.strerror or error}", err=True)
         return None
 
 
 def _end(follower: subprocess.Popen[bytes], folder: Path) -> str:
     """What became of it, in a line."""
-    from bellglass.store.lineage import visible
 
     again = f"bellglass export wandb {typed(folder)}"
     assert follower.stdin is not None
@@ -152,5 +151,5 @@ def _end(follower: subprocess.Popen[bytes], folder: Path) -> str:
         return f"W&B     not up to date; see {folder}/wandb/{FOLLOWER_LOG}; then: {again}"
     with contextlib.suppress(OSError):
         said = read_plain(folder / "wandb" / FOLLOWER_LOG, MOST_LOG).decode("utf-8", "replace").strip()
-        return f"W&B     {visible(said.splitlines()[-1] if said else again)}"
+        return f"W&B     {said.splitlines()[-1] if said else again}"
     return f"W&B     {again}"

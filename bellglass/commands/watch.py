@@ -15,6 +15,7 @@ import typer
 
 from bellglass.commands import beside
 from bellglass.commands.options import Json, LoopName, Loops
+from bellglass.commands.terminal import say
 from bellglass.errors import SetupError, UsageError
 from bellglass.paths import typed
 
@@ -57,12 +58,11 @@ def watch(
     with contextlib.closing(site.show), listening:
         taken = listening.getsockname()[1]
         if taken != wanted and wanted != 0:
-            typer.echo(f"port {wanted} is in use; this page takes {taken}", err=True)
+            say(f"port {wanted} is in use; this page takes {taken}", err=True)
         url = f"http://{server.HOST}:{taken}/#token={site.token}"
         if not isinstance(site.show, recording.Recording):
             _keep(site.show.folder, {"port": taken, "token": site.token})
-        typer.echo(json_.dumps({"url": url, "port": taken}) if json else url)
-        sys.stdout.flush()
+        say(json_.dumps({"url": url, "port": taken}) if json else url)
         running = server.server_for(site)
         if attached:
             server.end_when_idle(running, site, beside.Driver().gone)
@@ -88,11 +88,11 @@ def pack(
     target = output if output is not None else Path(folder.resolve().name + recording.SUFFIX)
     size, missing = recording.pack(folder, target)
     if json:
-        typer.echo(json_.dumps({"file": str(target), "bytes": size, "missing": missing}))
+        say(json_.dumps({"file": str(target), "bytes": size, "missing": missing}))
         return
     for line in missing:
-        typer.echo(f"missing: {line}", err=True)
-    typer.echo(f"{target} ({size / 1000:.0f} kB)\nplay it: bellglass watch {target} --play 60x")
+        say(f"missing: {line}", err=True)
+    say(f"{target} ({size / 1000:.0f} kB)\nplay it: bellglass watch {target} --play 60x")
 
 
 def _site(wanted: str | None, play: str | None, loops: Path | None) -> tuple[Site, dict[str, JsonValue]]:
@@ -244,8 +244,8 @@ def page_beside(folder: Path) -> subprocess.Popen[bytes] | None:
     if url is None:
         with page:
             page.terminate()
-        print(f"no page: bellglass watch {folder} says why", file=sys.stderr)
+        say(f"no page: bellglass watch {typed(folder)} says why", err=True)
         return None
-    print(f"page    {url}", file=sys.stderr)
+    say(f"page    {url}", err=True)
     _open_browser(url)
     return page

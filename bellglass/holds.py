@@ -32,11 +32,14 @@ class Asked:
     seeds: int | None = None  # None: the gate's own; else so many new ones
     exact: bool = False
     task: Path | None = None  # the folder of a task of one's own
+    device: str | None = None  # None: the loop's own, or of one that came from elsewhere the CPU
 
     def typed(self, folder: Path) -> str:
         """The command that asks this, but for the task's folder."""
         seeds = "" if self.seeds is None else f" --seeds {self.seeds}"
-        return f"bellglass recheck {typed(folder)} {self.generation}{seeds}{' --exact' if self.exact else ''}"
+        where = "" if self.device is None else f" --device {self.device}"
+        exact = " --exact" if self.exact else ""
+        return f"bellglass recheck {typed(folder)} {self.generation}{seeds}{exact}{where}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,16 @@ def glass_name(standing: Standing, named: str) -> str:
     return named if standing.made_here else "docker"
 
 
+def on_this_machine(config: LoopConfig, standing: Standing, device: str | None = None) -> LoopConfig:
+    """The config to judge or train a loop again with. Of one that came from elsewhere neither device nor container
+    runtime is its maker's choice: that would be a weaker seal than this machine's own, or the driver of a GPU."""
+    if device is not None:
+        config = restore(config.model_dump(mode="json"), {"device": device})
+    if standing.ours:
+        return config
+    return config.model_copy(update={"device": device or "cpu", "runtime": None})
+
+
 def trusted_task(state: State, named: Path | None, again: str) -> Task:
     """The loop's task: a shipped one, or that in the folder which a person named. Nothing of it has been run.
 
@@ -94,6 +104,7 @@ def meaning(folder: Path) -> list[str]:
         "Nobody here can vouch for its past: every score, decision and approval in it is its maker's word, and what "
         "they decided stands. `verify`, `verify --rejudge` and `recheck` look into it, before or after."
     )
+    where = "no container runtime of its own" if config.runtime is None else f"container runtime {config.runtime}"
     then = (
         "From then on it is yours, as it is now and in this one folder: each of its further events is signed with your "
         "key, and its head is noted in your state folder."
@@ -101,7 +112,7 @@ def meaning(folder: Path) -> list[str]:
     return [
         f"{folder.name} is received: {standing.why}.",
         past,
-        f"`resume` goes on under what its maker chose: {_chosen(config)}.",
+        f"`resume` goes on under what its maker chose: {_chosen(config)}; device {config.device}, {where}.",
         "Its bundles run in the sealed glass (Docker) alone, never as plain processes.",
         task,
         f"What lies in its inbox is thrown away: {requests} requests.",

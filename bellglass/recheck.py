@@ -29,7 +29,7 @@ from bellglass.errors import GuestFault, LoopFault, UsageError
 from bellglass.holds import Again, Asked, Case, Job, Outcome, outcome_of
 from bellglass.paths import typed
 from bellglass.ports import Glass
-from bellglass.received import require_fit, trusted_task
+from bellglass.received import on_this_machine, require_fit, trusted_task
 from bellglass.records import Bundle, Trial, Verdict
 from bellglass.rederive import decided_again, gate_pairs, unequal
 from bellglass.steps.pairs import turns
@@ -51,7 +51,8 @@ def prepare(folder: Path, ledger: Ledger, asked: Asked) -> Case:
     state = fold(events)
     gen = _decided(state, asked, folder)
     secret = _secret(folder, state)
-    config = restore(state.config)
+    standing = ledger.standing()
+    config = on_this_machine(restore(state.config), standing, asked.device)
     if asked.exact and (asked.seeds is not None or config.device != "cpu"):
         found = f"device {config.device}" if asked.seeds is None else "new seeds, which nothing is recorded for"
         raise UsageError(
@@ -80,7 +81,7 @@ def prepare(folder: Path, ledger: Ledger, asked: Asked) -> Case:
     rules, (pairs, _) = rules_of(state, gen.number), gate_pairs(state, gen.number)
     return Case(
         asked=asked,
-        standing=ledger.standing(),
+        standing=standing,
         config=config,
         bench=bench,
         rules=rules,

@@ -15,7 +15,7 @@ from bellglass.config import restore
 from bellglass.errors import GuestFault
 from bellglass.paths import typed
 from bellglass.ports import Glass
-from bellglass.received import require_fit, trusted_task
+from bellglass.received import on_this_machine, require_fit, trusted_task
 from bellglass.records import Finding, Trial
 from bellglass.steps.trial import DECIDING, Workbench, judge_weights, make_documents, split_of
 from bellglass.store.blobs import Blobs
@@ -27,7 +27,9 @@ from bellglass.verify import secret_of
 SCORE_TOLERANCE = 1e-4  # bits: other hardware rounds otherwise
 
 
-def rejudge(folder: Path, ledger: Ledger, glass: Glass, named: Path | None = None) -> list[Finding]:
+def rejudge(
+    folder: Path, ledger: Ledger, glass: Glass, named: Path | None = None, device: str | None = None
+) -> list[Finding]:
     """Judge the stored weights of every deciding trial again, and of the calibration's. Slow: up to two guests each."""
     state = fold(ledger.events())
     task = trusted_task(state, named, again_for(folder))
@@ -35,7 +37,7 @@ def rejudge(folder: Path, ledger: Ledger, glass: Glass, named: Path | None = Non
     secret = secret_of(folder, state)
     if secret is None:
         return [Finding("rejudge", False, "the secret is not revealed")]
-    config = restore(state.config)
+    config = on_this_machine(restore(state.config), ledger.standing(), device)
     bench = Workbench(task, config.preset_of(task), secret, config.device, side_by_side=1)
     lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")
     deciding = [t for t in state.trials.values() if t.purpose in DECIDING and t.verdict is not None]

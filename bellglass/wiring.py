@@ -26,7 +26,7 @@ from bellglass.line.gateway import Gateway
 from bellglass.line.warm import WarmGlass
 from bellglass.loop import take_requests
 from bellglass.ports import Board, Glass, Model
-from bellglass.received import glass_name, require_fit, trusted_task
+from bellglass.received import glass_name, on_this_machine, require_fit, trusted_task
 from bellglass.records import Bundle, Json, Kind, Role
 from bellglass.review import Reviewer
 from bellglass.steps.generation import Crew
@@ -370,10 +370,11 @@ def killer(folder: Path) -> Killer:
 
 
 @contextlib.contextmanager
-def judging_glass(folder: Path) -> Iterator[Glass]:
-    """A glass that this loop's bundles may run in, to judge its stored weights again, or to train again."""
+def judging_glass(folder: Path, device: str | None = None) -> Iterator[Glass]:
+    """A glass that this loop's bundles may run in, to judge its stored weights again, or to train again. `device`: a
+    person's choice, in place of the loop's."""
     created, standing = _beginning(folder)
-    config = restore(created["config"])
+    config = on_this_machine(restore(created["config"]), standing, device)
     glass = _open_glass(glass_name(standing, str(created["glass"])), config, str(created["loop_id"]))
     try:
         require_fit(glass, standing, hosted=wants_hosted(config))

@@ -19,6 +19,7 @@ from whose import VARIABLE, another_user
 from bellglass import wiring
 from bellglass.cli import app
 from bellglass.commands.watch import Recheck
+from bellglass.config import LoopConfig
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import BellglassError, LoopFault, SetupError, UsageError
 from bellglass.holds import Asked
@@ -210,6 +211,62 @@ def test_the_glass_of_a_received_loop_is_docker_whatever_its_ledger_says(
     with pytest.raises(SetupError) as refused, wiring.judging_glass(folder):
         pass
     assert "docker" in refused.value.code
+
+
+class Reached(Exception):
+    """A glass would have been opened now."""
+
+
+def choosing(made: Path, home: Path) -> Path:
+    """The same loop, whose ledger names a device and a container runtime."""
+    folder = home / made.name
+    shutil.copytree(made, folder, ignore=shutil.ignore_patterns("loop.*"))
+    with closing(Ledger.open(made)) as ledger, closing(Ledger.create(folder)) as fresh:
+        for event in ledger.events():
+            if event.kind == "loop.created":
+                event.body["config"] |= {"preset": "gpu", "device": "cuda:1", "runtime": "weaker"}
+            fresh.append(event.kind, event.body)
+    return folder
+
+
+@pytest.mark.parametrize("defended", [True, False])
+def test_device_and_runtime_of_a_received_loop_are_the_receivers_choice(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defended: bool
+) -> None:
+    opened: list[tuple[str, str | None]] = []
+
+    def docker(config: LoopConfig, loop: str = "") -> Glass:
+        opened.append((config.device, config.runtime))
+        raise Reached
+
+    def believing(config: LoopConfig, standing: object, device: str | None = None) -> LoopConfig:
+        return config
+
+    with another_user():
+        folder = choosing(made, tmp_path)
+    monkeypatch.setattr(wiring, "_docker", docker)
+    if not defended:
+        monkeypatch.setattr(wiring, "on_this_machine", believing)
+    for device in (None, "cuda"):
+        with pytest.raises(Reached), wiring.judging_glass(folder, device):
+            pass
+    assert opened == ([("cpu", None), ("cuda", None)] if defended else [("cuda:1", "weaker")] * 2)
+
+
+def test_what_a_received_loop_trained_on_a_gpu_is_trained_there_again_only_where_one_is_named(
+    made: Path, tmp_path: Path
+) -> None:
+    with another_user():
+        folder = choosing(made, tmp_path)
+        with closing(Ledger.open(folder)) as ledger:
+            assert prepare(folder, ledger, Asked(1)).bench.device == "cuda:1", "it is theirs"
+    with closing(Ledger.open(folder)) as ledger:
+        for act in (lambda: prepare(folder, ledger, Asked(1)), lambda: rejudge(folder, ledger, Lying(warm=False))):
+            with pytest.raises(UsageError) as refused:
+                act()
+            assert refused.value.code == "preset_device_mismatch"
+            assert "--device cuda" in refused.value.next_command
+        assert prepare(folder, ledger, Asked(1, device="cuda")).bench.device == "cuda"
 
 
 def test_resume_runs_no_task_of_the_sender_before_a_person_names_it(made: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from bellglass.commands.options import GlassName, Json, LoopName, Loops, TaskFolder
+from bellglass.commands.options import Device, GlassName, Json, LoopName, Loops, TaskFolder
 from bellglass.commands.terminal import say
 from bellglass.errors import BellglassError, LoopFault, SetupError, UsageError
 from bellglass.paths import typed
@@ -30,6 +30,7 @@ def verify(
         typer.Option("--head", help="A ledger head noted earlier (or its first 12 digits): must be part of the chain."),
     ] = None,
     task: TaskFolder = None,
+    device: Device = None,
     loops: Loops = None,
     json: Json = False,
 ) -> None:
@@ -49,8 +50,8 @@ def verify(
         findings = verify_.verify(folder, ledger, head)
         if rejudge and all(finding.ok for finding in findings):
             received.trusted_task(state_of(folder), task, rejudge_.again_for(folder))  # before a guest is opened
-            with wiring.judging_glass(folder) as glass:
-                findings += rejudge_.rejudge(folder, ledger, glass, task)
+            with wiring.judging_glass(folder, device) as glass:
+                findings += rejudge_.rejudge(folder, ledger, glass, task, device)
     if json:
         say(json_.dumps([asdict(finding) for finding in findings], indent=2))
     else:
@@ -95,6 +96,7 @@ def recheck(
         bool, typer.Option("--exact", help="Under the recorded clock: weights and scores the same to the bit (CPU).")
     ] = False,
     task: TaskFolder = None,
+    device: Device = None,
     loops: Loops = None,
     json: Json = False,
 ) -> None:
@@ -105,8 +107,8 @@ def recheck(
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
     with Ledger.open(folder, write=False) as ledger:
-        case = recheck_.prepare(folder, ledger, holds.Asked(generation, seeds, exact, task))
-    with wiring.judging_glass(folder) as glass:
+        case = recheck_.prepare(folder, ledger, holds.Asked(generation, seeds, exact, task, device))
+    with wiring.judging_glass(folder, device) as glass:
         together = wiring.side_by_side(case.config)
         if not json:
             say(holds.HEAD)

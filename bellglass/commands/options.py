@@ -29,6 +29,10 @@ TaskFolder: TypeAlias = Annotated[
     Path | None,
     typer.Option("--task", help="The folder of a loop's own task: its data.py runs here, with your rights."),
 ]
+Device: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--device", help="cpu, cuda or cuda:1. Default: the loop's; of one from elsewhere the CPU."),
+]
 Reason: TypeAlias = Annotated[str, typer.Option("--reason", help="Why, in a few words; kept in the ledger.")]
 Watch: TypeAlias = Annotated[bool, typer.Option("--watch", help="With a live page, in a process of its own.")]
 Wandb: TypeAlias = Annotated[

@@ -166,6 +166,76 @@ def test_a_keeper_that_is_killed_takes_its_guests_along_and_that_is_the_machines
     assert wait_until(lambda: not (engine.inspect(guest.id) or {"State": {"Running": False}})["State"]["Running"])
 
 
+def oom_score(engine: Any, container: str) -> int:
+    """As the kernel counts it: whoever has most is ended first when the machine runs out of memory."""
+    return int(Path(f"/proc/{engine.inspect(container)['State']['Pid']}/oom_score").read_text())
+
+
+@docker
+@pytest.mark.parametrize("before", ["guests", "its keeper"])
+def test_a_machine_without_memory_ends_a_guest_before_its_keeper(
+    engine: Any, glass: Any, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bellglass.doors.docker import keeper, profile
+
+    if before == "its keeper":
+        monkeypatch.setattr(keeper, "KEEPER_OOM_SCORE", profile.GUEST_OOM_SCORE)
+    guest = glass.open(spec())
+    (holds,) = engine.containers(KEEPERS)
+    assert (oom_score(engine, holds.id) < oom_score(engine, guest.id)) == (before == "guests")
+
+
+@docker
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_keeper_that_fell_behind_the_last_guest_is_noticed_at_the_end(
+    engine: Any, glass: Any, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not asked:
+        monkeypatch.setattr(type(glass._keepers), "require", lambda _: None)
+    with pytest.raises(SetupError) if asked else contextlib.nullcontext() as fault, glass.company():
+        guest = glass.open(spec())
+        (keeper,) = engine.containers(KEEPERS)
+        engine.kill(keeper.id)
+        guest.end()
+        assert wait_until(glass._keepers.fallen)
+    if asked:
+        assert fault.value.code == "keeper_ended"
+
+
+def test_whoever_waits_for_a_keeper_hears_of_an_error_that_nobody_foresaw() -> None:
+    from bellglass.doors.docker.image import Image
+    from bellglass.doors.docker.keeper import Keepers
+
+    started, go_on = threading.Event(), threading.Event()
+
+    class Broken:
+        def create(self, name: str, body: Any) -> str:
+            started.set()
+            go_on.wait()
+            raise ArithmeticError(name)
+
+        def remove(self, name: str) -> None: ...
+
+    keepers, heard = Keepers(Broken()), list[str]()  # type: ignore[arg-type]
+
+    def ask() -> None:
+        try:
+            keepers.of(Image("sha256:0", (), 0), {})
+        except ArithmeticError as error:
+            heard.append(str(error))
+
+    askers = [threading.Thread(target=ask, daemon=True) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+        assert started.wait(30)
+    go_on.set()
+    for asker in askers:
+        asker.join(30)
+    assert len(heard) == 2
+    assert not keepers.fallen()
+    keepers.close()
+
+
 @docker
 def test_where_a_keeper_can_not_be_had_guests_prove_alone(
     engine: Any, glass: Any, monkeypatch: pytest.MonkeyPatch

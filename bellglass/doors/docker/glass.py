@@ -60,12 +60,12 @@ class DockerGuest:
         line: Line,
         deadline: float,
         remove: Callable[[str], None],
-        fallen: Callable[[], bool],
+        require_kept: Callable[[], None],
     ) -> None:
         self._engine, self.id, self._remove = engine, container, remove
         self.pipe, self.line = pipe, line
         self.deadline = deadline  # on the monotonic clock
-        self._fallen = fallen
+        self._require_kept = require_kept
         self.meter: Meter | None = None
         self._expired = False
         self._ending = threading.Lock()
@@ -136,14 +136,7 @@ class DockerGuest:
         except GuestFault as fault:
             if fault.code not in ("lost", "crashed"):
                 raise
-            if self._fallen():
-                raise SetupError(
-                    "the keeper of an image's files",
-                    "it ended while guests were relying on it",
-                    "a daemon that keeps it, and memory for the images",
-                    "bellglass doctor, then bellglass resume",
-                    code="keeper_ended",
-                ) from fault
+            self._require_kept()
             if self._expired or time.monotonic() > self.deadline:
                 raise GuestFault("timeout", "its absolute deadline") from fault
             if self.out_of_memory():
@@ -222,12 +215,14 @@ class DockerGlass:
 
     @contextlib.contextmanager
     def company(self, *, alone: bool = False, check: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Taken where it is not needed, too: a loop beside this one may need it."""
+        """Taken where it is not needed, too: a loop beside this one may need it. A guest that was quick to end may not
+        have noticed that a keeper fell, so that is asked once more at the end."""
         alone = alone and bool(self.why_alone)
         with company(state_home() / "company", alone=alone, check=check):
             if alone:
                 read_again(self._engine, self._images[Role.PREDICT], reaper.owner_labels("reader", self._loop))
             yield
+            self._keepers.require()
 
     def keeper(self, role: Role) -> Keeper:
         """Of the image for guests of this role; started when it isn't there yet."""
@@ -319,7 +314,7 @@ class DockerGlass:
             ) from fault
         pipe = AttachedPipe(end)
         line = Line(pipe, POLICIES[spec.role])
-        return DockerGuest(self._engine, container, pipe, line, deadline, self._remove, self._keepers.fallen)
+        return DockerGuest(self._engine, container, pipe, line, deadline, self._remove, self._keepers.require)
 
     def _admit(self, guest: DockerGuest, profile: Profile) -> None:
         """Nothing of a bundle has been sent yet: a container that is not as it should be never gets any."""

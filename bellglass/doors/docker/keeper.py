@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from bellglass.doors.docker.engine import Engine, Facts, Gone, NotRunning
 from bellglass.doors.docker.image import Image
 from bellglass.doors.docker.pipe import AttachedPipe
-from bellglass.doors.docker.profile import PYTHON, Profile, create_body, differences
+from bellglass.doors.docker.profile import KEEPER_OOM_SCORE, PYTHON, Profile, create_body, differences
 from bellglass.doors.docker.reaper import owner_labels, side_by_side
 from bellglass.errors import BellglassError, SetupError
 from bellglass.paths import content_root
@@ -74,6 +74,9 @@ class Keeper:
         except (BellglassError, Gone, NotRunning) as fault:
             self._fault = getattr(fault, "found", "") or str(fault)
             self.close()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def lacking(self) -> str:
@@ -176,19 +179,33 @@ class Keepers:
             if found is None:
                 coming = self._of[image.id] = Future()
         if found is None:
-            coming.set_result(Keeper(self._engine, image, owner_labels("keeper", loop)))
             found = coming
+            try:
+                coming.set_result(Keeper(self._engine, image, owner_labels("keeper", loop)))
+            except BaseException as fault:  # who waits for it would wait for ever
+                coming.set_exception(fault)
         return found.result()
 
     def fallen(self) -> bool:
         return any(keeper.fallen for keeper in self._started())
+
+    def require(self) -> None:
+        """SetupError when one has ended: what guests said since then may be what others told them."""
+        if self.fallen():
+            raise SetupError(
+                "the keeper of an image's files",
+                "it ended while guests were relying on it",
+                "a daemon that keeps it, and memory for the images",
+                "bellglass doctor, then bellglass resume",
+                code="keeper_ended",
+            )
 
     def close(self) -> None:
         side_by_side(Keeper.close, self._started())
 
     def _started(self) -> list[Keeper]:
         with self._lock:
-            return [found.result() for found in self._of.values() if found.done()]
+            return [found.result() for found in self._of.values() if found.done() and not found.exception()]
 
 
 def keeper_profile(image: Image, labels: Mapping[str, str]) -> Profile:
@@ -206,6 +223,7 @@ def keeper_profile(image: Image, labels: Mapping[str, str]) -> Profile:
         cpus=2.0,
         runtime="",
         nofile=8192,
+        oom_score=KEEPER_OOM_SCORE,
         capabilities=("IPC_LOCK",),
         command=(PYTHON, "-I", "-c", code),
     )

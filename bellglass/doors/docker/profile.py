@@ -32,6 +32,9 @@ ENV = {
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 LABEL = "bellglass."
+# Of 1000, added to what a process holds: when the machine runs out of memory, the kernel ends guests, then their
+# keeper, which holds far more than one, and the driver last.
+GUEST_OOM_SCORE, KEEPER_OOM_SCORE = 500, 100
 CPU_PERIOD = 100_000
 
 
@@ -70,6 +73,7 @@ class Profile:
     runtime: str  # "" is the engine's default
     gpu: str | None = None  # the card's name
     nofile: int = 1024
+    oom_score: int = GUEST_OOM_SCORE
     capabilities: tuple[str, ...] = ()
     command: tuple[str, ...] = (PYTHON, "-I", SCRIPT, WORK)
     env: Mapping[str, str] = field(default_factory=lambda: dict(ENV))
@@ -182,7 +186,7 @@ def create_body(profile: Profile) -> dict[str, Json]:
         "Memory": profile.memory_bytes,
         "MemorySwap": profile.memory_bytes,
         "OomKillDisable": False,
-        "OomScoreAdj": 500,  # before the driver
+        "OomScoreAdj": profile.oom_score,
         "PidsLimit": profile.pids,
         "CpuPeriod": CPU_PERIOD,
         "CpuQuota": int(CPU_PERIOD * profile.cpus),
@@ -259,7 +263,7 @@ def _exact(profile: Profile) -> dict[str, Json]:
         "HostConfig.ReadonlyRootfs": True,
         "HostConfig.Memory": profile.memory_bytes,
         "HostConfig.MemorySwap": profile.memory_bytes,
-        "HostConfig.OomScoreAdj": 500,
+        "HostConfig.OomScoreAdj": profile.oom_score,
         "HostConfig.PidsLimit": profile.pids,
         "HostConfig.CpuPeriod": CPU_PERIOD,
         "HostConfig.CpuQuota": quota,

@@ -6,8 +6,8 @@ Guests of one image share its files' pages. Whoever drops a page and whoever fin
 a mapped page can't be dropped, and a locked one can't be reclaimed. So this maps each file with its pages present and
 locks it where it may. It also holds each folder open: a guest that looks up a cold name counts the blocks it read.
 
-Says one line of JSON: {"files", "bytes", "resident", "locked", "missed"}, and stays until its stdin ends. Whoever reads
-decides what the numbers are worth.
+Says one line of JSON: {"files", "bytes", "resident", "locked", "missed", "overcommits"}, and stays until its stdin
+ends. Whoever reads decides what they are worth.
 
 Not covered: blocks of the file system's own tables, where the kernel reclaims them under pressure.
 """
@@ -18,7 +18,9 @@ import os
 import stat
 import sys
 
-PROT_READ, MAP_SHARED, MAP_POPULATE = 1, 1, 0x8000
+PROT_READ, PROT_WRITE = 1, 2
+MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MAP_POPULATE = 1, 2, 0x20, 0x4000, 0x8000
+MORE_THAN_ANY_MACHINE_HAS = 1 << 45
 FAILED = ctypes.c_void_p(-1).value
 ELSEWHERE = ("/proc", "/sys", "/dev")  # each container's own
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -26,6 +28,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
 
@@ -90,7 +93,18 @@ class Keeper:
             "resident": self.resident(),
             "locked": all(locked for _, _, locked in self.maps.values()),
             "missed": len(self.missed),
+            "overcommits": overcommits(),
         }
+
+
+def overcommits():
+    """Whether this kernel promises more memory than there is. Tried, not read from /proc: that is hidden here."""
+    kind = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+    start = libc.mmap(None, MORE_THAN_ANY_MACHINE_HAS, PROT_READ | PROT_WRITE, kind, -1, 0)
+    if start is None or start == FAILED:
+        return False
+    libc.munmap(start, MORE_THAN_ANY_MACHINE_HAS)
+    return True
 
 
 def main():

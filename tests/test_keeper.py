@@ -20,6 +20,7 @@ from bellglass.doors.docker.engine import Facts
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import Interrupted, SetupError
 from bellglass.line.company import company
+from bellglass.paths import content_root
 from bellglass.ports import GuestSpec
 from bellglass.records import Role
 
@@ -58,8 +59,8 @@ def glass(engine: Any) -> Iterator[Any]:
     made.close()
 
 
-def engine_facts(storage: str) -> Facts:
-    return Facts("unix:///x", "20.10", "6.1", "1", False, False, storage, ("runc", "runsc"), {})
+def engine_facts(storage: str, default: str = "runc") -> Facts:
+    return Facts("unix:///x", "20.10", "6.1", "1", False, False, storage, ("runc", "runsc"), default, {})
 
 
 class Entered:
@@ -254,13 +255,43 @@ def test_another_storage_driver_or_runtime_is_not_trusted_before_doctor_has_trie
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     usual = engine_facts("overlay2 on extfs")
     assert why_not_trusted(usual, "") == ""
+    assert why_not_trusted(usual, "runc") == ""
     assert "runsc" in why_not_trusted(usual, "runsc")
+    own_default = engine_facts("overlay2 on extfs", default="runsc")
+    assert "runsc" in why_not_trusted(own_default, "")
+    assert why_not_trusted(own_default, "runc") == ""
     other = engine_facts("overlay2 on xfs")
     assert "overlay2 on xfs" in why_not_trusted(other, "")
     remember_trusted(other, "")
     assert why_not_trusted(other, "") == ""
     assert why_not_trusted(other, "runsc")
     assert why_not_trusted(dataclasses.replace(other, kernel="another"), "")
+    remember_trusted(own_default, "")
+    assert why_not_trusted(own_default, "") == why_not_trusted(usual, "runsc") == ""
+
+
+def overcommits(limit: str) -> str:
+    """What a keeper says of a machine; a limit on addresses fails the call as vm.overcommit_memory = 2 does."""
+    say = f"import runpy; print(runpy.run_path({str(content_root() / 'sandbox' / 'keeper.py')!r})['overcommits']())"
+    shell = ["sh", "-c", f'ulimit -v {limit}; exec "$0" -I -c "$1"', sys.executable, say]
+    return subprocess.run(shell, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a keeper runs on Linux")
+def test_a_keeper_notices_where_the_kernel_counts_all_memory_together() -> None:
+    machine = Path("/proc/sys/vm/overcommit_memory").read_text().strip()
+    assert overcommits("unlimited") == str(machine != "2")
+    assert overcommits("1000000") == "False"
+
+
+@docker
+@pytest.mark.parametrize("noticed", [True, False])
+def test_where_the_kernel_counts_all_memory_together_guests_prove_alone(glass: Any, noticed: bool) -> None:
+    keeper = glass.keeper(Role.PREDICT)
+    if noticed:
+        keeper.held = dataclasses.replace(keeper.held, overcommits=False)
+    assert bool(glass.why_alone) == noticed
+    assert keeper.lacking == ""  # the image can be read again before the guest that is alone
 
 
 @docker

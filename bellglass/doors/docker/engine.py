@@ -49,6 +49,7 @@ class Facts:
     maps_ids: bool  # users of a container are others outside, from a range of some 65,000
     storage: str  # the driver and the file system below it, such as "overlay2 on extfs"
     runtimes: tuple[str, ...]
+    default_runtime: str
     limits: Mapping[str, bool]  # MemoryLimit, SwapLimit, PidsLimit, CpuCfsQuota
 
 
@@ -114,6 +115,7 @@ class Engine:
                 maps_ids="name=rootless" in options or "name=userns" in options,
                 storage=_storage(info),
                 runtimes=tuple(sorted(info.get("Runtimes") or ())),
+                default_runtime=str(info.get("DefaultRuntime") or "?"),
                 limits={name: bool(info.get(name)) for name in limits},
             )
         return self._facts

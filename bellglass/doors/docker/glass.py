@@ -211,7 +211,7 @@ class DockerGlass:
         if not self._keep:
             return "this glass keeps no image in memory"
         untrusted = why_not_trusted(self._engine.facts(), self._runtime)
-        return untrusted or self.keeper(Role.PREDICT).lacking
+        return untrusted or self.keeper(Role.PREDICT).why_alone
 
     @contextlib.contextmanager
     def company(self, *, alone: bool = False, check: Callable[[], None] = lambda: None) -> Iterator[None]:

@@ -35,7 +35,7 @@ from bellglass.store import state_folder
 
 WALK_SECONDS = 120.0  # a cold disk reads a gigabyte in this time
 MARGIN_MB = 256  # for the interpreter, page tables, and files' last pages
-KEPT_ON = ("overlay2 on extfs", "")  # storage and runtime under which tests/conformance/test_channels.py was passed
+KEPT_ON = ("overlay2 on extfs", "runc")  # storage and runtime under which tests/conformance/test_channels.py was passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class Held:
     resident: int
     locked: bool
     missed: int
+    overcommits: bool
 
     @property
     def lacking(self) -> str:
@@ -81,6 +82,13 @@ class Keeper:
     @property
     def lacking(self) -> str:
         return self._fault if self.held is None else self.held.lacking
+
+    @property
+    def why_alone(self) -> str:
+        """Why guests that it keeps an image for could hear each other all the same."""
+        if self.held is not None and not self.held.overcommits:
+            return self.lacking or "the kernel counts all guests' memory together (vm.overcommit_memory = 2)"
+        return self.lacking
 
     @property
     def fallen(self) -> bool:
@@ -146,15 +154,16 @@ def _unfit(found: str) -> SetupError:
 
 def why_not_trusted(facts: Facts, runtime: str) -> str:
     """Why a keeper's word is not enough here; empty where it is, or where `doctor` has sent bits and none arrived."""
+    runtime = runtime or facts.default_runtime
     if (facts.storage, runtime) == KEPT_ON or state_folder.read(_record(facts, runtime)) is not None:
         return ""
-    here = f"{facts.storage}{f' under {runtime}' if runtime else ''}"
+    here = f"{facts.storage} under {runtime}"
     return f"nobody has tried whether an image's pages stay in memory for {here}; bellglass doctor does"
 
 
 def remember_trusted(facts: Facts, runtime: str) -> None:
     """For `doctor`: no bit arrived here although the sender did all it could."""
-    state_folder.write(_record(facts, runtime), b"passed\n")
+    state_folder.write(_record(facts, runtime or facts.default_runtime), b"passed\n")
 
 
 def _record(facts: Facts, runtime: str) -> str:

@@ -40,7 +40,7 @@ def _checks(engine: Engine, glass: DockerGlass, runtime: str) -> Iterator[Check]
     keeper, found = glass.keeper(Role.PREDICT), image.find(engine, Role.PREDICT)
     how = "" if keeper.held is None else f"{keeper.held.bytes >> 20} MB held"
     how += ", locked" if keeper.held and keeper.held.locked else ", mapped, but not locked"
-    yield "an image's pages stay in memory", not keeper.lacking, keeper.lacking or how
+    yield "an image's pages stay in memory", not keeper.why_alone, keeper.why_alone or how
     yield through_pages(engine, found, runtime)
     either = undefended(found, a_uid(), runtime)
     real = RealGuests(glass, Role.PREDICT, Role.PREDICT, files_of_both(engine, either, either))

@@ -28,6 +28,7 @@ USAGE = {
     "link_refused": "A symbolic link lies where files are written or removed.",
     "loop_ambiguous": "The beginning of a name fits several loops.",
     "loop_finished": "The loop has opened `final`, so this can't be changed any more.",
+    "loops_of_one_id": "Two loops of one id are not the same, and were to be compared.",
     "model_not_free": "A model was declared free that is not served by oneself.",
     "no_file": "A file's name belongs to something else.",
     "no_loop": "There is no loop yet.",

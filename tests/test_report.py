@@ -17,6 +17,7 @@ from typing import Any
 import made_loop
 import pytest
 from typer.testing import CliRunner
+from whose import another_user
 
 from bellglass.cli import app
 from bellglass.show import compare, report, report_text, showing
@@ -287,6 +288,24 @@ def test_a_loop_that_cannot_be_shown_is_left_out_of_a_comparison_and_said(loop: 
     assert ran.exit_code == 0, ran.output
     assert "left out" in ran.stderr
     assert [row["loop"] for row in json.loads(ran.stdout)["loops"]] == [loop.name]
+
+
+@pytest.mark.parametrize("defended", [True, False])
+def test_a_loop_with_the_id_of_another_does_not_take_its_place_in_a_comparison(
+    loop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defended: bool
+) -> None:
+    with another_user():
+        posing = made_loop.write(tmp_path, 1, seed=3)
+        assert showing.open_loop(posing).state.loop_id == showing.open_loop(loop).state.loop_id
+    if not defended:
+        monkeypatch.setattr(compare, "require_same", lambda one, other: None)
+    ran = CliRunner().invoke(app, ["compare", str(posing), str(loop), "--json"])
+    if defended:
+        assert ran.exception.code == "loops_of_one_id"
+        assert str(posing) in ran.exception.found
+    else:
+        (row,) = json.loads(ran.stdout)["loops"]
+        assert row["generations"] == 1, "the stranger's, and ours is not told of"
 
 
 def test_the_comparison_is_printed_and_given_as_json(loop: Path) -> None:

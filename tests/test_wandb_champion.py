@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from pathlib import Path
 
 import pytest
 import wandb_bench
 from small_world import SUBMIT, Scripted, Tuner, run, write
 from wandb_bench import Notes, noted
+from whose import another_user
 
 from bellglass.paths import LEDGER_NAME
 from bellglass.ports import Model
@@ -50,6 +52,29 @@ def test_one_bundle_is_called_the_champions_and_successors_hang_on_their_parents
     folder = wandb_bench.write(tmp_path, generations)
     state = check(folder, noted(folder))
     assert state.champion not in {gen.successor for gen in state.generations.values()}  # as in a loop that ran
+
+
+def told_of(folder: Path) -> set[str]:
+    """Everything by which W&B tells a run or an artifact from others, and the groups."""
+    board = noted(folder)
+    artifacts = {artifact.name for run in board.runs.values() for artifact in run.artifacts}
+    return set(board.runs) | artifacts | {run.opening.group for run in board.runs.values()}
+
+
+@pytest.mark.parametrize("defended", [True, False])
+def test_a_loop_with_the_id_of_another_does_not_take_the_place_of_its_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defended: bool
+) -> None:
+    own = wandb_bench.write(tmp_path / "own", 1)
+    with another_user():
+        posing = [wandb_bench.write(tmp_path / name, 2) for name in ("one", "two")]
+        assert {showing.open_loop(folder).state.loop_id for folder in (own, *posing)} == {"00000001"}
+    if not defended:
+        monkeypatch.setattr(wandb_rows, "name_of_loop", lambda doc: wandb_rows.safe(doc["loop"]["id"]))
+    told = [told_of(folder) for folder in (own, *posing)]
+    shared = [a & b for a, b in itertools.combinations(told, 2)]
+    assert all(not found for found in shared) if defended else all("00000001-loop" in found for found in shared)
+    assert "00000001-loop" in told[0], "under the same id however often"
 
 
 def test_the_starter_is_told_when_it_has_been_measured(tmp_path: Path) -> None:

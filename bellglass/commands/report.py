@@ -90,7 +90,8 @@ def compare(
     folders = [paths.find_loop(name, home) for name in wanted] if wanted else paths.list_loops(home)
     if not folders:
         raise UsageError(f"loops in {home}", "none", "at least one loop", "bellglass demo", code="no_loop")
-    states, found = {}, []
+    states: dict[str, Shown] = {}
+    found = []
     for folder in folders:
         try:
             shown = showing.open_loop(folder)
@@ -99,9 +100,11 @@ def compare(
         except LoopFault as error:
             say(f"left out: {error.one_line()}", err=True)
             continue
-        if shown.state.loop_id not in states:  # a copy is the same loop
-            states[shown.state.loop_id] = shown.state
+        known = states.setdefault(shown.state.loop_id, shown)
+        if known is shown:
             found.append(row)
+        else:
+            compare_.require_same(known, shown)
     if json:
         say(
             json_.dumps(
@@ -109,4 +112,4 @@ def compare(
             )
         )
         return
-    print_comparison(found, compare_.means(found), compare_.cautions([*states.values()], found))
+    print_comparison(found, compare_.means(found), compare_.cautions([shown.state for shown in states.values()], found))

@@ -53,7 +53,7 @@ def wandb(
     from bellglass import paths, wiring
     from bellglass.show.following import Following
     from bellglass.show.wandb_replay import Replay
-    from bellglass.show.wandb_rows import safe
+    from bellglass.show.wandb_rows import name_of_loop
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
     mode = wiring.wandb_mode(None if online is None else "online" if online else "offline", project, entity)
@@ -63,7 +63,7 @@ def wandb(
     replay, root = Replay(trials=trials, weights=weights), output or folder
     driver = None if attached is None else Driver(attached)
     with contextlib.closing(Following(folder)) as followed:
-        name = safe(followed.document()["loop"]["id"])
+        name = name_of_loop(followed.document())
         with _when_free(driver, lambda: wiring.wandb_board(root, name, mode, project, entity)) as board:
             if driver is not None:
                 _follow(replay, board, followed, driver)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bellglass.errors import UsageError
 from bellglass.records import Interval, Json
 from bellglass.show.showing import Shown
 from bellglass.show.summary import about_improvers, final_text
@@ -56,6 +57,19 @@ def row(shown: Shown) -> Json:
         "secret_commitment": doc["loop"]["secret_commitment"],
         "missing": doc["missing"],
     }
+
+
+def require_same(one: Shown, other: Shown) -> None:
+    """Two folders of one id must hold the same loop, which then counts once. UsageError where they do not: anybody may
+    give a loop the id of another, so which one is meant is for a person to say."""
+    if one.about.head != other.about.head:
+        raise UsageError(
+            f"loop {one.state.loop_id}",
+            f"two that differ: {one.folder} and {other.folder}",
+            "one loop of that id",
+            "bellglass compare LOOP..., which names one of them",
+            code="loops_of_one_id",
+        )
 
 
 def _budget(state: State) -> str:

@@ -77,15 +77,16 @@ class Replay:
         self, doc: Json, suffix: str, name: str, kind: str, steps: tuple[tuple[str, str], ...], more: Row | None = None
     ) -> Opening:
         self.runs += 1
-        loop = rows_.safe(doc["loop"]["id"])
+        loop = rows_.name_of_loop(doc)
         config = {**rows_.about_loop(doc), **(more or {})}
         notes = rows_.notes(doc) if kind == "loop" else ""
-        group = str(rows_.plain(doc["loop"]["name"])) or loop
+        of = str(rows_.plain(doc["loop"]["name"]))
+        group = of if of and loop == rows_.safe(doc["loop"]["id"]) else f"{of} {loop}".strip()
         return Opening(f"{loop}-{suffix}", str(rows_.plain(name)) or loop, group, kind, config, steps, notes)
 
     def _generation(self, board: Board, at: Place, gen: Json) -> None:
         """`gen` is None for the starter, which nobody proposed and nothing came before."""
-        doc, loop, alias = at.document, rows_.safe(at.document["loop"]["id"]), rows_.alias(at.number)
+        doc, loop, alias = at.document, rows_.name_of_loop(at.document), rows_.alias(at.number)
         bundle = self._read(at.shown, at.commit)
         size = rows_.scaffold_size(bundle) if bundle else {}
         row = rows_.row_of_starter(doc, size) if gen is None else rows_.row_of(gen, doc["loop"]["unit"], size)
@@ -137,7 +138,7 @@ class Replay:
         self, run: Run, at: Place, successor: Bundle | None, made: str | None, champion: tuple[str, ...]
     ) -> None:
         """The successor's; and where a part of it was left behind, the one that the next generation starts from."""
-        name, alias = f"bundle-{rows_.safe(at.document['loop']['id'])}", rows_.alias(at.number)
+        name, alias = f"bundle-{rows_.name_of_loop(at.document)}", rows_.alias(at.number)
         kept = successor if made == at.commit else self._read(at.shown, made)
         same = kept is not None and kept == successor
         if successor:

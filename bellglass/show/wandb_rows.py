@@ -20,6 +20,7 @@ from bellglass.store.lineage import visible
 
 TEXT_CHARS = 2000
 KEY_CHARS = 80
+HEAD_CHARS = 12
 NAME_CHARS = 100  # of a run's id; W&B takes 128
 GENERATION = "generation"  # the step metric of the loop's run
 STEP, SECONDS = "trainer/step", "trainer/seconds"  # those of a training
@@ -36,6 +37,14 @@ CANDIDATE_COLUMNS = ("id", "generation", "purpose", "side", "claim", "raw", "sco
 def safe(name: str) -> str:
     """A part of an id, a file's or an artifact's name, whatever wrote the ledger that it is from."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:NAME_CHARS] or "_"
+
+
+def name_of_loop(doc: Json) -> str:
+    """What the ids of its runs begin with: the loop's own id only where that was given here. Anybody may give a loop
+    any id, and a run of a known id takes the place of the one that has it; so of a received loop the head is part."""
+    loop, standing = doc["loop"], doc["loop"]["standing"]
+    own = standing is not None and standing["word"] == "ours"
+    return safe(loop["id"]) if own else f"{safe(loop['id'])[: NAME_CHARS // 2]}-{loop['head'][:HEAD_CHARS]}"
 
 
 def alias(number: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import re
 import shlex
@@ -41,13 +42,18 @@ def commands_typed(text: str) -> Iterator[str]:
             yield typed
 
 
+@functools.cache
+def command_line() -> Any:
+    return typer.main.get_command(app)
+
+
 def problem_with(typed: str) -> str | None:
     """Why a command can't be typed, or None. Words in place of values (FILE, <loop>, …) are taken for values."""
     program, *words = re.sub(r"\$\(.*?\)|[;|&>].*", "", typed).split()
     if program == "make":
         targets = re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text())
         return next((f"no make target {word}" for word in words if "=" not in word and word not in targets), None)
-    command: Any = typer.main.get_command(app)
+    command = command_line()
     while words and hasattr(command, "commands"):
         if words[0].startswith("-"):
             break

@@ -130,25 +130,22 @@ def test_a_tool_that_does_not_load_is_reported_and_the_others_work(glass: Proces
 
 
 def test_the_shell_runs_in_work_and_is_cut_off(glass: ProcessGlass) -> None:
-    quick = {
-        "scaffold/scaffold.toml": starter()["scaffold/scaffold.toml"].replace(
-            b"shell_seconds = 60", b"shell_seconds = 4"
-        )
-    }
+    model, _, _ = play(glass, [("shell", {"command": "ls; echo oops >&2; exit 3"})])
+    assert "scaffold\ntrainer\noops" in model.result(0)
+    assert "exit status 3" in model.result(0)
+    patient = starter()["scaffold/scaffold.toml"]
+    quick = {"scaffold/scaffold.toml": patient.replace(b"shell_seconds = 60", b"shell_seconds = 2")}
     model, _, _ = play(
         glass,
-        [("shell", {"command": "ls; echo oops >&2; exit 3"})],
         [("shell", {"command": "sleep 30 & sleep 30"})],
         [("shell", {"command": "yes"})],
         [("shell", {"command": "sleep 20 & echo started"})],
         bundle={**starter(), **quick},
     )
-    assert "scaffold\ntrainer\noops" in model.result(0)
-    assert "exit status 3" in model.result(0)
-    assert "past the time limit" in model.result(1)
-    assert "too much output" in model.result(2) or "past the time limit" in model.result(2)
-    assert len(model.result(2)) <= 16_000
-    assert "started" in model.result(3)
+    assert "past the time limit" in model.result(0)
+    assert "too much output" in model.result(1) or "past the time limit" in model.result(1)
+    assert len(model.result(1)) <= 16_000
+    assert "started" in model.result(2)
 
 
 def test_a_long_tool_result_keeps_its_head_and_tail(glass: ProcessGlass) -> None:

@@ -55,7 +55,14 @@ class Spent:
         return time.process_time() + self.guest.cpu_seconds() - self.before
 
 
-def test_a_hundred_megabytes_come_out_within_a_second(opened):
+def yardstick() -> float:
+    """CPU seconds for a fixed piece of work, as busy as the machine is now: about a tenth."""
+    began = time.process_time()
+    sum(range(4_000_000))
+    return time.process_time() - began
+
+
+def test_a_hundred_megabytes_cost_little_more_than_to_copy_them(opened):
     guest = opened()
     begin(
         guest,
@@ -72,16 +79,16 @@ def test_a_hundred_megabytes_come_out_within_a_second(opened):
     seconds = began[0].seconds()
     assert (seen.fault, seen.done) == (None, None), "it was ended before its file was here"
     assert len(seen.files["out/weights.safetensors"]) == 100_000_000
-    assert seconds < 2.0, "with both ends on one core"
+    assert seconds < 20 * yardstick(), "with both ends on one core"
 
 
-def test_a_thousand_round_trips_take_about_a_millisecond_each(opened):
+def test_a_thousand_round_trips_cost_about_a_millisecond_each(opened):
     guest = opened()
     begin(guest, "import glass\nfor _ in range(1000): glass.time_left()")
     spent = Spent(guest)
     seen = listen(guest)
     assert len(seen.requests) == 1000
-    assert spent.seconds() < 2.0
+    assert spent.seconds() < 20 * yardstick()
 
 
 def test_a_model_call_carries_the_conversation_there_and_the_answer_back(opened):

@@ -3,6 +3,9 @@
 A calibration holds for the conditions it was made under: task, preset, budget, device, glass, starter, images and the
 speed of the machine. Under other ones it is not used, and the reason is said.
 
+The shelf lies beside the loops, where somebody else's folder may have brought it along. Noise is what a gate decides
+by, so a file is believed only under this user's mark (store/ours.py).
+
 Not covered: noise that depends on the secret's own data; loops of one task differ in that by little.
 """
 
@@ -21,8 +24,11 @@ import numpy as np
 
 from bellglass.paths import written_anew
 from bellglass.records import Json, Noise
+from bellglass.store import ours
+from bellglass.store.folder import read_plain
 
 SPEED_SLACK = 1.3  # a shared machine's own speed wanders by less
+MARK, MOST_BYTES = "mark", 1 << 20
 REFERENCE_SIZE, REFERENCE_ROUNDS = 192, 120
 
 
@@ -105,17 +111,23 @@ class Shelf:
     def keep(self, calibration: Calibration) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._file(calibration.conditions)
+        body = calibration.as_json()
+        marked = {**body, MARK: ours.mark(_text(body))}
         with written_anew(file, f"ls -ld {shlex.quote(str(self._folder))}") as out:
-            out.write(json.dumps(calibration.as_json(), indent=1, sort_keys=True).encode() + b"\n")
+            out.write(json.dumps(marked, indent=1, sort_keys=True).encode() + b"\n")
         return file
 
     def _read(self, wanted: Conditions) -> tuple[Calibration | None, str]:
         try:
-            return from_json(json.loads(self._file(wanted).read_text("utf-8"))), ""
+            body = json.loads(read_plain(self._file(wanted), MOST_BYTES))
+            stored, mark = from_json(body), body.pop(MARK, None)
         except FileNotFoundError:
             return None, "none is stored"
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             return None, f"the stored one cannot be read ({type(error).__name__})"
+        if not ours.marked_here(_text(body), mark):
+            return None, "the stored one was not measured by this user, or by an older bellglass"
+        return stored, ""
 
     def _file(self, conditions: Conditions) -> Path:
         task = Path(conditions.task).name  # of a folder of one's own the path, so that two of a name stay apart
@@ -123,6 +135,10 @@ class Shelf:
             task += "-" + hashlib.sha256(conditions.task.encode()).hexdigest()[:8]
         name = "-".join((task, conditions.preset, conditions.device.replace(":", ""), conditions.glass))
         return self._folder / f"{name}.json"
+
+
+def _text(body: Json) -> str:
+    return json.dumps(body, sort_keys=True)
 
 
 def mismatches(stored: Conditions, wanted: Conditions) -> list[str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from whose import another_user
 
 from bellglass import calibration
 from bellglass.calibration import Calibration, Conditions, Shelf, speed_reference
@@ -14,6 +18,7 @@ from bellglass.errors import LoopFault
 from bellglass.records import Budget, Noise, Seeds, Trial, Verdict
 from bellglass.steps import panel
 from bellglass.steps.trial import seeds_of
+from bellglass.store import ours
 from bellglass.store.state import State
 from bellglass.variance import components, pooled
 
@@ -90,6 +95,41 @@ def test_a_broken_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
     found, why = Shelf(tmp_path).find(CONDITIONS)
     assert found is None
     assert "cannot be read" in why
+
+
+def from_elsewhere(folder: Path) -> None:
+    with another_user():
+        Shelf(folder).keep(FOUND)
+
+
+def without_a_mark(folder: Path) -> None:
+    file = Shelf(folder).keep(FOUND)
+    file.write_text(json.dumps(FOUND.as_json()))
+
+
+def smaller_than_measured(folder: Path) -> None:
+    file = Shelf(folder).keep(replace(FOUND, noise=Noise(0.4, 3)))
+    file.write_text(file.read_text().replace('"sd": 0.4', '"sd": 0.04'))
+
+
+@pytest.mark.parametrize("bring", [from_elsewhere, without_a_mark, smaller_than_measured])
+def test_a_calibration_that_came_along_with_a_loop_decides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bring: Callable[[Path], None]
+) -> None:
+    bring(tmp_path)
+    found, why = Shelf(tmp_path).find(CONDITIONS)
+    assert found is None
+    assert why.startswith("the stored one was not measured by this user")
+    assert not Shelf(tmp_path).knows_more(replace(FOUND, noise=Noise(0.04, 1))), "it gives way to one's own"
+    monkeypatch.setattr(ours, "marked_here", lambda text, found: True)
+    assert Shelf(tmp_path).find(CONDITIONS) == (FOUND, "")
+
+
+def test_a_pipe_in_a_calibrations_place_is_not_waited_for(tmp_path: Path) -> None:
+    file = Shelf(tmp_path).keep(FOUND)
+    file.unlink()
+    os.mkfifo(file)
+    assert Shelf(tmp_path).find(CONDITIONS) == (None, "the stored one cannot be read (OSError)")
 
 
 def test_a_panel_of_scores_becomes_noise() -> None:

@@ -17,7 +17,7 @@ from bellglass.errors import LoopFault, UsageError
 from bellglass.paths import typed, user_name
 from bellglass.records import Json
 from bellglass.review import Answer, Choice, Evidence, decision_event, gather, pending
-from bellglass.store.ledger import Ledger
+from bellglass.store.ledger import Ledger, require_ours
 from bellglass.store.lineage import Lineage
 from bellglass.store.state import State, fold, state_of
 
@@ -115,6 +115,7 @@ def _deliver(folder: Path, request: str, kind: str, body_for: Callable[[State], 
 
 def _hand_in(folder: Path, request: str, body_for: Callable[[State], Body]) -> bool:
     with Ledger.open(folder) as ledger:
+        require_ours(folder, ledger.standing())  # whoever holds the lock of a received loop is nobody to decide for
         state = fold(ledger.events())
         body = body_for(state)
         for other in ledger.pending():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 from whose import VARIABLE, another_user
 
-from bellglass import paths
+from bellglass import deciding, paths
 from bellglass.bounds import Bounds
 from bellglass.cli import app
 from bellglass.errors import BellglassError, Interrupted, LoopFault, SetupError
@@ -381,6 +382,29 @@ def test_nobody_decides_or_resumes_before_the_takeover(received: Path) -> None:
         assert done.exception.code == "loop_received", words
     assert os.path.getsize(received / LEDGER_NAME) == size
     assert state_folder.names("heads") == []
+
+
+def test_no_decision_is_handed_to_whoever_holds_the_lock_of_a_received_loop(
+    received: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alarm = {"name": "leak", "generation": 1, "sentence": "look", "evidence": []}
+    with another_user(), closing(Ledger.open(received, write=True, received=True)) as ledger:
+        ledger.append("tripwire.fired", alarm)
+    monkeypatch.setattr(deciding, "TAKEN_SECONDS", 0.0)
+    lock = os.open(received / paths.LOCK_NAME, os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for defended in (True, False):
+            if not defended:
+                monkeypatch.setattr(deciding, "require_ours", lambda folder, standing: None)
+            if defended:
+                assert code(lambda: deciding.rearm(received, "leak", "fine")) == "loop_received"
+            else:
+                assert not deciding.rearm(received, "leak", "fine").taken
+            with closing(Ledger.open(received)) as ledger:
+                assert ledger.waiting() == (0 if defended else 1)
+    finally:
+        os.close(lock)
 
 
 def test_a_request_that_came_along_is_acted_upon_only_where_the_takeover_leaves_it(received: Path) -> None:

@@ -212,6 +212,32 @@ def test_the_same_calls_succeed_where_they_are_allowed(glass: Any, allow: Any) -
     assert limits == ["4321", "4321"]  # a second, and the kernel would end it in the middle of a trial
 
 
+FLOOD = """
+import ctypes, os, struct, time
+import glass
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall(302, os.getppid(), 0, struct.pack("QQ", 1, 1), None)  # a second of CPU for the supervisor
+began = time.monotonic()
+for step in range(40_000):
+    glass.metric("x", 0, step)
+    time.sleep(max(0, began + step / 5000 - time.monotonic() - 1))  # as many a second as a trainer may send
+"""
+
+
+@pytest.mark.docker
+@x86_only
+@pytest.mark.parametrize("defended", [True, False])
+def test_no_number_of_cheap_frames_ends_the_supervisor(glass: Any, allow: Any, defended: bool) -> None:
+    """Who looks lost is the machine's fault, and a champion that is lost beside each child would never be succeeded."""
+    if not defended:
+        allow("prlimit64")
+    guest = glass.open(spec(Role.TRAIN))
+    begin(guest, FLOOD)
+    seen = listen(guest)
+    guest.end()
+    assert (seen.why, len(seen.metrics) == 40_000) == (("ok", True) if defended else ("lost", False))
+
+
 @pytest.mark.docker
 def test_what_programs_need_of_these_calls_is_there(glass: Any) -> None:
     guest = glass.open(spec(Role.IMPROVE))

@@ -94,10 +94,10 @@ class Hostile(made_loop.Maker):
             return super()._commit(plain, parent)
 
 
-def write(home: Path, canaries: Canaries) -> Path:
+def write(home: Path, canaries: Canaries, generations: int = 2) -> Path:
     """The loop that all kinds are made from: whole, and lying about who made it and how."""
     folder = home / f"stories-{LOOP_ID}"
-    maker = Hostile(2, seed=int(LOOP_ID), note=NOTE, canaries=canaries)
+    maker = Hostile(generations, seed=int(LOOP_ID), note=NOTE, canaries=canaries)
     with another_user(), closing(Ledger.create(folder)) as ledger:
         maker.lineage, maker.blobs = Lineage.create(folder / "lineage.git"), Blobs(folder / "blobs")
         for kind, body in maker.events():

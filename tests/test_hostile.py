@@ -57,14 +57,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory, canaries: Canaries) -> Path:
 
 
 @pytest.fixture
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The receiver's own; no Docker, so that what wants a sealed glass says so."""
+def state_beside_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The receiver's own."""
     monkeypatch.setenv(VARIABLE, str(tmp_path / "state"))
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "state"
+
+
+@pytest.fixture
+def state(state_beside_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The receiver's own; no Docker, so that what wants a sealed glass says so."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return state_beside_docker
 
 
 def received(whole: Path, kind: str, tmp_path: Path, canaries: Canaries) -> Path:
@@ -221,6 +227,25 @@ def test_a_hostile_recording_is_played_or_refused(
     played = {kind for kind, was in refused.items() if not was}
     assert played == {"whole", "link", "bomb", "deep"}  # what is hostile in them is left out when it is asked for
     assert bystander.poll() is None
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("words", [("verify", "--rejudge"), ("recheck", "1")])
+def test_what_runs_a_strangers_bundles_ends_and_they_fail_in_their_glass(
+    words: tuple[str, ...],
+    canaries: Canaries,
+    bystander: subprocess.Popen[bytes],
+    state_beside_docker: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What they reach for is not there. tests/test_received.py shows that a process would have reached it."""
+    folder = hostile_loop.write(tmp_path, canaries, generations=1)
+    status, shown = run((words[0], str(folder), *words[1:]), monkeypatch)
+    check(status, shown, canaries, bystander)
+    assert ("verify_failed" if words[0] == "verify" else "verdict_not_repeated") in shown
+    for trial in ("g1-pair-0-parent", "g1-pair-0-child"):
+        assert any(trial in line and "crashed" in line for line in shown.splitlines())
 
 
 # Commands that take no loop, in a home that is full of hostile ones

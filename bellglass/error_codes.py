@@ -99,6 +99,7 @@ LOOP = {
     "ledger_contradicts": "What the loop keeps contradicts its ledger.",
     "ledger_damaged": "The ledger's chain is broken, or it is no ledger.",
     "ledger_read_only": "A ledger that was opened for reading was to be written.",
+    "ledger_too_large": "The ledger holds more than a loop can have, or an endless table.",
     "ledger_without_beginning": "The ledger has no event that says how the loop began.",
     "lineage_damaged": "The lineage repository can't be read or lacks a bundle.",
     "lineage_refused": "Something lies in the lineage repository that bellglass never writes.",

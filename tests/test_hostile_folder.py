@@ -334,7 +334,7 @@ def test_a_row_that_claims_more_than_the_file_holds_is_not_made_up(loop: Path, m
     assert any("x" * 100 in str(row) for row in _bodies(loop))
     monkeypatch.setattr(ledger_module, "ROW_BYTES_MAX", 100_000)
     with Ledger.open(loop) as ledger:
-        refused(ledger.events, "ledger_damaged")
+        refused(ledger.events, "ledger_too_large")
 
 
 def _bodies(loop: Path) -> list[tuple[str]]:

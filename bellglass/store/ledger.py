@@ -40,12 +40,12 @@ from bellglass.store.chain import body_from, broken, chained, damaged
 from bellglass.store.chain import canonical as canonical
 from bellglass.store.chain import digest as digest
 from bellglass.store.folder import require_plain
+from bellglass.store.limits import ROW_BYTES_MAX, limited, too_large, weighed
 from bellglass.store.ours import Standing
 from bellglass.store.owner import drop_lock, take_lock
 from bellglass.store.tables import SCHEMA, SIGNATURES, require_own_tables
 
 BUSY_SECONDS = 20.0
-ROW_BYTES_MAX = 64 << 20  # a damaged or forged row may claim 2 GB in a file of a few kB
 PRAGMAS = (
     "trusted_schema = 0",
     "cell_size_check = 1",
@@ -114,7 +114,8 @@ class Ledger:
             with _translated(folder):
                 connection = _connect(folder / LEDGER_NAME, "mode=rw") if write else _connect_reader(folder)
                 try:
-                    require_own_tables(folder, connection)
+                    with limited(connection):
+                        require_own_tables(folder, connection)
                 except BaseException:
                     connection.close()
                     raise
@@ -171,7 +172,7 @@ class Ledger:
             row = (event.seq, when, kind, text, prev, event.hash)
             self._note()  # what could not be noted before: then nothing more is written
             assert self._key is not None
-            with self._transaction():
+            with limited(self._db), self._transaction():
                 self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", row)
                 self._db.execute("INSERT INTO signatures VALUES (?, ?)", (event.seq, ours.sign(self._key, event.hash)))
                 self._db.execute(dispose, (answers,))
@@ -189,24 +190,25 @@ class Ledger:
 
     def events(self, after: int = 0) -> list[Event]:
         """Every event behind number `after`, each checked against the one before it."""
-        with self._guard, _translated(self.folder):
-            query = "SELECT seq, time, kind, body, prev, hash FROM events WHERE seq >= ? ORDER BY seq"
-            rows = self._db.execute(query, (max(after, 0),)).fetchall()
-        if after <= 0:
-            return list(chained(self.folder, rows, 0, GENESIS))
-        if not rows:
-            return []
-        if rows[0][0] != after:
-            raise broken(self.folder, after)
-        return list(chained(self.folder, rows[1:], after, rows[0][5]))
+        query = "SELECT seq, time, kind, body, prev, hash FROM events WHERE seq >= ? ORDER BY seq"
+        with self._reading():
+            rows = weighed(self.folder, self._db.execute(query, (max(after, 0),)))
+            if after <= 0:
+                return list(chained(self.folder, rows, 0, GENESIS))
+            before = next(rows, None)
+            if before is None:
+                return []
+            if before[0] != after:
+                raise broken(self.folder, after)
+            return list(chained(self.folder, rows, after, before[5]))
 
     def sound(self) -> tuple[list[Event], str]:
         """The events up to the first that does not fit the chain, and what is wrong with that; for showing alone."""
         found: list[Event] = []
         query = "SELECT seq, time, kind, body, prev, hash FROM events ORDER BY seq"
         try:
-            with self._guard, _translated(self.folder):
-                for event in chained(self.folder, self._db.execute(query), 0, GENESIS):
+            with self._reading():
+                for event in chained(self.folder, weighed(self.folder, self._db.execute(query)), 0, GENESIS):
                     found.append(event)  # noqa: PERF402 - what came before a fault is kept
         except LoopFault as fault:
             return found, fault.found
@@ -228,26 +230,26 @@ class Ledger:
 
     def marked(self) -> list[Event]:
         """Each checked alone; whether it stands in the chain, `events` says."""
-        with self._guard, _translated(self.folder):
-            query = "SELECT seq, time, kind, body, prev, hash FROM events WHERE seq = 1 OR kind = ? ORDER BY seq"
-            rows = self._db.execute(query, (ours.TAKEN_OVER,)).fetchall()
+        query = "SELECT seq, time, kind, body, prev, hash FROM events WHERE seq = 1 OR kind = ? ORDER BY seq"
         found: list[Event] = []
-        for row in rows:
-            seq, before = (row[0] - 1, row[4]) if type(row[0]) is int and row[0] > 1 else (0, GENESIS)
-            found += chained(self.folder, [row], seq, before)
+        with self._reading():
+            for row in weighed(self.folder, self._db.execute(query, (ours.TAKEN_OVER,))):
+                seq, before = (row[0] - 1, row[4]) if type(row[0]) is int and row[0] > 1 else (0, GENESIS)
+                found += chained(self.folder, [row], seq, before)
         return found
 
     def hash_at(self, seq: int) -> str | None:
-        with self._guard, _translated(self.folder):
+        with self._reading():
             row = self._db.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone()
         return None if row is None else str(row[0])
 
     def signatures(self, after: int = 0) -> dict[int, str]:
-        with self._guard, _translated(self.folder):
+        with self._reading():
             if not self._db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'signatures'").fetchone():
                 return {}
             signed = "seq = 1 OR seq > ? OR seq IN (SELECT seq FROM events WHERE kind = ?)"
-            rows = self._db.execute(f"SELECT seq, mac FROM signatures WHERE {signed}", (after, ours.TAKEN_OVER))
+            query = f"SELECT seq, mac FROM signatures WHERE {signed}"
+            rows = weighed(self.folder, self._db.execute(query, (after, ours.TAKEN_OVER)))
             return {int(seq): str(mac) for seq, mac in rows if type(seq) is int and str(mac).isascii()}
 
     # The inbox
@@ -268,17 +270,18 @@ class Ledger:
 
     def pending(self) -> list[InboxRequest]:
         """Requests that no event has answered yet; for anyone."""
-        with self._guard, _translated(self.folder):
-            rows = self._db.execute("SELECT id, time, kind, body FROM inbox ORDER BY id").fetchall()
         try:
-            return [InboxRequest(id_, when, kind, body_from(body)) for id_, when, kind, body in rows]
+            with self._reading():
+                rows = weighed(self.folder, self._db.execute("SELECT id, time, kind, body FROM inbox ORDER BY id"))
+                return [InboxRequest(id_, when, kind, body_from(body)) for id_, when, kind, body in rows]
         except (TypeError, ValueError, RecursionError) as error:
             raise damaged(self.folder, f"an unreadable request ({error})") from error
 
     def waiting(self) -> int:
-        """How many requests there are, readable or not."""
-        with self._guard, _translated(self.folder):
-            return int(self._db.execute("SELECT count(*) FROM inbox").fetchone()[0])
+        """How many requests there are, readable or not; a thousand may be more."""
+        query = "SELECT count(*) FROM (SELECT 1 FROM inbox LIMIT 1000)"
+        with self._reading():
+            return int(self._db.execute(query).fetchone()[0])
 
     def take(self) -> list[InboxRequest]:
         """Owner only: requests not handed out before by this object. One that no `append(answers=)` disposed of comes
@@ -302,7 +305,7 @@ class Ledger:
         self.close()
 
     def _last(self) -> tuple[int, str]:
-        with self._guard, _translated(self.folder):
+        with self._reading():
             if self._tail is not None:
                 return self._tail
             row = self._db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone() or (0, GENESIS)
@@ -320,6 +323,11 @@ class Ledger:
                 "Ledger.open(folder, write=True)",
                 code="ledger_read_only",
             )
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._guard, _translated(self.folder), limited(self._db):
+            yield
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -366,7 +374,8 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
     try:
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
-        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()  # only now does SQLite open the file
+        with limited(connection):
+            connection.execute("SELECT 1 FROM sqlite_schema").fetchone()  # only now does SQLite open the file
     except BaseException:
         connection.close()
         raise
@@ -432,6 +441,8 @@ def _fault(folder: Path, error: sqlite3.Error) -> BellglassError:
         return LoopFault(
             f"ledger {folder}", held, "access", "close other programs that opened loop.db", code="ledger_busy"
         )
+    if code in (sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_TOOBIG):
+        return too_large(folder, "a row too large" if code == sqlite3.SQLITE_TOOBIG else "rows without end")
     return damaged(folder, str(error))
 
 

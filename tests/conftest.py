@@ -42,12 +42,9 @@ def docker_missing() -> str | None:
     from bellglass.doors.docker import image
     from bellglass.doors.docker.engine import Engine
     from bellglass.errors import SetupError
-    from bellglass.records import Role
 
     try:
-        engine = Engine.connect()
-        for role in Role:
-            image.find(engine, role)
+        image.find_all(Engine.connect())
     except SetupError as error:
         return error.one_line()
     return None

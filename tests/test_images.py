@@ -30,7 +30,8 @@ CONFIG = {"Entrypoint": [PYTHON, "-I", SCRIPT], "Env": ["PATH=/usr/bin"]}
 
 
 def facts(name: str, *layers: str, stage: str = "", **config: Any) -> ImageFacts:
-    return ImageFacts(f"sha256:{name}", stage or name, layers, {**CONFIG, **config}, 1)
+    labels = {"Labels": {"bellglass.stage": stage or name}}
+    return ImageFacts(f"sha256:{name}", layers, {**CONFIG, **labels, **config}, 1)
 
 
 @pytest.fixture(scope="module")

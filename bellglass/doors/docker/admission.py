@@ -28,22 +28,27 @@ class ImageFacts:
     """What the engine says about one image of ours."""
 
     id: str
-    stage: str
     layers: tuple[str, ...]
     config: Mapping[str, Any]
     bytes: int
 
     @classmethod
     def read(cls, inspected: Mapping[str, Any]) -> ImageFacts:
-        config = inspected.get("Config") or {}
-        layers = tuple((inspected.get("RootFS") or {}).get("Layers") or ())
+        root = inspected.get("RootFS") or {}
         return cls(
-            inspected["Id"],
-            (config.get("Labels") or {}).get(LABEL + "stage", ""),
-            layers,
-            config,
-            int(inspected.get("Size") or 0),
+            id=inspected["Id"],
+            layers=tuple(root.get("Layers") or ()),
+            config=inspected.get("Config") or {},
+            bytes=int(inspected.get("Size") or 0),
         )
+
+    def label(self, name: str) -> str:
+        labels = self.config.get("Labels") or {}
+        return str(labels.get(LABEL + name, ""))
+
+    @property
+    def stage(self) -> str:
+        return self.label("stage")
 
     @property
     def short(self) -> str:
@@ -61,7 +66,7 @@ class Contents:
 
 def refusals(image: ImageFacts, ours: Iterable[ImageFacts]) -> list[str]:
     """Every reason why no guest may run from it; empty when one may. `ours`: all that carry our labels, it or not."""
-    reasons = [words for words, is_wrong in _CONFIG if is_wrong(image.config)]
+    reasons = _oddities(image.config)
     if not image.layers:
         reasons.append("the engine names no layers of it")
     for other in ours:
@@ -71,9 +76,8 @@ def refusals(image: ImageFacts, ours: Iterable[ImageFacts]) -> list[str]:
         # Versions of one stage may have a layer in common, as long as neither is the other with something on top:
         # that is how a new version of the guest's program is built in seconds.
         if other.stage != image.stage or _is_built_on(image, other):
-            reasons.append(
-                f"it shares {len(common)} of its {len(image.layers)} layers with {other.stage} {other.short}"
-            )
+            layers = f"{len(common)} of its {len(image.layers)} layers"
+            reasons.append(f"it shares {layers} with {other.stage} {other.short}")
     return reasons
 
 
@@ -84,41 +88,51 @@ def shared(one: Sequence[str], other: Sequence[str]) -> set[str]:
 
 def unfit(files: Iterable[tarfile.TarInfo]) -> Contents:
     """Walks all that is in an image: nothing that gives rights, nothing to write to, nothing a guest can't read."""
-    count, size, faults = 0, 0, []
+    count = size = 0
+    faults: list[str] = []
     for entry in files:
-        name = entry.name.removeprefix("./").strip("/")
+        path = entry.name.removeprefix("./").strip("/")
         if entry.isreg():
-            count, size = count + 1, size + entry.size
-        if name.split("/")[0] in MOUNTED or entry.issym():
-            continue
-        readable = 0o555 if entry.isdir() else 0o444
-        if not (entry.isreg() or entry.isdir() or entry.islnk()):
-            faults.append(f"/{name} is neither a file nor a folder")
-        elif entry.mode & 0o6000:
-            faults.append(f"/{name} is setuid or setgid")
-        elif entry.mode & 0o022:
-            faults.append(f"/{name} may be written to by others than its owner")
-        elif entry.mode & readable != readable:
-            faults.append(f"/{name} can't be read by everyone")
-        elif entry.uid or entry.gid:
-            faults.append(f"/{name} is owned by {entry.uid}:{entry.gid}")
+            count += 1
+            size += entry.size
+        hidden = path.split("/")[0] in MOUNTED
+        if not hidden and (fault := _fault(entry)):
+            faults.append(f"/{path} {fault}")
     return Contents(count, size / 1e6, tuple(faults))
+
+
+def _fault(entry: tarfile.TarInfo) -> str:
+    if entry.issym():
+        return ""
+    if not (entry.isreg() or entry.isdir() or entry.islnk()):
+        return "is neither a file nor a folder"
+    if entry.mode & 0o6000:
+        return "is setuid or setgid"
+    if entry.mode & 0o022:
+        return "may be written to by others than its owner"
+    readable = 0o555 if entry.isdir() else 0o444
+    if entry.mode & readable != readable:
+        return "can't be read by everyone"
+    if entry.uid or entry.gid:
+        return f"is owned by {entry.uid}:{entry.gid}"
+    return ""
 
 
 def _is_built_on(image: ImageFacts, base: ImageFacts) -> bool:
     return len(base.layers) < len(image.layers) and image.layers[: len(base.layers)] == base.layers
 
 
-# The profile sets most of these itself for every container; an image that wants something else was not made for guests.
-_CONFIG: tuple[tuple[str, Any], ...] = (
-    ("its entry point is not the guest's", lambda config: config.get("Entrypoint") != [PYTHON, "-I", SCRIPT]),
-    ("it has a command", lambda config: config.get("Cmd")),
-    (
-        "its environment is more than PATH",
-        lambda config: {e.partition("=")[0] for e in config.get("Env") or ()} - ENV.keys(),
-    ),
-    ("it names a user", lambda config: config.get("User")),
-    ("it has volumes", lambda config: config.get("Volumes")),
-    ("it has commands for images built on it", lambda config: config.get("OnBuild")),
-    ("it has a health check", lambda config: config.get("Healthcheck")),
-)
+def _oddities(config: Mapping[str, Any]) -> list[str]:
+    """The profile sets most of this itself for every container; an image that wants something else was not made for
+    guests."""
+    names = {entry.partition("=")[0] for entry in config.get("Env") or ()}
+    is_odd = {
+        "its entry point is not the guest's": config.get("Entrypoint") != [PYTHON, "-I", SCRIPT],
+        "it has a command": config.get("Cmd"),
+        "its environment is more than PATH": names - ENV.keys(),
+        "it names a user": config.get("User"),
+        "it has volumes": config.get("Volumes"),
+        "it has commands for images built on it": config.get("OnBuild"),
+        "it has a health check": config.get("Healthcheck"),
+    }
+    return [words for words, odd in is_odd.items() if odd]

@@ -187,7 +187,7 @@ class DockerGlass:
                 "runsc install && sudo systemctl reload docker",
                 code="runtime_missing",
             )
-        self._images = {role: image.find(self._engine, role, device) for role in Role}
+        self._images = image.find_all(self._engine, device)
         self.content = " ".join(sorted({self._images[role].id for role in (Role.TRAIN, Role.PREDICT)}))
         lists = (content_root() / "sandbox").glob("seccomp*.json")
         self._seccomp = {path.name: path.read_text("utf-8") for path in lists}

@@ -14,7 +14,7 @@ import hashlib
 import io
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -28,18 +28,32 @@ from bellglass.paths import content_root, require_free_disk
 from bellglass.records import Role
 
 DEFAULT_BASE = "python:3.11-slim-bookworm"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where the libraries for one kind of device come from, and what a build costs."""
+
+    lock: str  # in locks/
+    index: str
+    cost: str
+    context_bytes: int
+
+
 DEVICES = {
-    # lock, index, what to expect
-    "cpu": (
-        "torch-cpu.txt", "https://download.pytorch.org/whl/cpu",
-        "about 280 MB of download and 4.5 GB of disk; 2-5 minutes",
+    "cpu": Device(
+        lock="torch-cpu.txt",
+        index="https://download.pytorch.org/whl/cpu",
+        cost="about 280 MB of download and 4.5 GB of disk; 2-5 minutes",
+        context_bytes=750_000_000,
     ),
-    "cuda": (
-        "torch-cuda.txt", "https://pypi.org/simple",
-        "about 3 GB of download and 25 GB of disk; 5-15 minutes (estimates: this variant is unmeasured)",
+    "cuda": Device(
+        lock="torch-cuda.txt",
+        index="https://pypi.org/simple",
+        cost="about 3 GB of download and 25 GB of disk; 5-15 minutes (estimates: this variant is unmeasured)",
+        context_bytes=4_000_000_000,
     ),
-}  # fmt: skip
-NEEDED_BYTES = {"cpu": 3_000_000_000, "cuda": 16_000_000_000}
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +67,23 @@ class Recipe:
     def content(self, device: str) -> str:
         """A hash over every file of ours that goes into it."""
         total = hashlib.sha256()
-        for name, data in sorted(_sources(DEVICES[device][0] if self.libraries else None).items()):
+        sources = _sources(DEVICES[device].lock if self.libraries else None)
+        for name, data in sorted(sources.items()):
             total.update(f"{name}:{len(data)}:".encode())
             total.update(data)
         return total.hexdigest()
 
     def tag(self, device: str) -> str:
         return f"bellglass-{self.stage}:{device}"
+
+    def labels(self, device: str) -> dict[str, str]:
+        return {LABEL + "stage": self.stage, LABEL + "device": device}
+
+    def made_by(self, facts: ImageFacts, device: str) -> bool:
+        """Whether an image is of this stage, whatever its version. The improver's holds no torch, so that any device's
+        will do."""
+        fits = not self.libraries or facts.label("device") == device
+        return facts.stage == self.stage and fits
 
 
 # In the order of the Dockerfile: an older builder makes every stage up to the one that is asked for.
@@ -95,14 +119,14 @@ def build(device: str = "cpu", base: str | None = None, wheels: Path | None = No
             code="no_wheels",
         )
     engine = Engine.connect()
-    _, index, cost = DEVICES[device]
+    of = DEVICES[device]
     name = base or DEFAULT_BASE
-    source = f"wheels from {wheels}" if wheels else f"wheels from {index} and PyPI"
+    source = f"wheels from {wheels}" if wheels else f"wheels from {of.index} and PyPI"
     names = ", ".join(recipe.tag(device) for recipe in RECIPES.values())
-    yield f"building {names} on {name}: {cost}; {source}"
+    yield f"building {names} on {name}: {of.cost}; {source}"
     if device == "cuda":
         yield "the cuda variant is unmeasured: it was built by no test of this version"
-    require_free_disk(Path(tempfile.gettempdir()), NEEDED_BYTES[device] // 4, "the build context")
+    require_free_disk(Path(tempfile.gettempdir()), of.context_bytes, "the build context")
     for recipe in RECIPES.values():
         yield f"{recipe.tag(device)} ..."
         yield from _build(engine, recipe, device, name, wheels)
@@ -110,11 +134,11 @@ def build(device: str = "cpu", base: str | None = None, wheels: Path | None = No
 
 def _build(engine: Engine, recipe: Recipe, device: str, base: str, wheels: Path | None) -> Iterator[str]:
     """One image, which keeps its name only when every file in it is as it should be."""
-    tag, (lock, index, _) = recipe.tag(device), DEVICES[device]
+    tag, of = recipe.tag(device), DEVICES[device]
     with tempfile.TemporaryFile() as context:
         _write_context(context, wheels if recipe.libraries else None)
-        args = {"BASE": base, "TORCH_LOCK": lock, "TORCH_INDEX": index}
-        labels = {**_labels(recipe, device), LABEL + "content": recipe.content(device)}
+        args = {"BASE": base, "TORCH_LOCK": of.lock, "TORCH_INDEX": of.index}
+        labels = recipe.labels(device) | {LABEL + "content": recipe.content(device)}
         offline = wheels is not None or not recipe.libraries
         made = yield from engine.build(context, target=recipe.stage, tag=tag, args=args, labels=labels, offline=offline)
     # By its id: another checkout may build under the same name meanwhile.
@@ -132,22 +156,29 @@ def _build(engine: Engine, recipe: Recipe, device: str, base: str, wheels: Path 
     yield f"{tag} is {facts.short}: {inside.files} files, {inside.megabytes:.0f} MB, no layer of another image"
 
 
+def find_all(engine: Engine, device: str = "cpu") -> dict[Role, Image]:
+    """The image for guests of each role. SetupError when one is missing, stale, or not fit for guests."""
+    everything = ours(engine)
+    return {role: _choose(everything, role, device) for role in Role}
+
+
 def find(engine: Engine, role: Role, device: str = "cpu") -> Image:
-    """The image for guests of this role. SetupError when it is missing, stale, or not fit for guests."""
+    """The image for guests of one role, as above."""
+    return _choose(ours(engine), role, device)
+
+
+def _choose(everything: Mapping[str, ImageFacts], role: Role, device: str) -> Image:
+    """The newest that may be run from, among all that are ours."""
     recipe = RECIPES[role]
-    # The improver's image holds no torch, so that any device's will do.
-    wanted = _labels(recipe, device if recipe.libraries else None)
-    candidates = engine.images(wanted)
     command = "bellglass image build" + (f" --device {device}" if device != "cpu" else "")
     thing = f"the image for {role} guests"
+    candidates = [facts for facts in everything.values() if recipe.made_by(facts, device)]
     if not candidates:
         raise SetupError(thing, f"no {recipe.tag(device)}", "a built image", command, code="image_missing")
-    contents = {recipe.content(each) for each in ((device,) if recipe.libraries else DEVICES)}
+    current = {recipe.content(each) for each in ((device,) if recipe.libraries else DEVICES)}
     refused: SetupError | None = None
-    everything = ours(engine)
-    for candidate in candidates:
-        facts = everything.get(candidate.id)
-        if facts is None or candidate.labels.get(LABEL + "content") not in contents:
+    for facts in candidates:
+        if facts.label("content") not in current:
             continue
         faults = refusals(facts, everything.values())
         if not faults:
@@ -159,7 +190,7 @@ def find(engine: Engine, role: Role, device: str = "cpu") -> Image:
 
 
 def ours(engine: Engine) -> dict[str, ImageFacts]:
-    """Every image that carries our labels, whatever its name and version."""
+    """Every image that carries our labels, whatever its name and version; the newest first."""
     found = (engine.image(each.id) for each in engine.images({LABEL + "stage": ""}))
     return {facts.id: facts for facts in (ImageFacts.read(each) for each in found if each is not None)}
 
@@ -190,7 +221,7 @@ def _sources(lock: str | None) -> dict[str, bytes]:
 def _write_context(into: IO[bytes], wheels: Path | None) -> None:
     """The build context as a tar, the same for the same files: no times, no owners, so that the build cache holds."""
     with tarfile.open(fileobj=into, mode="w") as tar:
-        files = {name: data for lock, _, _ in DEVICES.values() for name, data in _sources(lock).items()}
+        files = {name: data for of in DEVICES.values() for name, data in _sources(of.lock).items()}
         for name, data in sorted(files.items()):
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(data), 0o644
@@ -201,7 +232,3 @@ def _write_context(into: IO[bytes], wheels: Path | None) -> None:
             with wheel.open("rb") as file:
                 tar.addfile(entry, file)
     into.seek(0)
-
-
-def _labels(recipe: Recipe, device: str | None) -> dict[str, str]:
-    return {LABEL + "stage": recipe.stage, **({LABEL + "device": device} if device else {})}

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -97,6 +98,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
             report.outcome = "failed"
             report.longrepr = f"skipped although BELLGLASS_REQUIRE_{marker.upper()}=1: {report.longrepr}"
     return report  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Any]:
+    """The Docker engine here. Only for tests that are marked as wanting one."""
+    from bellglass.doors.docker.engine import Engine
+
+    made = Engine.connect()
+    yield made
+    made.close()
 
 
 Make = Callable[[Path], object]

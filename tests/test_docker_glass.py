@@ -30,15 +30,6 @@ pytestmark = pytest.mark.docker
 HERE = Path(__file__).resolve().parent
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Any]:
-    from bellglass.doors.docker.engine import Engine
-
-    made = Engine.connect()
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def glass(engine: Any) -> Iterator[Any]:
     from bellglass.doors.docker.glass import DockerGlass

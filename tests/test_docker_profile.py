@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -229,15 +228,6 @@ def some_profile(role: Role, *, gpu: int | None = None) -> Profile:
 
 
 # With an engine
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Any]:
-    from bellglass.doors.docker.engine import Engine
-
-    made = Engine.connect()
-    yield made
-    made.close()
 
 
 def real_profile(engine: Any, role: Role, **more: Any) -> Profile:

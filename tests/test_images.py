@@ -167,15 +167,6 @@ def test_a_library_without_its_tables_for_debuggers_is_smaller_and_loads(slim: M
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Any]:
-    from bellglass.doors.docker.engine import Engine
-
-    made = Engine.connect()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def glass(engine: Any) -> Iterator[Any]:
     from bellglass.doors.docker.glass import DockerGlass
 

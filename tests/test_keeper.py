@@ -41,15 +41,6 @@ with company(Path(sys.argv[1]), alone=sys.argv[2] == "1", check=waits):
 KEEPERS = {"bellglass.loop": "conformance", "bellglass.role": "keeper", "bellglass.owner_pid": str(os.getpid())}
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Any]:
-    from bellglass.doors.docker.engine import Engine
-
-    made = Engine.connect()
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def glass(engine: Any) -> Iterator[Any]:
     from bellglass.doors.docker.glass import DockerGlass

@@ -8,7 +8,6 @@ Each of three defences stops it alone: the lists of calls, the keeper, and the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -109,15 +108,6 @@ def predict(tokens):
                 tell(out, row, col, RARE)
     return out
 """
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Any]:
-    from bellglass.doors.docker.engine import Engine
-
-    made = Engine.connect()
-    yield made
-    made.close()
 
 
 def verdict_in(glass: Any) -> Verdict:

@@ -42,13 +42,6 @@ WAYS = [pytest.param(each, order, id=f"{each.name}, {order}") for each in CHANNE
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    made = Engine.connect()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def own_image(engine: Engine) -> Iterator[Image]:
     with copied_image(engine) as made:
         yield made

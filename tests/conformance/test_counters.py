@@ -45,13 +45,6 @@ def _said(answer: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    made = Engine.connect()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def busy(engine: Engine) -> Iterator[Ask]:
     """A neighbour that nothing keeps from anything."""
     with probing(engine, undefended(image.find(engine, Role.IMPROVE), a_uid()), ()) as ask:

@@ -85,12 +85,12 @@ class Glass(Protocol):
     sealed: bool
     content: str  # what train and predict guests run from: other images, or another torch, are another content
 
-    @property
-    def why_alone(self) -> str:
-        """Why a guest that proves a score has to be the only one with bundle code; empty where it need not be."""
+    def find_why_alone(self) -> str:
+        """Why a guest that proves a score has to be the only one with bundle code; empty where it need not be. May try
+        it out with guests of its own, once."""
 
     def company(self, *, alone: bool = False, check: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
-        """Held while a guest has a bundle, from before it gets it. May wait for others, where `why_alone` says so;
+        """Held while a guest has a bundle, from before it gets it. May wait for others, where `find_why_alone` says so;
         `check` is called meanwhile, and ends the waiting by raising."""
 
     def open(self, spec: GuestSpec) -> Guest:

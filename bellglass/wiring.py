@@ -156,8 +156,8 @@ def open_loop(
         try:
             require_fit(glass, standing, hosted=any(model.hosted for model in models.values()))
             glass.reap()
-            if not finished and glass.why_alone != books.state.why_alone:
-                books.record("glass.opened", why_alone=glass.why_alone)
+            if not finished and (why := glass.find_why_alone()) != books.state.why_alone:
+                books.record("glass.opened", why_alone=why)
             yield _crew(folder, books, config, task, glass, models, surface)
         finally:
             glass.close()

@@ -140,7 +140,7 @@ def test_a_keeper_holds_every_file_of_its_image_and_gives_it_up_with_its_driver(
     held = glass.keeper(Role.TRAIN).held
     assert held.missed == 0
     assert held.resident == held.bytes > 100 << 20
-    assert glass.why_alone == ""
+    assert glass.find_why_alone() == ""
     guest.end()
     glass.close()
     assert engine.inspect(keeper.id) is None
@@ -235,7 +235,7 @@ def test_where_a_keeper_can_not_be_had_guests_prove_alone(
     from bellglass.doors.docker import keeper
 
     monkeypatch.setattr(keeper, "MARGIN_MB", 2 - (glass._images[Role.PREDICT].bytes >> 20))  # no engine takes so little
-    assert "memory" in glass.why_alone
+    assert "memory" in glass.find_why_alone()
 
 
 def test_another_storage_driver_or_runtime_is_not_trusted_before_doctor_has_tried_it(
@@ -281,7 +281,7 @@ def test_where_the_kernel_counts_all_memory_together_guests_prove_alone(glass: A
     keeper = glass.keeper(Role.PREDICT)
     if noticed:
         keeper.held = dataclasses.replace(keeper.held, overcommits=False)
-    assert bool(glass.why_alone) == noticed
+    assert bool(glass.find_why_alone()) == noticed
     assert keeper.lacking == ""  # the image can be read again before the guest that is alone
 
 
@@ -294,7 +294,7 @@ def test_a_glass_that_keeps_nothing_says_so_and_lets_guests_prove_alone(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     without = DockerGlass(engine, warm=False, prove=False, keep=False)
     try:
-        assert without.why_alone
+        assert without.find_why_alone()
         with without.company(alone=True):
             late = Entered(tmp_path / "bellglass" / "company")
             late.come("late")
@@ -316,11 +316,12 @@ def test_no_two_guests_have_a_uid_in_common(engine: Any, glass: Any) -> None:
 class Overheard(ProcessGlass):
     """A glass whose guests can hear each other, which writes down when they come and go."""
 
-    why_alone = "for this test"
-
     def __init__(self, home: Path) -> None:
         super().__init__(warm=False, home=home)
         self.said: list[str] = []
+
+    def find_why_alone(self) -> str:
+        return "for this test"
 
     @contextlib.contextmanager
     def company(self, *, alone: bool = False, check: Any = None) -> Iterator[None]:
@@ -344,7 +345,8 @@ def test_where_guests_hear_each_other_each_is_opened_when_its_turn_comes_and_the
 
 def test_where_guests_cannot_hear_each_other_the_second_is_opened_while_the_first_answers(tmp_path: Path) -> None:
     class Deaf(Overheard):
-        why_alone = ""
+        def find_why_alone(self) -> str:
+            return ""
 
     with contextlib.closing(Deaf(tmp_path)) as glass:
         judged(glass, HONEST)

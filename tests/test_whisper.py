@@ -122,7 +122,8 @@ def opened(engine: Any, *, keeper: bool, list_of_calls: bool, alone: bool) -> An
     from bellglass.doors.docker.glass import DockerGlass
 
     class Weakened(DockerGlass):
-        why_alone = "for this test" if alone else ""
+        def find_why_alone(self) -> str:
+            return "for this test" if alone else ""
 
     glass = Weakened(engine, warm=False, prove=False, keep=keeper)
     if not list_of_calls:

@@ -61,9 +61,8 @@ class WarmGlass:
         self.prime(spec)
         return guest
 
-    @property
-    def why_alone(self) -> str:
-        return self._glass.why_alone
+    def find_why_alone(self) -> str:
+        return self._glass.find_why_alone()
 
     def company(self, *, alone: bool = False, check: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
         return self._glass.company(alone=alone, check=check)

@@ -5,7 +5,7 @@ targets can be separated from inputs (`task.separable`), only what stands before
 its own target, whole windows are sent, and a second guest proves the score on rows whose text behind the position is
 replaced (proof.py). Both guests are opened at the same time, so that warming the second overlaps with asking the first;
 but the second gets bundle code only when the first has ended. Where a glass can't keep living guests from hearing each
-other (`why_alone`), each is opened when its turn comes, and the second answers while nobody else has a bundle.
+other (`find_why_alone`), each is opened when its turn comes, and the second answers while nobody else has a bundle.
 
 The first guest may be asked about other documents, too (`select`, which an improver has been scored on), so that both
 scores come from one set of weights. They are asked last: no answer that decides can depend on them.
@@ -88,7 +88,7 @@ def judge(
     extra = 0.0 if select is None else len(select) / len(docs)
     guests = _Guests(glass, bundle, weights, task, preset, dict(labels), device, extra, cancelled)
     with guests:
-        if not glass.why_alone:
+        if not glass.find_why_alone():
             guests.open("score")
             if prove:
                 guests.open("proof")

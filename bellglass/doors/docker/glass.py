@@ -203,8 +203,7 @@ class DockerGlass:
         self._closing = threading.Event()
         self._watchdog: threading.Thread | None = None
 
-    @property
-    def why_alone(self) -> str:
+    def find_why_alone(self) -> str:
         self._prove()
         if self._bare:
             return self._bare
@@ -217,7 +216,7 @@ class DockerGlass:
     def company(self, *, alone: bool = False, check: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Taken where it is not needed, too: a loop beside this one may need it. A guest that was quick to end may not
         have noticed that a keeper fell, so that is asked once more at the end."""
-        alone = alone and bool(self.why_alone)
+        alone = alone and bool(self.find_why_alone())
         with company(state_home() / "company", alone=alone, check=check):
             if alone:
                 read_again(self._engine, self._images[Role.PREDICT], reaper.owner_labels("reader", self._loop))

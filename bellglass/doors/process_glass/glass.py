@@ -167,7 +167,6 @@ def require_gpu(gpu: int) -> None:
 class ProcessGlass:
     name = "process"
     sealed = False
-    why_alone = ""  # everything here hears everything, alone or not: that is what `unsealed` says
     fails = FAILS
 
     def __init__(
@@ -193,6 +192,9 @@ class ProcessGlass:
         self._home = home or Path(tempfile.gettempdir()) / f"bellglass-{os.getuid()}"
         self._guests: list[ProcessGuest] = []
         self._lock = threading.Lock()
+
+    def find_why_alone(self) -> str:
+        return ""  # everything here hears everything, alone or not: that is what `unsealed` says
 
     def company(
         self, *, alone: bool = False, check: Callable[[], None] = lambda: None

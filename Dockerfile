@@ -32,15 +32,18 @@ RUN set -eu; \
         /opt/glass/bin/python -m compileall -q -s "/made/$kind" "/made/$kind/opt/bellglass"; \
     done
 
+# What all images say of themselves; it has no layer.
+FROM scratch AS guest
+ENV PATH=/opt/glass/bin:/usr/bin:/bin
+ENTRYPOINT ["/opt/glass/bin/python", "-I", "/opt/bellglass/guest.py"]
+
 FROM python AS agent-root
 COPY sandbox/slim.py /
 RUN /opt/glass/bin/python /slim.py agent /made
 
-FROM scratch AS agent
+FROM guest AS agent
 COPY --from=agent-root /made /
 COPY --from=code /made/agent /
-ENV PATH=/opt/glass/bin:/usr/bin:/bin
-ENTRYPOINT ["/opt/glass/bin/python", "-I", "/opt/bellglass/guest.py"]
 
 # pip and the downloaded files stay behind in this stage.
 FROM python AS libraries
@@ -61,22 +64,14 @@ RUN set -eu; \
     rm -rf /build; \
     /opt/glass/bin/python -c "import torch, lightning, numpy, safetensors"
 
-FROM libraries AS trainer-root
+FROM libraries AS roots
 COPY sandbox/slim.py /
-RUN /opt/glass/bin/python /slim.py trainer /made
+RUN set -eu; for kind in trainer predictor; do /opt/glass/bin/python /slim.py "$kind" "/made/$kind"; done
 
-FROM scratch AS trainer
-COPY --from=trainer-root /made /
+FROM guest AS trainer
+COPY --from=roots /made/trainer /
 COPY --from=code /made/trainer /
-ENV PATH=/opt/glass/bin:/usr/bin:/bin
-ENTRYPOINT ["/opt/glass/bin/python", "-I", "/opt/bellglass/guest.py"]
 
-FROM libraries AS predictor-root
-COPY sandbox/slim.py /
-RUN /opt/glass/bin/python /slim.py predictor /made
-
-FROM scratch AS predictor
-COPY --from=predictor-root /made /
+FROM guest AS predictor
+COPY --from=roots /made/predictor /
 COPY --from=code /made/predictor /
-ENV PATH=/opt/glass/bin:/usr/bin:/bin
-ENTRYPOINT ["/opt/glass/bin/python", "-I", "/opt/bellglass/guest.py"]

@@ -8,6 +8,7 @@ and nothing it does with names can be noticed by one.
 Not covered: what reading a file does to time.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -16,14 +17,29 @@ import socket
 import stat
 import struct
 
-_RECV, _SEND, _ADDFD = 0xC0502100, 0xC0182101, 0x40182103
-_NUMBERS = {"x86_64": (257, 262, 5), "aarch64": (56, 79, 80)}  # openat, newfstatat, fstat
+# From the kernel's <linux/seccomp.h>: requests to a listener, and what they carry.
+_RECV = 0xC0502100
+_SEND = 0xC0182101
+_ADDFD = 0x40182103
+_QUESTION = struct.Struct("=QIIiIQ6Q")  # id, pid, flags, call, architecture, instruction, arguments
+_ANSWER = struct.Struct("=QqiI")  # id, value, error, flags
+_DESCRIPTOR = struct.Struct("=QIIII")  # id, flags, ours, theirs, flags of theirs
+
+# Calls: what the child asks (openat, newfstatat, fstat), and what is used to answer it.
+_NUMBERS = {"x86_64": (257, 262, 5), "aarch64": (56, 79, 80)}
 _STAT_BYTES = {"x86_64": 144, "aarch64": 128}
-_OPENAT2, _PIDFD_OPEN, _PIDFD_GETFD = 437, 434, 438  # on both
-_NO_XDEV, _NO_MAGICLINKS = 0x01, 0x02
-_AT_FDCWD, _AT_SYMLINK_NOFOLLOW, _AT_EMPTY_PATH = -100, 0x100, 0x1000
+_PIDFD_OPEN = 434
+_OPENAT2 = 437
+_PIDFD_GETFD = 438
+
+_NO_XDEV = 0x01  # how openat2 looks a name up
+_NO_MAGICLINKS = 0x02
+_AT_FDCWD = -100
+_AT_SYMLINK_NOFOLLOW = 0x100
+_AT_EMPTY_PATH = 0x1000
 _KEPT_FLAGS = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK
 _WRITING = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_GIVEN_OUT = (stat.S_IFREG, stat.S_IFDIR)
 PAGE = 4096
 PLAIN_DEVICES = (b"/dev/null", b"/dev/zero", b"/dev/urandom", b"/dev/random")
 
@@ -41,7 +57,10 @@ class Broker:
     """
 
     def __init__(self, hand, pid, work, roots):
-        self._hand, self._pid, self._work, self._roots = hand, pid, os.fsencode(work), [*map(os.fsencode, roots)]
+        self._hand = hand
+        self._pid = pid
+        self._work = os.fsencode(work)
+        self._roots = [os.fsencode(root) for root in roots]
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._libc.syscall.restype = ctypes.c_long
         machine = os.uname().machine
@@ -54,87 +73,95 @@ class Broker:
             _, listeners, _, _ = socket.recv_fds(hand, 1, 1)
         if not listeners:
             return  # the child has ended, or runs without a filter
+        self._listener = listeners[0]
         self._child = self._call(_PIDFD_OPEN, self._pid, 0)
-        self._bases = {root: os.open(root, os.O_PATH | os.O_DIRECTORY) for root in [self._work, *self._roots, b"/"]}
-        question = ctypes.create_string_buffer(80)
+        places = [self._work, *self._roots, b"/"]
+        self._bases = {place: os.open(place, os.O_PATH | os.O_DIRECTORY) for place in places}
         waiting = select.poll()
-        waiting.register(listeners[0], select.POLLIN)
+        waiting.register(self._listener, select.POLLIN)
         while not waiting.poll()[0][1] & select.POLLHUP:
-            ctypes.memset(question, 0, 80)
-            try:
-                self._ioctl(listeners[0], _RECV, question)
-            except OSError as error:
-                if error.errno in (errno.EINTR, errno.ENOENT):  # whoever asked was interrupted
-                    continue
-                raise
-            which, _, _, number, _, _, *arguments = struct.unpack("=QIIiIQ6Q", question.raw)
-            value, wrong = 0, 0
-            try:
-                value = self._answer(listeners[0], which, number, arguments)
-            except Refused as no:
-                wrong = no.number
-            except OSError as error:
-                wrong = error.errno
-            try:
-                self._ioctl(listeners[0], _SEND, struct.pack("=QqiI", which, value, -wrong, 0))
-            except OSError:
-                continue  # it no longer waits
+            self._serve_one()
 
-    def _answer(self, listener, which, number, arguments):
+    def _serve_one(self):
+        question = ctypes.create_string_buffer(_QUESTION.size)  # the kernel wants zeros
+        try:
+            self._ioctl(_RECV, question)
+        except OSError as error:
+            if error.errno in (errno.EINTR, errno.ENOENT):  # whoever asked was interrupted
+                return
+            raise
+        which, _, _, number, _, _, *arguments = _QUESTION.unpack(question.raw)
+        value = wrong = 0
+        try:
+            value = self._answer(which, number, arguments)
+        except Refused as no:
+            wrong = no.number
+        except OSError as error:
+            wrong = error.errno
+        with contextlib.suppress(OSError):  # it no longer waits
+            self._ioctl(_SEND, _ANSWER.pack(which, value, -wrong, 0))
+
+    def _answer(self, which, number, arguments):
+        """What the call is to return. OSError or Refused where it is to fail."""
         if number == self._openat:
-            file = self._open(arguments)
-            try:
-                flags = os.O_CLOEXEC if arguments[2] & os.O_CLOEXEC else 0
-                return self._ioctl(listener, _ADDFD, struct.pack("=QIIII", which, 0, file, 0, flags))
-            finally:
-                os.close(file)
+            folder, address, flags, *_ = arguments
+            return self._give(which, self._open(folder, address, flags), flags & os.O_CLOEXEC)
+        if number == self._newfstatat:
+            folder, address, into, flags, *_ = arguments
+            return self._tell(self._look(folder, address, flags), into)
         if number == self._fstat:
-            file, into = self._borrow(arguments[0]), arguments[1]
-        elif number == self._newfstatat:
-            file, into = self._look(arguments), arguments[2]
-        else:
-            raise Refused(errno.EPERM)
+            file, into, *_ = arguments
+            return self._tell(self._borrow(file), into)
+        raise Refused(errno.EPERM)
+
+    def _give(self, which, file, flags):
+        """The number under which the child has this file from now on."""
+        try:
+            return self._ioctl(_ADDFD, _DESCRIPTOR.pack(which, 0, file, 0, flags))
+        finally:
+            os.close(file)
+
+    def _tell(self, file, into):
         try:
             self._facts(file, into)
         finally:
             os.close(file)
         return 0
 
-    def _open(self, arguments):
-        folder, flags = _signed(arguments[0]), arguments[2]
+    def _open(self, folder, address, flags):
         if flags & (_WRITING | os.O_PATH | os.O_DIRECT) or flags & os.O_TMPFILE == os.O_TMPFILE:
             raise Refused(errno.EROFS)
-        name = self._name(arguments[1])
+        name = self._name(address)
         if name in PLAIN_DEVICES:
             return os.open(name, os.O_RDONLY | os.O_CLOEXEC)
         file = self._reach(folder, name, flags & _KEPT_FLAGS | os.O_NONBLOCK)
-        if stat.S_IFMT(os.fstat(file).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        if stat.S_IFMT(os.fstat(file).st_mode) not in _GIVEN_OUT:
             os.close(file)
             raise Refused(errno.EACCES)
         return file
 
-    def _look(self, arguments):
-        folder, flags = _signed(arguments[0]), arguments[3]
-        name = self._name(arguments[1])
-        if not name and flags & _AT_EMPTY_PATH and folder >= 0:
+    def _look(self, folder, address, flags):
+        name = self._name(address)
+        if not name and flags & _AT_EMPTY_PATH and _signed(folder) >= 0:
             return self._borrow(folder)
-        return self._reach(folder, name, os.O_PATH | (os.O_NOFOLLOW if flags & _AT_SYMLINK_NOFOLLOW else 0))
+        follow = os.O_NOFOLLOW if flags & _AT_SYMLINK_NOFOLLOW else 0
+        return self._reach(folder, name, os.O_PATH | follow)
 
     def _reach(self, folder, name, flags):
         """A descriptor for a name of the child's, of the work folder or of the image."""
         if not name:
             raise Refused(errno.ENOENT)
-        if folder != _AT_FDCWD and not name.startswith(b"/"):
+        if _signed(folder) != _AT_FDCWD and not name.startswith(b"/"):
             raise Refused(errno.EACCES)
-        path = os.path.normpath(os.path.join(self._work, name))
-        path = b"/" + path.lstrip(b"/")
-        root = next(root for root in self._bases if path == root or path.startswith(root.rstrip(b"/") + b"/"))
-        base, inner = self._bases[root], path[len(root) :].lstrip(b"/") or b"."
+        path = b"/" + os.path.normpath(os.path.join(self._work, name)).lstrip(b"/")
+        place = next(place for place in self._bases if _is_within(path, place))
+        inner = path[len(place) :].lstrip(b"/") or b"."
         how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, _NO_XDEV | _NO_MAGICLINKS)
         try:
-            return self._call(_OPENAT2, base, inner, how, len(how))
+            return self._call(_OPENAT2, self._bases[place], inner, how, len(how))
         except OSError as error:
-            raise Refused(errno.EACCES if error.errno in (errno.EXDEV, errno.ELOOP) else error.errno) from None
+            elsewhere = error.errno in (errno.EXDEV, errno.ELOOP)
+            raise Refused(errno.EACCES if elsewhere else error.errno) from None
 
     def _borrow(self, file):
         return self._call(_PIDFD_GETFD, self._child, _signed(file), 0)
@@ -149,19 +176,22 @@ class Broker:
 
     def _name(self, address):
         """The text at an address of the child's, which must end within a page or two."""
-        found, space = b"", ctypes.create_string_buffer(PAGE)
+        found = b""
+        space = ctypes.create_string_buffer(PAGE)
         while b"\0" not in found:
-            size = PAGE - address % PAGE
             if len(found) > PAGE:
                 raise Refused(errno.ENAMETOOLONG)
+            size = PAGE - address % PAGE  # up to the page's end: what lies behind may not be there
             self._move(self._libc.process_vm_readv, space, address, size)
-            found, address = found + space.raw[:size], address + size
+            found += space.raw[:size]
+            address += size
         return found.partition(b"\0")[0]
 
     def _move(self, how, ours, theirs, size):
         local = struct.pack("QQ", ctypes.addressof(ours), size)
         remote = struct.pack("QQ", theirs, size)
-        if how(self._pid, local, ctypes.c_ulong(1), remote, ctypes.c_ulong(1), ctypes.c_ulong(0)) != size:
+        one, flags = ctypes.c_ulong(1), ctypes.c_ulong(0)
+        if how(self._pid, local, one, remote, one, flags) != size:
             raise Refused(errno.EFAULT)
 
     def _call(self, *arguments):
@@ -171,13 +201,18 @@ class Broker:
             raise OSError(ctypes.get_errno(), "syscall")
         return back
 
-    def _ioctl(self, file, request, about):
-        back = self._libc.ioctl(file, ctypes.c_ulong(request), about)
+    def _ioctl(self, request, about):
+        back = self._libc.ioctl(self._listener, ctypes.c_ulong(request), about)
         if back < 0:
             raise OSError(ctypes.get_errno(), "ioctl")
         return back
 
 
+def _is_within(path, place):
+    return path == place or path.startswith(place.rstrip(b"/") + b"/")
+
+
 def _signed(word):
+    """An `int` to the kernel, which ignores the upper half of the register."""
     word &= 0xFFFFFFFF
     return word - (1 << 32) if word & 0x80000000 else word

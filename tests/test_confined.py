@@ -172,8 +172,12 @@ def test_a_guest_that_answers_can_neither_leave_a_trace_nor_find_one(glasses: Op
 
 
 def test_without_its_own_list_it_can(glasses: Open) -> None:
-    found = reported(glasses(True), LEAVES_A_TRACE)
-    assert {name for name, answer in found.items() if answer != "done"} <= {"session", "open /proc/self/pagemap"}
+    glass = glasses(True)
+    found = reported(glass, LEAVES_A_TRACE)
+    elsewhere = {"session", "open /proc/self/pagemap"}
+    if glass.name == "docker":
+        elsewhere.add("huge pages")  # the container's list refuses them to all guests (tests/test_calls.py)
+    assert {name for name, answer in found.items() if answer != "done"} <= elsewhere
     assert len(found) == 34
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import made_loop
 import pytest
 from typer.testing import CliRunner
+from whose import VARIABLE
 
 from bellglass import halt, verify, wiring
 from bellglass.cli import app
@@ -323,7 +324,21 @@ def test_a_planted_journal_removes_no_file(loop: Path, victim: Path, unguarded: 
         refused(lambda write=write: Ledger.open(loop, write=write))
     assert victim.exists()
     unguarded.setattr(ledger_module, "require_plain", lambda folder: None)
-    Ledger.open(loop, write=True).close()
+    Ledger.open(loop, write=True, received=True).close()
+    assert not victim.exists()
+
+
+def test_a_loop_of_somebody_else_is_opened_for_writing_by_no_command_that_asks_whose_it_is(
+    loop: Path, victim: Path, unguarded: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where the file system hides a journal's name, SQLite would find it, and play it back unless it only reads."""
+    unguarded.setenv(VARIABLE, str(tmp_path / "state"))
+    super_journal(loop, victim)
+    for write in (False, True):
+        with pytest.raises(BellglassError):
+            Ledger.open(loop, write=write)
+    assert victim.exists()
+    Ledger.open(loop, write=True, received=True).close()  # which asks nothing
     assert not victim.exists()
 
 

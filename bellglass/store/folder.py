@@ -24,6 +24,7 @@ WRITTEN = (
     "loop.db-shm",
     "loop.lock",
 )  # in place, so that a second name would be written, too
+JOURNAL = "loop.db-journal"
 FOREIGN = "wandb"
 SECRET_BYTES = 32
 MOST_ENTRIES = 5_000_000  # a thousand times a long loop's: a bound against a walk that never ends, no budget
@@ -33,10 +34,12 @@ GUARDED = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 def require_plain(folder: Path) -> None:
     """LoopFault where anything in a loop's folder would lead out of it."""
-    for name in entries(folder, (FOREIGN,)):
-        # SQLite plays such a journal back before anything can be asked, and removes the file that it names as its head.
-        if name == "loop.db-journal":
-            raise refused(folder, name, "of a kind that bellglass's ledger never has")
+    for _ in entries(folder, (FOREIGN,)):
+        pass
+    # SQLite plays such a journal back before anything can be asked, and removes the file that it names as its head. The
+    # file system is asked, because to some of them LOOP.DB-JOURNAL is the same name.
+    if os.path.lexists(folder / JOURNAL):
+        raise refused(folder, JOURNAL, "of a kind that bellglass's ledger never has")
     for name in WRITTEN:
         path = folder / name
         if path.exists() and path.lstat().st_nlink > 1:

@@ -111,6 +111,9 @@ class Ledger:
             require_plain(folder)
             lock = take_lock(folder, wait_seconds) if write else None
         try:
+            if write and not received:  # before it is opened in a way in which SQLite would mend, or remove, anything
+                with cls.open(folder) as reader:
+                    require_ours(folder, reader.standing())
             with _translated(folder):
                 connection = _connect(folder / LEDGER_NAME, "mode=rw") if write else _connect_reader(folder)
                 try:
@@ -125,8 +128,6 @@ class Ledger:
             raise
         try:
             if write:
-                if not received:
-                    require_ours(folder, ledger.standing())
                 ledger._key = ours.ready()
         except BaseException:
             ledger.close()

@@ -3,7 +3,8 @@
 No part of the record: a training's curves become a blob when it ends, and nothing is decided by either. Anybody may
 delete the folder; what a crash leaves there goes when the loop is next opened for running.
 
-Not covered: a disk that is full or gone. The curves are then not seen, and the loop's own writing says why.
+Not covered: a folder that leads elsewhere; a loop with one in it is not opened (folder.py). A disk that is full or
+gone: the curves are then not seen, and the loop's own writing says why.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class LiveCurves:
 
     def put(self, trial_id: str, found: Curves) -> None:
         now = time.monotonic()
-        if now - self._written.get(trial_id, 0.0) < EVERY_SECONDS or self._elsewhere():
+        if now - self._written.get(trial_id, 0.0) < EVERY_SECONDS:
             return
         self._written[trial_id] = now
         making = self._folder / f".{trial_id}.{threading.get_native_id()}"
@@ -46,29 +47,26 @@ class LiveCurves:
 
     def drop(self, trial_id: str) -> None:
         self._written.pop(trial_id, None)
-        if not self._elsewhere():
-            with contextlib.suppress(OSError):
-                self._file(trial_id).unlink()
+        with contextlib.suppress(OSError):
+            self._file(trial_id).unlink()
 
     def sweep(self) -> None:
         """Remove what a crash has left; for the loop's owner."""
-        if not self._elsewhere():
-            for path in self._folder.glob("*"):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        for path in self._folder.glob("*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def stamp(self) -> str:
         """Another one whenever something was written or has ended."""
         found = []
         with contextlib.suppress(OSError):  # gone meanwhile: the next look tells
-            if not self._elsewhere():
-                found = [(file.name, file.stat().st_mtime_ns) for file in os.scandir(self._folder)]
+            found = [(file.name, file.stat().st_mtime_ns) for file in os.scandir(self._folder)]
         return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()[:16]
 
     def read(self, trial_ids: Iterable[str]) -> dict[str, Lines]:
         """By trial, of those that have reported something. What cannot be read has not been reported yet."""
         found: dict[str, Lines] = {}
-        for trial_id in () if self._elsewhere() else trial_ids:
+        for trial_id in trial_ids:
             with contextlib.suppress(OSError, ValueError):
                 found[trial_id] = curves.read(self._bytes(trial_id))
         return found
@@ -85,7 +83,3 @@ class LiveCurves:
         if NAME.fullmatch(trial_id) is None:
             raise ValueError(f"{trial_id!a:.40} is no trial's id")
         return self._folder / f"{trial_id}.json"
-
-    def _elsewhere(self) -> bool:
-        """The loop's folder may come from somebody else: nothing is written or removed through a link."""
-        return self._folder.is_symlink()

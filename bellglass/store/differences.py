@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from bellglass.records import Bundle
 from bellglass.store.objects import object_id
@@ -63,15 +62,24 @@ def differences(old: Bundle, new: Bundle) -> Iterator[Difference]:
 
 
 def _heading(path: str, before: bytes | None, after: bytes | None) -> bytes:
-    ids = ["0" * 40 if data is None else object_id(b"blob", data) for data in (before, after)]
-    tab = "\t" if " " in path else ""  # as git marks where such a name ends
     lines = [f"diff --git a/{path} b/{path}"]
-    lines += [f"{word} file mode 100644" for word, data in (("new", before), ("deleted", after)) if data is None]
-    lines.append(f"index {ids[0]}..{ids[1]}{'' if before is None or after is None else ' 100644'}")
+    mode = " 100644"  # behind the ids, unless a line of its own tells it
+    if before is None:
+        lines.append("new file mode 100644")
+        mode = ""
+    if after is None:
+        lines.append("deleted file mode 100644")
+        mode = ""
+    lines.append(f"index {_id(before)}..{_id(after)}{mode}")
     if before or after:
+        tab = "\t" if " " in path else ""  # as git marks where such a name ends
         lines.append("--- /dev/null" if before is None else f"--- a/{path}{tab}")
         lines.append("+++ /dev/null" if after is None else f"+++ b/{path}{tab}")
     return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _id(data: bytes | None) -> str:
+    return "0" * 40 if data is None else object_id(b"blob", data)
 
 
 def _hunks(a: Lines, b: Lines, changes: list[Change]) -> Iterator[bytes]:
@@ -90,18 +98,23 @@ def _hunks(a: Lines, b: Lines, changes: list[Change]) -> Iterator[bytes]:
 
 
 def _hunk(a: Lines, b: Lines, group: list[Change], title: bytes) -> bytes:
-    before = min(group[0].old, CONTEXT)
-    after = min(len(a) - group[-1].old_end, CONTEXT)
-    start, end = group[0].old - before, group[-1].old_end + after
-    numbers = b"-%s +%s" % (_range(start, end), _range(group[0].new - before, group[-1].new_end + after))
-    heading = b" ".join([b"@@", numbers, b"@@", *([title[:TITLE_BYTES].rstrip()] if title else [])]) + b"\n"
-    parts, at = [heading], start
+    first, last = group[0], group[-1]
+    before = min(first.old, CONTEXT)
+    after = min(len(a) - last.old_end, CONTEXT)
+    start, end = first.old - before, last.old_end + after
+    old_lines = _range(start, end)
+    new_lines = _range(first.new - before, last.new_end + after)
+    heading = b"@@ -%s +%s @@" % (old_lines, new_lines)
+    if title:
+        heading += b" " + title[:TITLE_BYTES].rstrip()
+    parts, at = [heading + b"\n"], start
     for change in group:
         parts += _signed(b" ", a[at : change.old])
         parts += _signed(b"-", a[change.old : change.old_end])
         parts += _signed(b"+", b[change.new : change.new_end])
         at = change.old_end
-    return b"".join([*parts, *_signed(b" ", a[at:end])])
+    parts += _signed(b" ", a[at:end])
+    return b"".join(parts)
 
 
 def _range(start: int, end: int) -> bytes:
@@ -126,39 +139,43 @@ class _Search:
 
     def changes(self, a: Lines, b: Lines) -> Iterator[Change]:
         """In order; between two of them lies at least one line that both sides have."""
-        same = [(-1, -1), *self._matches(a, b), (len(a), len(b))]
-        for (i, j), (x, y) in pairwise(same):
-            if x > i + 1 or y > j + 1:
-                yield Change(i + 1, x, j + 1, y)
+        old = new = 0  # the first lines that are in no match and no change yet
+        for x, y in (*self._matches(a, b), (len(a), len(b))):
+            if x > old or y > new:
+                yield Change(old, x, new, y)
+            old, new = x + 1, y + 1
 
     def _matches(self, a: Lines, b: Lines) -> Iterator[tuple[int, int]]:
         """Line numbers of both sides, rising on both."""
-        shorter = min(len(a), len(b))
-        head = next((n for n in range(shorter) if a[n] != b[n]), shorter)
-        tail = next((n for n in range(shorter - head) if a[-1 - n] != b[-1 - n]), shorter - head)
-        yield from ((n, n) for n in range(head))
-        both = {*a[head : len(a) - tail]} & {*b[head : len(b) - tail]}
-        left = [n for n in range(head, len(a) - tail) if a[n] in both]
-        right = [n for n in range(head, len(b) - tail) if b[n] in both]
+        head = _alike(a, b)
+        tail = _alike(a[head:][::-1], b[head:][::-1])
+        a_end, b_end = len(a) - tail, len(b) - tail
+        for n in range(head):
+            yield n, n
+        both = set(a[head:a_end]).intersection(b[head:b_end])
+        left = [n for n in range(head, a_end) if a[n] in both]
+        right = [n for n in range(head, b_end) if b[n] in both]
         for x, y in self._path([a[n] for n in left], [b[n] for n in right]):
             yield left[x], right[y]
-        yield from ((len(a) - n, len(b) - n) for n in range(tail, 0, -1))
+        for n in range(tail):
+            yield a_end + n, b_end + n
 
     def _path(self, a: Sequence[bytes], b: Sequence[bytes]) -> list[tuple[int, int]]:
         """The matches of a shortest edit; none where finding it would take too long."""
         if not a or not b:
             return []
         most = min(len(a) + len(b), MOST_EDITS)
-        furthest = [0] * (2 * most + 3)  # by diagonal, x - y, from the middle: how far along `a` it has come
+        middle = most + 1
+        furthest = [0] * (2 * middle + 1)  # by diagonal, x - y, from the middle: how far along `a` it has come
         trail: list[list[int]] = []
         for edits in range(most + 1):
-            trail.append(furthest[most + 1 - edits - 1 : most + 1 + edits + 2])
+            trail.append(furthest[middle - edits - 1 : middle + edits + 2])
             for diagonal in range(-edits, edits + 1, 2):
-                at = most + 1 + diagonal
-                began = furthest[at + 1] if _adds(furthest, at, diagonal, edits) else furthest[at - 1] + 1
-                x = began
-                while x < len(a) and 0 <= x - diagonal < len(b) and a[x] == b[x - diagonal]:
-                    x += 1
+                at = middle + diagonal
+                began = _begins(furthest, at, diagonal, edits)
+                x, y = began, began - diagonal
+                while x < len(a) and 0 <= y < len(b) and a[x] == b[y]:
+                    x, y = x + 1, y + 1
                 furthest[at] = x
                 self._steps -= 1 + x - began
                 if x >= len(a) and diagonal == len(a) - len(b):
@@ -166,6 +183,23 @@ class _Search:
             if self._steps < 0:
                 break
         return []
+
+
+def _alike(a: Lines, b: Lines) -> int:
+    """How many lines both begin with."""
+    count = 0
+    for one, other in zip(a, b, strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
+def _begins(furthest: Sequence[int], at: int, diagonal: int, edits: int) -> int:
+    """How far along `a` this diagonal is when its last edit is made."""
+    if _adds(furthest, at, diagonal, edits):
+        return furthest[at + 1]
+    return furthest[at - 1] + 1
 
 
 def _adds(furthest: Sequence[int], at: int, diagonal: int, edits: int) -> bool:
@@ -178,9 +212,12 @@ def _walked_back(trail: list[list[int]], x: int, y: int) -> list[tuple[int, int]
     for edits in range(len(trail) - 1, -1, -1):
         furthest, at = trail[edits], edits + 1 + x - y
         adds = _adds(furthest, at, x - y, edits)
-        start = furthest[at + 1] if adds else furthest[at - 1] + 1
+        start = _begins(furthest, at, x - y, edits)
         while x > start:
             x, y = x - 1, y - 1
             found.append((x, y))
-        x, y = (x, y - 1) if adds else (x - 1, y)
+        if adds:
+            y -= 1
+        else:
+            x -= 1
     return found[::-1]

@@ -19,6 +19,7 @@ from bellglass.config import LoopConfig, restore
 from bellglass.errors import LoopFault, SetupError, UsageError
 from bellglass.paths import content_hash, state_home, typed, user_host, user_name
 from bellglass.ports import Glass
+from bellglass.store import ours, state_folder
 from bellglass.store.ledger import Ledger
 from bellglass.store.ours import HEADS, Standing
 from bellglass.store.state import State, fold
@@ -124,7 +125,7 @@ def _chosen(config: LoopConfig) -> str:
     models = ", ".join(f"{name} = {provider}" for name, provider in config.models.items())
     bounds = [
         f"{config.generations} generations",
-        f"{config.train_seconds:g} s of training",
+        "no bound on training" if config.train_seconds is None else f"{config.train_seconds:g} s of training",
         "no bound on money" if config.budget_usd is None else f"{config.budget_usd:g} USD",
         "no bound on model calls" if config.calls is None else f"{config.calls} model calls",
     ]
@@ -142,6 +143,9 @@ def take_over(folder: Path) -> str:
 
 def _require_takeable(folder: Path, state: State, standing: Standing) -> None:
     thing = f"loop {folder.name}"
+    if standing.code == "no_state":  # these say what is wrong with it, before a person is asked anything
+        ours.ready()
+        state_folder.names(HEADS)
     if standing.ours:
         found, needed = f"yours already: {standing.why}", "a loop that came from elsewhere"
         raise UsageError(thing, found, needed, f"bellglass resume {typed(folder)}", code="already_yours")

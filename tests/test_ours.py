@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -17,10 +18,11 @@ import pytest
 from typer.testing import CliRunner
 from whose import VARIABLE, another_user
 
-from bellglass import deciding, paths
+from bellglass import config, deciding, paths, wiring
 from bellglass.bounds import Bounds
 from bellglass.cli import app
-from bellglass.errors import BellglassError, Interrupted, LoopFault, SetupError
+from bellglass.commands import check, start
+from bellglass.errors import BellglassError, Interrupted, LoopFault, SetupError, UsageError
 from bellglass.loop import take_requests
 from bellglass.paths import LEDGER_NAME
 from bellglass.received import meaning, take_over
@@ -248,6 +250,38 @@ def test_a_loop_is_taken_over_only_after_a_yes(received: Path) -> None:
     append(received)
     assert standing(received).ours
     assert code(lambda: taken_again(received)) == "already_yours"
+
+
+def test_a_no_is_taken_for_one(received: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check.sys, "stdin", Typed("n\n"))
+    with pytest.raises(UsageError) as refused:
+        check.takeover(str(received))
+    assert (refused.value.code, "--yes" in refused.value.next_command) == ("not_confirmed", False)
+    assert not standing(received).ours
+
+
+class Typed(io.StringIO):
+    """What a person types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("unsafe", ["", "heads"])
+def test_a_state_folder_that_others_may_write_is_said_before_a_person_is_asked(received: Path, unsafe: str) -> None:
+    begin(received.parent / "mine")
+    (paths.state_home() / unsafe).chmod(0o777)
+    assert code(lambda: meaning(received)) == "state_folder_unsafe"
+
+
+def test_a_loop_without_bounds_as_the_demo_makes_it_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "state"))
+    with another_user():
+        folder = wiring.create(config.load(None, {**start.DEMO, "seed": 1, "glass": "process"}), tmp_path)
+    assert any("no bound on training, no bound on money" in line for line in meaning(folder))
+    taken(folder)
 
 
 def taken_again(folder: Path) -> None:

@@ -79,9 +79,12 @@ def takeover(
     folder = paths.find_loop(loop, paths.loops_home(loops))
     for line in received.meaning(folder):
         say(f"- {line}")
-    if not yes and not (sys.stdin.isatty() and typer.confirm("Take it over?", err=True)):
+    if not yes and not sys.stdin.isatty():
         again = f"bellglass takeover {typed(folder)} --yes"
-        raise UsageError(f"loop {folder.name}", "nobody said yes", "a yes", again, code="not_confirmed")
+        raise UsageError(f"loop {folder.name}", "nobody to ask", "a yes", again, code="not_confirmed")
+    if not yes and not typer.confirm("Take it over?", err=True):
+        again = f"bellglass verify {typed(folder)} --rejudge, which looks into it and changes nothing"
+        raise UsageError(f"loop {folder.name}", "a no", "nothing: it stays received", again, code="not_confirmed")
     head = received.take_over(folder)
     say(f"taken over; ledger head {head}\nnext: bellglass resume {typed(folder)}")
 

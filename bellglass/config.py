@@ -30,7 +30,7 @@ Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,
 Provider: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,200}$")]
 
 HELP = "bellglass run --help"
-MOST_SAID = 60  # characters of a wrong value
+MOST_SHOWN = 60  # characters of a wrong value
 
 
 class LoopConfig(BaseModel):
@@ -120,12 +120,12 @@ class LoopConfig(BaseModel):
 
 
 def load(file: Path | None, overrides: Mapping[str, Json] | None = None) -> LoopConfig:
-    """The config of a file with what was said on the command line over it; None there means not said."""
-    said = _read(file) if file is not None else {}
-    if "model" in said and "main" in (said.get("models") or {}):
+    """The config of a file with the options of the command line over it; None there means not given."""
+    from_file = _read(file) if file is not None else {}
+    if "model" in from_file and "main" in (from_file.get("models") or {}):
         raise UsageError(f"config {file}", "both model and models.main", "one of them", HELP, code="config_invalid")
     over = {key: value for key, value in (overrides or {}).items() if value is not None}
-    return _checked(_complete({**said, **over}), f"config {file}" if file is not None else "the options")
+    return _checked(_complete({**from_file, **over}), f"config {file}" if file is not None else "the options")
 
 
 def restore(recorded: Mapping[str, Json], overrides: Mapping[str, Json] | None = None) -> LoopConfig:
@@ -156,14 +156,14 @@ def _read(file: Path) -> dict[str, Json]:
         raise UsageError(f"config {file}", str(error), "valid TOML", HELP, code="config_invalid") from None
 
 
-def _complete(said: dict[str, Json]) -> dict[str, Json]:
+def _complete(given: dict[str, Json]) -> dict[str, Json]:
     """Write out the short form, and the default that depends on who improves."""
-    if "model" in said and isinstance(said.get("models", {}), dict):
-        said = {**said, "models": {**said.get("models", {}), "main": said["model"]}}
-        del said["model"]
-    models = said.get("models", {})
+    if "model" in given and isinstance(given.get("models", {}), dict):
+        given = {**given, "models": {**given.get("models", {}), "main": given["model"]}}
+        del given["model"]
+    models = given.get("models", {})
     hosted = isinstance(models, dict) and any(is_hosted(str(provider)) for provider in models.values())
-    return {"review": "every" if hosted else "tripwire", **said}
+    return {"review": "every" if hosted else "tripwire", **given}
 
 
 def _checked(data: Mapping[str, Json], thing: str) -> LoopConfig:
@@ -188,6 +188,6 @@ def _usage(error: ValidationError, thing: str) -> UsageError:
     if not key:
         return UsageError(thing, f"{says}{more}", "words that fit together", HELP, code="config_invalid")
     field = LoopConfig.model_fields[str(first["loc"][0])]
-    said = repr(first["input"])
-    said = said if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}…"
-    return UsageError(thing, f"{key} = {said}{more}", field.description or says, HELP, code="config_invalid")
+    value = repr(first["input"])
+    value = value if len(value) <= MOST_SHOWN else f"{value[:MOST_SHOWN]}…"
+    return UsageError(thing, f"{key} = {value}{more}", field.description or says, HELP, code="config_invalid")

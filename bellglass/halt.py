@@ -21,7 +21,7 @@ from bellglass.errors import BellglassError
 from bellglass.paths import typed, user_name
 from bellglass.processes import Process, is_running
 from bellglass.store.ledger import Ledger, require_ours
-from bellglass.store.ours import told
+from bellglass.store.ours import standing_to_show
 from bellglass.store.owner import is_owned, owned_by_another, owner_of
 
 POLL_SECONDS = 0.05
@@ -81,7 +81,7 @@ def _driver(folder: Path) -> Process | None:
 
 def _ours(folder: Path) -> bool:
     with Ledger.open(folder) as ledger:
-        return told(ledger).ours
+        return standing_to_show(ledger).ours
 
 
 def _gone(owner: Process, seconds: float) -> bool:

@@ -59,12 +59,12 @@ def trusted_task(state: State, named: Path | None, again: str) -> Task:
 
     `again`: the command that asked, for the error to name.
     """
-    told, content = state.config["task"], state.created["content"]
-    shipped = tasks.is_shipped(told)
+    name, content = state.config["task"], state.created["content"]
+    shipped = tasks.is_shipped(name)
     if shipped and named is not None:
         raise UsageError(
             "--task",
-            f"{str(named)!r}, and the task of the loop is the shipped {told!r}",
+            f"{str(named)!r}, and the task of the loop is the shipped {name!r}",
             "none",
             again,
             code="choices_clash",
@@ -73,10 +73,10 @@ def trusted_task(state: State, named: Path | None, again: str) -> Task:
         found = "no shipped one: its data.py is code of this loop, and would run here with your rights"
         needed = "--task with its folder, once you trust what is in there"
         raise UsageError(
-            f"task {told!r}", found, needed, f"{again} --task {shlex.quote(told)}", code="task_not_trusted"
+            f"task {name!r}", found, needed, f"{again} --task {shlex.quote(name)}", code="task_not_trusted"
         )
     if named is None:
-        return tasks.reopen(told, content)
+        return tasks.reopen(name, content)
     task = tasks.reopen(os.path.abspath(named.expanduser()), content)
     if content_hash(task.folder) != content.get(tasks.OWN):  # a shipped folder has no hash of its own
         raise LoopFault(
@@ -94,9 +94,9 @@ def meaning(folder: Path) -> list[str]:
         state, standing, requests = fold(ledger.events()), ledger.standing(), ledger.waiting()
     _require_takeable(folder, state, standing)
     config = restore(state.config)
-    told = state.config["task"]
-    task = f"Its task is the shipped {told}."
-    if not tasks.is_shipped(told):
+    name = state.config["task"]
+    task = f"Its task is the shipped {name}."
+    if not tasks.is_shipped(name):
         task = (
             "Its task came with it. That data.py would run on this machine with your rights, and does so only where "
             "you name its folder: resume --task FOLDER."

@@ -106,11 +106,13 @@ def _decided(state: State, asked: Asked, folder: Path) -> Generation:
 
 
 def _contradiction(events: Sequence[Event], state: State, gen: Generation, recorded: list[Trial]) -> str:
-    told = chronicle_finding(events)
-    if not told.ok:
-        return told.found
-    said, follows = gen.gate["decision"], decided_again(state, gen.number)
-    return f"the ledger says {said}, and its own scores give {follows}" if said != follows else unequal(recorded)
+    order = chronicle_finding(events)
+    if not order.ok:
+        return order.found
+    decided, derived = gen.gate["decision"], decided_again(state, gen.number)
+    if decided != derived:
+        return f"the ledger says {decided}, and its own scores give {derived}"
+    return unequal(recorded)
 
 
 def _secret(folder: Path, state: State) -> bytes:

@@ -46,8 +46,8 @@ def gates_finding(state: State) -> Finding:
             return Finding("gates", False, f"generation {gen.number}: {wrong}")
         champion = champion if gen.result is None else gen.result["champion"]
     stored = calibration is not None and not calibration["measured"]
-    told = ", under a noise that an earlier calibration stored: believed" if stored else ""
-    return Finding("gates", True, f"{decided} derived again from their verdicts{told}")
+    noise = ", under a noise that an earlier calibration stored: believed" if stored else ""
+    return Finding("gates", True, f"{decided} derived again from their verdicts{noise}")
 
 
 def _gate_fault(state: State, gen: Generation) -> str:
@@ -98,8 +98,9 @@ def _adoption_fault(state: State, gen: Generation) -> str:
         stranger = next((trial.trial_id for trial in trials if trial.bundle not in own), None)
         if stranger is not None and again.trainer == "adopted":
             return f"{stranger} trained another bundle"
-    said, follows = ((gen.result["trainer"], gen.result["scaffold"]), (again.trainer, again.scaffold))
-    return "" if said == follows else f"{' and '.join(said)} recorded, {' and '.join(follows)} derived"
+    recorded = (gen.result["trainer"], gen.result["scaffold"])
+    derived = (again.trainer, again.scaffold)
+    return "" if recorded == derived else f"{' and '.join(recorded)} recorded, {' and '.join(derived)} derived"
 
 
 def budgets_finding(state: State, preset: Budget | None) -> Finding:
@@ -124,9 +125,9 @@ def budgets_finding(state: State, preset: Budget | None) -> Finding:
 def unequal(trials: Sequence[Trial]) -> str:
     """Which of them was given another budget than the first, or nothing; the cap in wall time may differ by version."""
     for trial in trials[1:]:
-        said, first = trial.budget.text, trials[0].budget.text
-        if said != first:
-            return f"{trial.trial_id} was given {said}, and {trials[0].trial_id} {first}"
+        given, first = trial.budget.text, trials[0].budget.text
+        if given != first:
+            return f"{trial.trial_id} was given {given}, and {trials[0].trial_id} {first}"
     return ""
 
 

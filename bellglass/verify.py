@@ -68,11 +68,11 @@ def _ledger(ledger: Ledger, head: str | None) -> str:
 
 def _preset(state: State) -> Budget | None:
     """The budget of the loop's preset, where the tasks that it was made with are those that are here."""
-    told = state.config["task"]
-    if not tasks.is_shipped(told):
+    name = state.config["task"]
+    if not tasks.is_shipped(name):
         return None
     try:
-        task = tasks.load(told)
+        task = tasks.load(name)
         same = tasks.contents(task)["tasks"] == state.created["content"].get("tasks")
         return restore(state.config).preset_of(task).budget if same else None
     except BellglassError:  # a config of another version

@@ -109,10 +109,12 @@ class Following:
         assert self._ledger is not None
         self._events.extend(fresh)
         taken_over = any(event.kind == ours.TAKEN_OVER for event in fresh)
-        self._shown = showing.grown(self._shown, fresh, self._events, ours.told(self._ledger) if taken_over else None)
+        self._shown = showing.grown(
+            self._shown, fresh, self._events, ours.standing_to_show(self._ledger) if taken_over else None
+        )
 
     def _read_anew(self) -> None:
         assert self._ledger is not None
         self._events, fault = self._ledger.sound()
         self._told = showing.damage(self._events, fault)
-        self._shown = showing.shown_at(self.folder, self._events, ours.told(self._ledger), self._told)
+        self._shown = showing.shown_at(self.folder, self._events, ours.standing_to_show(self._ledger), self._told)

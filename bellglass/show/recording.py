@@ -64,7 +64,7 @@ def played(folder: Path) -> Recording:
     packed = io.BytesIO()
     pack_into(folder, packed)
     with Ledger.open(folder) as ledger:
-        return load(packed, folder.name, ours.told(ledger))
+        return load(packed, folder.name, ours.standing_to_show(ledger))
 
 
 def pack_into(folder: Path, file: IO[bytes]) -> tuple[str, ...]:

@@ -89,7 +89,7 @@ def open_loop(folder: Path) -> Shown:
 def open_with_events(folder: Path) -> tuple[Shown, list[Event]]:
     with Ledger.open(folder, write=False) as ledger:
         events, fault = ledger.sound()
-        standing = ours.told(ledger)
+        standing = ours.standing_to_show(ledger)
     return shown_at(folder, events, standing, damage(events, fault)), events
 
 

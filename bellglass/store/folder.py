@@ -102,8 +102,8 @@ def _what(path: Path) -> str:
 def refused(folder: Path, name: str, found: str) -> LoopFault:
     """The one error for an entry that no loop has."""
     look = f"ls -l {shlex.quote(str(folder / name))}"
-    said, needed = f"{name!a:.200} is {found}", "regular files and folders alone"
-    return LoopFault(f"loop folder {folder}", said, needed, look, code="folder_refused")
+    entry, needed = f"{name!a:.200} is {found}", "regular files and folders alone"
+    return LoopFault(f"loop folder {folder}", entry, needed, look, code="folder_refused")
 
 
 def read_plain(path: Path, most_bytes: int) -> bytes:

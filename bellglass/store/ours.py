@@ -151,8 +151,8 @@ def _name(first: Event) -> str:
 
 
 def _loop(first: Event) -> str:
-    told = first.body.get("loop_id") if isinstance(first.body, dict) else None
-    return told if isinstance(told, str) and re.fullmatch("[0-9a-f]{1,32}", told) else "loop"
+    id_ = first.body.get("loop_id") if isinstance(first.body, dict) else None
+    return id_ if isinstance(id_, str) and re.fullmatch("[0-9a-f]{1,32}", id_) else "loop"
 
 
 def _another_of_this_name(first: Event) -> bool:
@@ -175,7 +175,7 @@ def standing(chain: Chain) -> Standing:
         return Standing("received", "no_state", f"{error.thing} cannot be believed ({error.found})")
 
 
-def told(chain: Chain) -> Standing:
+def standing_to_show(chain: Chain) -> Standing:
     """The same for who shows a loop: a damaged chain is received."""
     try:
         return standing(chain)

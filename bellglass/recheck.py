@@ -30,7 +30,7 @@ from bellglass.holds import Again, Asked, Case, Job, Outcome, outcome_of
 from bellglass.paths import typed
 from bellglass.ports import Glass
 from bellglass.received import on_this_machine, require_fit, trusted_task
-from bellglass.records import Bundle, Trial, Verdict
+from bellglass.records import Budget, Bundle, Trial, Verdict
 from bellglass.rederive import decided_again, gate_pairs, unequal
 from bellglass.steps.pairs import turns
 from bellglass.steps.panel import rules_of
@@ -86,7 +86,7 @@ def prepare(folder: Path, ledger: Ledger, asked: Asked) -> Case:
         bench=bench,
         rules=rules,
         decision=gen.gate["decision"],
-        wrong=_contradiction(events, state, gen, list(recorded.values())),
+        wrong=_contradiction(events, state, gen, list(recorded.values())) or _beyond(recorded.values(), bench),
         recorded=tuple(pairs),
         failed=any(trial.fault not in (None, "lost") for trial in recorded.values()),
         jobs=tuple(jobs),
@@ -129,13 +129,25 @@ def _job(
     bench: Workbench, trial_id: str, bundle: Bundle, gate_trials: Mapping[str, Trial], exact: bool, blobs: Blobs
 ) -> Job:
     recorded = gate_trials.get(trial_id)
-    budget = bench.preset.budget if recorded is None else recorded.budget
+    budget = bench.preset.budget if recorded is None else _affordable(recorded.budget, bench.preset.budget)
     clock = _clock(recorded, blobs) if exact and recorded is not None else None
     side = trial_ids.side_of(trial_id)
     like = gate_trials.values() if recorded is None else [recorded]
     verdicts = [trial.verdict for trial in like if trial.verdict and trial_ids.side_of(trial.trial_id) == side]
     proved = bool(verdicts) and not any(verdict.disproved for verdict in verdicts)
     return Job(trial_id, bundle, seeds_of(bench.secret, trial_id), budget, recorded, clock, proved)
+
+
+def _beyond(recorded: Iterable[Trial], bench: Workbench) -> str:
+    most = bench.preset.budget
+    preset = f"its preset {most.kind} {most.amount:g}"
+    told = [trial for trial in recorded if _affordable(trial.budget, most) != trial.budget]
+    return " and ".join(f"{one.trial_id} was given {one.budget.kind} {one.budget.amount:g}, {preset}" for one in told)
+
+
+def _affordable(told: Budget, most: Budget) -> Budget:
+    """What a ledger says of its budgets is its maker's word, and a training may take all of one."""
+    return told if told.kind == most.kind and told.amount <= most.amount else most
 
 
 def _clock(trial: Trial, blobs: Blobs) -> Sequence[float] | None:

@@ -324,6 +324,18 @@ def test_another_budget_than_the_presets_is_found_although_all_trainings_had_it(
     assert wrong["budgets"].startswith("its preset is steps 6, and cal-")
 
 
+def test_no_training_again_takes_longer_than_its_preset_whatever_a_ledger_says(loop: Path, tmp_path: Path) -> None:
+    def endless(kind: str, body: Json) -> None:
+        if kind == "trial.settled":
+            body["budget"]["amount"] = 1e9
+
+    folder = forged(loop, tmp_path / "endless", endless)
+    with closing(Ledger.open(folder)) as ledger:
+        case = prepare(folder, ledger, Asked(1))
+    assert [job.budget.amount for pair in case.jobs for job in pair] == [6.0, 6.0]
+    assert "1e+09" in case.wrong
+
+
 def test_a_score_that_was_told_twice_does_not_hold(loop: Path, tmp_path: Path) -> None:
     folder = forged(loop, tmp_path / "twice", lambda kind, body: None)
     with closing(Ledger.open(folder, write=True)) as ledger:

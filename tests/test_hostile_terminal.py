@@ -4,6 +4,7 @@ command is run on a loop of which every string is such a text, and a few on a re
 from __future__ import annotations
 
 import ast
+import io
 import os
 import pty
 import subprocess
@@ -156,3 +157,12 @@ def test_text_is_laid_out_by_what_is_shown_of_it(capsys: pytest.CaptureFixture[s
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 20
     assert "".join(lines) == "\\u{1b}[2J" * 8 + "[red]:smile:[/red]"
+
+
+def test_a_terminal_without_unicode_is_shown_all_of_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    terminal.say("0.1 ± 0.2")
+    terminal.say_exactly("–")
+    sys.stdout.flush()
+    assert shown.getvalue() == b"0.1 \\xb1 0.2\n\\u2013"

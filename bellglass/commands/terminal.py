@@ -10,20 +10,28 @@ from __future__ import annotations
 import sys
 import traceback
 from types import TracebackType
+from typing import TextIO
 
 from bellglass.store.lineage import visible
 
 
 def say(text: object, *, err: bool = False) -> None:
     """Data to stdout; with `err`, what a person is told beside it to stderr. Flushed, for whoever follows in a pipe."""
-    print(visible(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
+    stream = sys.stderr if err else sys.stdout
+    print(_for(stream, str(text)), file=stream, flush=True)
 
 
 def say_exactly(text: str) -> None:
     """A whole document to stdout, without a line end more."""
-    sys.stdout.write(visible(text))
+    sys.stdout.write(_for(sys.stdout, text))
 
 
 def say_fault(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
     """A mistake of ours, as Python shows it: its message may quote a loop."""
     say("".join(traceback.format_exception(kind, error, at)).rstrip(), err=True)
+
+
+def _for(stream: TextIO, text: str) -> str:
+    """A stream of few characters, such as ASCII, gets the rest spelled out, too: no command fails over a dash."""
+    encoding = stream.encoding or "utf-8"  # a test's has none
+    return visible(text).encode(encoding, "backslashreplace").decode(encoding)

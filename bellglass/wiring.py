@@ -156,8 +156,8 @@ def open_loop(
         try:
             require_fit(glass, standing, hosted=any(model.hosted for model in models.values()))
             glass.reap()
-            if not finished and (why := glass.find_why_alone()) != books.state.why_alone:
-                books.record("glass.opened", why_alone=why)
+            if not finished:
+                _say_what_is_opened(books, glass)
             yield _crew(folder, books, config, task, glass, models, surface)
         finally:
             glass.close()
@@ -168,6 +168,15 @@ def _task_of(folder: Path, state: State, standing: Standing, named: Path | None)
     if standing.made_here and named is None:
         return tasks.reopen(state.config["task"], state.created["content"])
     return trusted_task(state, named, f"bellglass resume {paths.typed(folder)}")
+
+
+def _say_what_is_opened(books: Books, glass: Glass) -> None:
+    """Where the ledger does not say it yet. Noise is not measured again: all gates of a loop start from one."""
+    state, why = books.state, glass.find_why_alone()
+    if (glass.name, why) != (state.glasses[-1], state.why_alone):
+        measured = state.calibration["conditions"]["glass"] if state.calibration else glass.name
+        elsewhere = measured if measured != glass.name else None
+        books.record("glass.opened", glass=glass.name, sealed=glass.sealed, why_alone=why, noise_from=elsewhere)
 
 
 def _changed(created: Json, task: Task) -> Json:

@@ -18,6 +18,7 @@ from whose import VARIABLE, another_user
 
 from bellglass import wiring
 from bellglass.cli import app
+from bellglass.commands.console import line_for
 from bellglass.commands.watch import Recheck
 from bellglass.config import LoopConfig
 from bellglass.doors.process_glass import ProcessGlass
@@ -30,10 +31,13 @@ from bellglass.received import take_over
 from bellglass.recheck import prepare, recheck
 from bellglass.records import Bundle, Json
 from bellglass.rejudge import rejudge
+from bellglass.show.conclusions import conclusions
+from bellglass.steps import panel
 from bellglass.steps.trial import make_documents
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
+from bellglass.store.state import fold
 
 STORIES = content_root() / "tasks" / "stories"
 
@@ -279,3 +283,33 @@ def test_resume_runs_no_task_of_the_sender_before_a_person_names_it(made: Path, 
         pass
     assert (refused.value.code, (tmp_path / "ran").exists()) == ("task_not_trusted", False)
     assert refused.value.next_command == f"bellglass resume {folder} --task {folder / 'task'}"
+
+
+class Docker(Lying):
+    name = "docker"
+
+
+def test_after_a_takeover_ledger_and_terminal_name_the_glass_that_is_opened_and_where_the_noise_is_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guests = tmp_path / "guests"
+    with another_user():
+        folder = small_world.create(tmp_path / "loops")
+        models, glass = {"main": small_world.Tuner()}, ProcessGlass(warm=False, forks=True, home=guests)
+        with wiring.open_loop(folder, small_world.quiet(), models=models, glass=glass) as crew:
+            found = panel.calibrate(crew.place.lab, crew.state, crew.conditions, crew.shelf, seeds=2)
+            crew.place.books.record("loop.calibrated", smallest_gain=1.0, **found)
+    take_over(folder)
+    monkeypatch.setattr(wiring, "_open_glass", lambda name, config, loop: Docker(warm=False, home=guests))
+    monkeypatch.setattr("bellglass.loop.run_loop", lambda crew, before: None)
+    told = CliRunner().invoke(app, ["resume", str(folder)])
+    with closing(Ledger.open(folder)) as ledger:
+        events = ledger.events()
+    assert events[-1].kind == "glass.opened"
+    assert events[-1].body == {"glass": "docker", "sealed": True, "why_alone": "", "noise_from": "process"}
+    assert "measured in glass process" in line_for(events[-1])
+    assert fold(events).glasses == ["process", "docker"]
+    assert "glass docker (sealed)" in told.stderr
+    assert "UNSEALED" not in told.stderr
+    assert "process, then docker glass, unsealed" in told.stdout
+    assert any("process, then docker" in line for line in conclusions(fold(events))["may_not"])

@@ -97,8 +97,16 @@ def line_for(event: Event) -> str | None:
 
 
 def _created(body: Json) -> str:
-    seal = "sealed" if body["sealed"] else "UNSEALED: a plain process isolates nothing"
-    return f"loop {body['loop_id']}: task {body['task']}, glass {body['glass']} ({seal})"
+    return banner(body["loop_id"], body["task"], body["glass"], body["sealed"])
+
+
+def banner(loop_id: str, task: str, glass: str, sealed: bool) -> str:
+    """Which loop it is, and what its guests run in."""
+    return f"loop {loop_id}: task {task}, {_glass(glass, sealed)}"
+
+
+def _glass(name: str, sealed: bool) -> str:
+    return f"glass {name} ({'sealed' if sealed else 'UNSEALED: a plain process isolates nothing'})"
 
 
 def _resumed(body: Json) -> str:
@@ -139,9 +147,14 @@ def _calibrated(body: Json) -> str:
 
 
 def _glass_opened(body: Json) -> str:
-    if not body["why_alone"]:
-        return "guests that prove a score need not answer alone any more"
-    return f"guests that prove a score answer alone, one at a time: {body['why_alone']}"
+    told = [f"from here on {_glass(body['glass'], body['sealed'])}"] if "glass" in body else []
+    if body.get("noise_from"):
+        told.append(f"the noise that gates start from was measured in glass {body['noise_from']}")
+    if body["why_alone"]:
+        told.append(f"guests that prove a score answer alone, one at a time: {body['why_alone']}")
+    else:
+        told.append("guests that prove a score need not answer alone")
+    return "; ".join(told)
 
 
 LINES: dict[str, Callable[[Json], str | None]] = {
@@ -200,7 +213,7 @@ def cells(item: Row) -> list[str]:
 
 def title(state: State) -> str:
     seal = "sealed" if state.created["sealed"] else "unsealed"
-    task, glass, unit = state.created["task"], state.created["glass"], title_and_unit(state)[1]
+    task, glass, unit = state.created["task"], ", then ".join(state.glasses), title_and_unit(state)[1]
     return f"loop {state.loop_id} · {task} · {glass} glass, {seal} · {unit}"
 
 

@@ -194,7 +194,7 @@ def _say_before_spending(loaded: Any) -> None:
 
 def _run(folder: Path, overrides: dict[str, Any], json: bool, companions: Companions, task: Path | None = None) -> None:
     from bellglass import wiring
-    from bellglass.commands.console import line_for, print_summary
+    from bellglass.commands.console import banner, print_summary
     from bellglass.commands.progress import LoopView
     from bellglass.commands.review_console import TerminalReviewer
     from bellglass.loop import run_loop
@@ -206,8 +206,9 @@ def _run(folder: Path, overrides: dict[str, Any], json: bool, companions: Compan
         surface = wiring.Surface(view.event, view.progress, reviewer, stop)
         with wiring.open_loop(folder, surface, overrides, named=task) as crew:
             view.watch(lambda: crew.state, crew.place.lab.bench.side_by_side)
-            created = line_for(crew.place.books.ledger.events()[0])
-            view.say(f"{created}\nfolder {folder}")
+            glass = crew.place.glass
+            opened = banner(crew.state.loop_id, crew.state.created["task"], glass.name, glass.sealed)
+            view.say(f"{opened}\nfolder {folder}")
             try:
                 run_loop(crew, lambda: _probe(crew, view.say))
             except BellglassError as error:  # what to type next must name this very loop, wherever it lies

@@ -85,6 +85,9 @@ def _conditions(state: State) -> list[str]:
     said = ["That another loop would end the same: this is one loop, with one secret and one course of events."]
     if not state.created["sealed"]:
         said.append("Anything about containment: guests ran as plain processes, which isolate nothing.")
+    if state.later_glasses:
+        ran = ", then ".join(state.glasses)
+        said.append(f"That its noise is what was measured before the first generation: its glass was {ran}.")
     if state.config["virtual_clock"]:
         said.append("Anything about budgets in time: this loop counted steps.")
     if state.ended is None or state.ended["why"] != "finished":

@@ -100,6 +100,7 @@ def reproduce(shown: Shown) -> Json:
     state, about = shown.state, shown.about
     created, config = state.created or {}, state.config or {}
     name = shlex.quote(loop_name(str(created.get("task", "")), state.loop_id))  # a stranger's ledger may say anything
+    glass = ", then ".join([str(created.get("glass")), *state.later_glasses])
     commands = [
         f"bellglass verify {name} --head {about.head[:12]}   # chain, hashes, seeds, decisions",
         f"bellglass verify {name} --rejudge   # judge the stored weights again",
@@ -113,7 +114,7 @@ def reproduce(shown: Shown) -> Json:
         ],
         ["loop", name],
         *([] if about.standing is None else [["standing", f"{about.standing.word}: {about.standing.why}"]]),
-        ["glass", f"{created.get('glass')}, {'sealed' if created.get('sealed') else 'unsealed'}"],
+        ["glass", f"{glass}, {'sealed' if created.get('sealed') else 'unsealed'}"],
         ["models", ", ".join(f"{key}: {value}" for key, value in config.get("models", {}).items())],
         ["seed", "none given: data nobody has seen" if config.get("seed") is None else str(config["seed"])],
         ["secret commitment", created.get("secret_commitment", "–")],

@@ -136,7 +136,7 @@ def as_json(state: State) -> Json:
     return {
         "loop": state.loop_id,
         "task": state.created["task"],
-        "glass": state.created["glass"],
+        "glass": ", then ".join(state.glasses),
         "sealed": state.created["sealed"],
         "models": state.config["models"],
         "starter": state.starter,

@@ -151,6 +151,7 @@ def _header(state: State, about: About) -> Json:
         "id": state.loop_id,
         "name": loop_name(created["task"], state.loop_id) if created else "",
         **{key: created.get(key) for key in HEADER},
+        **({"glass": ", then ".join(state.glasses)} if state.later_glasses else {}),
         "models": models,
         "title": about.title,
         "unit": about.unit,

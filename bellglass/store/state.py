@@ -61,10 +61,16 @@ class State:
     calibration: Json = None  # a Calibration as JSON, and where it came from
     tripwires: list[Json] = field(default_factory=list)  # latched; a re-armed one is gone
     final: Json = None
+    later_glasses: list[str] = field(default_factory=list)  # opened after the one that it began with
     why_alone: str = ""  # why guests that prove a score answer alone; empty where they need not
     stop_requested: Json = None
     taken_over: Json = None  # by whom, last; None: it is its maker's still
     ended: Json = None
+
+    @property
+    def glasses(self) -> list[str]:
+        """Which it ran in, in turn."""
+        return [self.created["glass"], *self.later_glasses]
 
     @property
     def reserved(self) -> Cost:
@@ -263,6 +269,11 @@ def _request_refused(state: State, body: Json) -> None:
 
 def _glass_opened(state: State, body: Json) -> None:
     state.why_alone = body["why_alone"]
+    glass = body.get("glass", state.glasses[-1])  # an earlier version did not name it
+    if not isinstance(glass, str):
+        raise TypeError("the name of a glass is a text")
+    if glass != state.glasses[-1]:
+        state.later_glasses.append(glass)
 
 
 def _stop_requested(state: State, body: Json) -> None:

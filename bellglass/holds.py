@@ -23,6 +23,7 @@ RULE = (
     "disagrees anew"
 )
 EXACT_RULE = "all weights and scores, under the recorded clock, are the same to the bit"
+CHANCE = "up to one honest verdict in 20 does this; --exact compares to the bit"
 LUCK = "a gain that was adopted tends to be a lucky one, of which new seeds show less (docs/statistics.md)"
 
 
@@ -70,6 +71,7 @@ class Case:
     failed: bool  # a recorded trial of the gate did, by its own doing
     jobs: tuple[tuple[Job, Job], ...]
     notes: tuple[str, ...]
+    glasses: tuple[str, ...]  # which the loop ran in
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,8 @@ def _why_not(
     if gain is not None and again is not None and explained is not None and abs(again - gain) > explained:
         chosen = case.decision == "adopt" and case.asked.seeds is not None and again < gain
         lucky = f"; {LUCK}" if chosen else ""
-        return f"the gains are {abs(again - gain):.4f} bits apart, and the noise explains {explained:.4f}{lucky}"
+        apart = f"the gains are {abs(again - gain):.4f} bits apart, and the noise explains {explained:.4f}"
+        return f"{apart}; {CHANCE}{lucky}"
     return ""
 
 

@@ -91,6 +91,7 @@ def prepare(folder: Path, ledger: Ledger, asked: Asked) -> Case:
         failed=any(trial.fault not in (None, "lost") for trial in recorded.values()),
         jobs=tuple(jobs),
         notes=(*_notes(state, tasks.contents(task)), *_lost(recorded.values())),
+        glasses=tuple(state.glasses),
     )
 
 
@@ -208,7 +209,14 @@ def recheck(case: Case, glass: Glass, *, side_by_side: int, say: Callable[[Again
         except BaseException:
             cancel.set()  # else a Ctrl-C would wait for the trainings under way
             raise
-    return outcome_of(case, tuple(trials))
+    return outcome_of(replace(case, notes=(*case.notes, *_other_glass(case, glass))), tuple(trials))
+
+
+def _other_glass(case: Case, glass: Glass) -> list[str]:
+    if set(case.glasses) == {glass.name}:
+        return []
+    ran = ", then ".join(case.glasses)
+    return [f"trained again in the {glass.name} glass, and the loop's was {ran}: budgets in time may buy less or more"]
 
 
 def _again(

@@ -6,7 +6,7 @@ import hashlib
 import random
 import shutil
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from bellglass import wiring
 from bellglass.cli import app
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.errors import LoopFault, UsageError
-from bellglass.holds import LUCK, RULE, Again, Asked, Outcome, lines, noise_explains, outcome_of
+from bellglass.holds import CHANCE, LUCK, RULE, Again, Asked, Outcome, lines, noise_explains, outcome_of
 from bellglass.ports import Glass
 from bellglass.recheck import prepare, recheck
 from bellglass.records import Bundle, Json, Noise
@@ -141,7 +141,9 @@ def test_a_running_loop_can_be_rechecked(loop: Path, tmp_path: Path) -> None:
     assert (outcome.holds, outcome.why) == (True, RULE)
 
 
-def test_a_forged_score_is_found_although_every_hash_fits(loop: Path, tmp_path: Path) -> None:
+def test_a_forged_score_is_found_although_every_hash_fits_and_what_chance_does_is_said(
+    loop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def flatter(kind: str, body: Json) -> None:
         if kind == "trial.settled" and body["trial_id"] == "g1-pair-0-child":
             body["verdict"]["score"] += 2.0  # a loser still, so the decision itself fits
@@ -155,6 +157,20 @@ def test_a_forged_score_is_found_although_every_hash_fits(loop: Path, tmp_path: 
     outcome = again(folder, tmp_path / "guests", Asked(1))
     assert not outcome.holds
     assert "bits apart" in outcome.why
+    assert CHANCE in outcome.why
+
+    def judging(folder: Path, device: str | None = None) -> AbstractContextManager[Glass]:
+        return closing(Sealed(warm=False, forks=True, home=tmp_path / "guests"))
+
+    monkeypatch.setattr(wiring, "judging_glass", judging)
+    said = CliRunner().invoke(app, ["recheck", str(folder), "1"])
+    assert said.exception.code == "verdict_not_repeated"
+    assert said.exception.next_command == f"bellglass recheck {folder} 1 --exact"
+    assert "note: trained again in the docker glass" in said.output
+
+
+class Sealed(ProcessGlass):
+    name, sealed = "docker", True
 
 
 def test_a_forgery_smaller_than_the_noise_is_found_exactly(loop: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json as json_
 import re
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -123,12 +123,14 @@ def recheck(
         for line in holds.lines(outcome):
             say(line)
     if not outcome.holds:
-        found, needed = outcome.why, "a verdict that repeats"
+        by_chance = holds.CHANCE in outcome.why and case.config.device == "cpu"
+        exactly = replace(case.asked, seeds=None, exact=True).typed(folder)
+        exactly += "" if task is None else f" --task {shlex.quote(str(task))}"
         raise BellglassError(
             f"generation {generation} of {folder.name}",
-            found,
-            needed,
-            f"bellglass verify {typed(folder)}",
+            outcome.why,
+            "a verdict that repeats",
+            exactly if by_chance else f"bellglass verify {typed(folder)}",
             code="verdict_not_repeated",
         )
 

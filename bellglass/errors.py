@@ -32,13 +32,15 @@ class BellglassError(Exception):
         super().__init__(self.one_line())
 
     def one_line(self) -> str:
+        return self.said() + (f"; next: {self.next_command}" if self.next_command else "")
+
+    def said(self) -> str:
+        """The same without what to type next."""
         parts = [self.thing]
         if self.found:
             parts.append(f"found: {self.found}")
         if self.needed:
             parts.append(f"needed: {self.needed}")
-        if self.next_command:
-            parts.append(f"next: {self.next_command}")
         return "; ".join(parts)
 
 

@@ -159,4 +159,5 @@ def _require_takeable(folder: Path, state: State, standing: Standing) -> None:
             "the loop as you left it, or an id that no loop of yours has; where yours is gone for good, remove its "
             f"head first: {state_home() / HEADS}/{state.loop_id}-*"
         )
+        again = f"ls {shlex.quote(str(state_home() / HEADS))}"
         raise LoopFault(thing, standing.why, needed, again, code="loop_counterfeit")

@@ -259,3 +259,8 @@ class Finding:
     what: str
     ok: bool
     found: str
+    unproved: bool = False  # nothing could be checked
+
+    @property
+    def mark(self) -> str:
+        return "FAIL" if not self.ok else "--" if self.unproved else "ok"

@@ -35,18 +35,20 @@ STANDING = "standing"
 def verify(folder: Path, ledger: Ledger, head: str | None = None) -> list[Finding]:
     """`head`: a hash that was noted elsewhere, or its beginning. Without one a cut or rewritten end is noticed
     only where the loop was made, because its head is noted there."""
-    findings = [_checked("ledger", lambda: _ledger(ledger, head))]
+    findings = [_checked("ledger", lambda: f"{ledger.verify()} events, head {ledger.head[:12]}")]
     if not findings[0].ok:
         return findings
+    if head is not None:
+        findings.append(_head_finding(ledger, head))
     whose = ledger.standing()
-    findings.append(Finding(STANDING, not whose.counterfeit, f"{whose.word}: {whose.why}"))
+    findings.append(Finding(STANDING, not whose.counterfeit, f"{whose.word}: {whose.why}", not whose.ours))
     events = ledger.events()
     findings.append(chronicle_finding(events))
     if not findings[-1].ok:
         return findings
     state = fold(events)
-    lineage, blobs = Lineage.open(folder / "lineage.git"), Blobs(folder / "blobs")
-    findings.append(_checked("bundles", lambda: _bundles(state, lineage)))
+    blobs = Blobs(folder / "blobs")
+    findings.append(_checked("bundles", lambda: _bundles(state, Lineage.open(folder / "lineage.git"))))
     findings.append(_checked("blobs", lambda: f"{_count(blobs.get(sha) for sha in _blobs(state))} read and re-hashed"))
     secret = secret_of(folder, state)
     findings.append(_secret_finding(state, secret))
@@ -58,12 +60,10 @@ def verify(folder: Path, ledger: Ledger, head: str | None = None) -> list[Findin
     return findings
 
 
-def _ledger(ledger: Ledger, head: str | None) -> str:
-    found = f"{ledger.verify(head)} events, head {ledger.head[:12]}"
-    if head is None:
-        return found
-    noted = next((event.seq for event in ledger.events() if event.hash.startswith(head)), 0)
-    return f"{found}; {head[:12]} is event {noted}"
+def _head_finding(ledger: Ledger, head: str) -> Finding:
+    noted = next((event.seq for event in ledger.events() if event.hash.startswith(head)), None)
+    lacks = "of no event: another loop's, or this one was cut or rewritten since"
+    return Finding("head", noted is not None, f"{head[:12]} is {lacks if noted is None else f'that of event {noted}'}")
 
 
 def _preset(state: State) -> Budget | None:
@@ -100,7 +100,7 @@ def _checked(what: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, check())
     except BellglassError as error:
-        return Finding(what, False, error.one_line())
+        return Finding(what, False, error.said())  # what to type next may be this very command
 
 
 def _count(items: Iterator[object]) -> int:
@@ -152,7 +152,7 @@ def _committed(state: State, secret: bytes) -> bool:
 
 def _secret_finding(state: State, secret: bytes | None) -> Finding:
     if secret is None:
-        return Finding("secret", True, "not revealed yet")
+        return Finding("secret", True, "not revealed yet", True)
     ok = _committed(state, secret)
     return Finding("secret", ok, "fits its commitment" if ok else "does NOT fit the commitment made at the start")
 

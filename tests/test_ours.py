@@ -27,6 +27,8 @@ from bellglass.loop import take_requests
 from bellglass.paths import LEDGER_NAME
 from bellglass.received import meaning, take_over
 from bellglass.records import Json
+from bellglass.show import showing
+from bellglass.show.conclusions import CONDITION
 from bellglass.store import ledger as ledger_module
 from bellglass.store import ours, state_folder
 from bellglass.store.blobs import Blobs
@@ -149,7 +151,8 @@ def test_what_somebody_added_behind_our_last_event_is_found(loop: Path) -> None:
         noted = ledger.head
         ledger.append("review.decided", {"decision": "approve"})
     with closing(Ledger.open(theirs)) as ledger:
-        assert ledger.verify(noted) == 4
+        assert ledger.verify() == 4
+        assert noted in [event.hash for event in ledger.events()]
     assert standing(theirs).code == "altered"
     sql(theirs, "DELETE FROM signatures WHERE seq = 4")
     assert standing(theirs).code == "altered"
@@ -396,8 +399,20 @@ def test_verify_says_whose_it_is_and_fails_on_a_counterfeit(tmp_path: Path, monk
     told = CliRunner().invoke(app, ["verify", str(folder)])
     assert isinstance(told.exception, LoopFault)
     assert told.exception.code == "loop_counterfeit"
+    assert told.exception.next_command == f"bellglass takeover {folder}"
     with another_user():
-        assert CliRunner().invoke(app, ["verify", str(folder)]).exit_code == 0
+        told = CliRunner().invoke(app, ["verify", str(folder)])
+    assert told.exit_code == 0
+    assert "--   standing: received" in told.stdout
+
+
+def test_whoever_looks_at_a_received_loop_is_told_so(received: Path) -> None:
+    for words in (["log"], ["diff"], ["review"]):
+        assert "Received: " in CliRunner().invoke(app, [words[0], str(received)]).stderr, words
+    assert f"its maker's word: {received.name}" in CliRunner().invoke(app, ["compare", str(received)]).stdout
+    may = showing.open_loop(received).document()["conclusions"]["may"]
+    assert may[0] == CONDITION
+    assert all(line.startswith("By those records, ") for line in may[1:])
 
 
 def test_status_says_the_word_and_why(received: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 
+import made_loop
 import pytest
 import small_world
 from small_world import SUBMIT, Scripted, opened, write
+from typer.testing import CliRunner
 
+from bellglass.cli import app
 from bellglass.commands import check
 from bellglass.errors import ReviewPending, TripwireFired, UsageError
 from bellglass.loop import run_loop
@@ -75,16 +79,31 @@ def test_verify_finds_a_head_that_was_noted_elsewhere_or_says_that_it_is_gone(tm
     with Ledger.open(folder) as ledger:
         found = verify(folder, ledger, noted)
         assert all(finding.ok for finding in found)
-        assert found[0].found.endswith(f"; {noted[:12]} is event 1")
+        assert found[1].found == f"{noted[:12]} is that of event 1"
     with sqlite3.connect(folder / LEDGER_NAME) as other:
         other.execute("DELETE FROM events WHERE seq = 2")
     other.close()
     with Ledger.open(folder) as ledger:
         wrong = [finding.what for finding in verify(folder, ledger) if not finding.ok]
         assert wrong == ["standing"]  # where it was made; elsewhere nothing is noticed without a head
-        (finding,) = verify(folder, ledger, later)
-        assert not finding.ok
-        assert "noted elsewhere" in finding.found
+        assert [finding.what for finding in verify(folder, ledger, later) if not finding.ok] == ["head", "standing"]
+
+
+def test_a_head_of_another_loop_fails_alone_and_the_error_says_what_to_type(tmp_path: Path) -> None:
+    folder = made_loop.write(tmp_path, 1, texts=True, seed=5)
+    told = CliRunner().invoke(app, ["verify", str(folder), "--head", "0" * 12])
+    assert (told.exception.code, told.exception.found) == ("verify_failed", "what does not fit: head")
+    assert told.exception.next_command == f"bellglass log {folder}"
+    assert "restore" not in told.output
+
+
+def test_verify_never_sends_a_person_to_verify(tmp_path: Path) -> None:
+    folder = made_loop.write(tmp_path, 1, texts=True, seed=5)
+    next((folder / "blobs").glob("*/*")).unlink()
+    shutil.rmtree(folder / "lineage.git")
+    told = CliRunner().invoke(app, ["verify", str(folder)])
+    assert told.exception.found == "what does not fit: bundles, blobs"
+    assert "next:" not in told.output
 
 
 @pytest.mark.parametrize("head", ["", "0123", "no digits of a hash", "0" * 65])

@@ -56,15 +56,19 @@ def verify(
         say(json_.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         for finding in findings:
-            say(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {finding.found}")
+            say(f"{finding.mark:<4} {finding.what}: {finding.found}")
     wrong = {finding.what: finding.found for finding in findings if not finding.ok}
     if verify_.STANDING in wrong:
-        found, needed = wrong[verify_.STANDING], "what was made here, as it was left"
-        again = f"bellglass takeover {typed(folder)}, which refuses it, and says what to do where yours is gone"
-        raise LoopFault(f"loop {folder.name}", found, needed, again, code="loop_counterfeit")
+        needed = "the loop as you left it; where that is gone, takeover refuses this one and says what to remove first"
+        again = f"bellglass takeover {typed(folder)}"
+        raise LoopFault(f"loop {folder.name}", wrong[verify_.STANDING], needed, again, code="loop_counterfeit")
     if wrong:
         raise BellglassError(
-            f"loop {folder.name}", "checks that failed, see above", "a loop that fits its ledger", code="verify_failed"
+            f"loop {folder.name}",
+            f"what does not fit: {', '.join(wrong)}",
+            "a loop that fits its ledger",
+            f"bellglass log {typed(folder)}",
+            code="verify_failed",
         )
 
 

@@ -41,10 +41,12 @@ def review(
 def _show(folder: Path) -> None:
     from bellglass import deciding
     from bellglass.commands.console import Terminal
+    from bellglass.commands.look import say_whose
     from bellglass.commands.review_console import show
     from bellglass.tripwires import place
 
     state, waiting = deciding.waiting(folder)
+    say_whose(folder)
     for wire in state.tripwires:
         say(f"tripwire {wire['name']} ({place(wire)}): {wire['sentence']}")
     if waiting is None:

@@ -6,6 +6,7 @@ import json as json_
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -71,6 +72,18 @@ def _print_status(shown: Shown, json: bool) -> None:
     say(f"{ended}\nledger head {about.head}\nfolder {shown.folder}")
 
 
+def say_whose(folder: Path) -> None:
+    """Beside what is shown of a loop that was not made here as a whole."""
+    from bellglass.show.view import about_standing
+    from bellglass.store import ours
+    from bellglass.store.ledger import Ledger
+
+    with Ledger.open(folder) as ledger:
+        standing = ours.standing_to_show(ledger)
+    for line in about_standing(standing):
+        say(line, err=True)
+
+
 def log(
     loop: LoopName = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the loop ends.")] = False,
@@ -83,6 +96,7 @@ def log(
     from bellglass.store.ledger import Ledger
 
     folder = paths.find_loop(loop, paths.loops_home(loops))
+    say_whose(folder)
     seen, ended = 0, False
     with Ledger.open(folder, write=False) as ledger:
         while True:
@@ -128,6 +142,7 @@ def diff(
         )
     gen = state.generation(made[-1] if generation is None else generation)
     assert gen.successor is not None
+    say_whose(folder)
     say(Lineage.open(folder / "lineage.git").diff(gen.parent, gen.successor))
 
 

@@ -40,6 +40,7 @@ def row(shown: Shown) -> Json:
         "budget": _budget(state),
         "glass": doc["loop"]["glass"],
         "sealed": doc["loop"]["sealed"],
+        "standing": doc["loop"]["standing"] and doc["loop"]["standing"]["word"],
         "improver": ", ".join(sorted(set(doc["loop"]["models"].values()))),
         "generations": len(done),
         "adopted": doc["oversight"]["adopted"],
@@ -104,6 +105,9 @@ def cautions(states: Sequence[State], found: Sequence[Json]) -> list[str]:
     if len({*budgets.values()}) > 1:
         told = ", ".join(f"{loop} {budget}" for loop, budget in budgets.items())
         said.append(f"budgets of a trial differ: {told}")
+    received = [row["loop"] for row in found if row["standing"] == "received"]
+    if received:
+        said.append(f"received, so that all of it is its maker's word: {', '.join(received)}")
     if len({row["sealed"] for row in found}) > 1:
         said.append("some of these loops were sealed and some were not")
     if len({row["secret_commitment"] for row in found}) > 1:

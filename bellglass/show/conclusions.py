@@ -9,13 +9,23 @@ from __future__ import annotations
 
 from bellglass.records import Json
 from bellglass.show import baselines, summary
+from bellglass.store.ours import Standing
 from bellglass.store.state import State
 
+CONDITION = (
+    "Only what its maker's records say, if they are true: `bellglass verify LOOP --rejudge` and `bellglass recheck` "
+    "test them."
+)
 
-def conclusions(state: State) -> Json:
+
+def conclusions(state: State, standing: Standing | None = None) -> Json:
+    """`standing`: of a loop that nobody here has made from its first event on, all is said under a condition."""
     if not state.config:
         return {"may": [], "may_not": ["anything: the ledger does not say how the loop began"]}
-    return {"may": _may(state), "may_not": [*_measured(state), *_improver(state), *_conditions(state)]}
+    may = _may(state)
+    if may and standing is not None and not standing.made_here:
+        may = [CONDITION, *(f"By those records, {line[0].lower()}{line[1:]}" for line in may)]
+    return {"may": may, "may_not": [*_measured(state), *_improver(state), *_conditions(state)]}
 
 
 def _may(state: State) -> list[str]:

@@ -138,7 +138,7 @@ def _safety(report: Report) -> Iterator[str]:
         sets = f"{looks['confirm']} on {looks['confirm_sets']} sets of documents"
         yield f"- verdicts by split: select {looks['select']}, confirm {sets}, final {looks['final']}"
     for finding in report.findings:
-        yield f"- verify, {finding.what}: {'ok' if finding.ok else 'FAILED'}, {foreign(finding.found)}"
+        yield f"- verify, {finding.what}: {finding.mark}, {foreign(finding.found)}"
     yield ""
 
 

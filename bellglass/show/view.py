@@ -79,7 +79,7 @@ def document(state: State, about: About | None = None) -> Json:
         "looks": splits.looks(state) if state.created else None,
         "oversight": oversight(state),
         "said": [*about_standing(about.standing), *(summary.about_improvers(state) if state.config else [])],
-        "conclusions": conclusions(state),
+        "conclusions": conclusions(state, about.standing),
         "missing": [*about.missing, *missing(state)],
     }
 

@@ -89,7 +89,7 @@ class Blobs:
             f"blob {sha[:12]} of {self.folder}",
             found,
             "the bytes that were stored",
-            "restore it from a copy of the loop; bellglass verify lists the damage",
+            "bellglass verify, which lists all that is damaged",
             code="blob_damaged",
         )
 

@@ -85,9 +85,5 @@ def broken(folder: Path, seq: int) -> LoopFault:
 
 def damaged(folder: Path, found: str) -> LoopFault:
     return LoopFault(
-        f"ledger {folder}",
-        found,
-        "an unbroken ledger",
-        "restore the folder from a copy; bellglass verify",
-        code="ledger_damaged",
+        f"ledger {folder}", found, "an unbroken ledger", "restore the folder from a copy", code="ledger_damaged"
     )

@@ -53,9 +53,5 @@ def _weight(value: str | bytes) -> int:
 
 def too_large(folder: Path, found: str) -> LoopFault:
     return LoopFault(
-        f"ledger {folder}",
-        found,
-        "what a loop can have",
-        "restore the folder from a copy; bellglass verify",
-        code="ledger_too_large",
+        f"ledger {folder}", found, "what a loop can have", "restore the folder from a copy", code="ledger_too_large"
     )

@@ -169,7 +169,7 @@
     ]);
     const findings = bg.source.report && bg.source.report.findings;
     const list = findings && [h("h3", { class: "after" }, "What verify found when this file was made"),
-      h("ul", { class: "list" }, findings.map((f) => h("li", {}, bg.icon(f.ok ? "adopted" : "alarm"), h("div", {}, h("b", {}, f.what), ": ", bg.foreign(f.found)))))];
+      h("ul", { class: "list" }, findings.map((f) => h("li", {}, bg.icon(!f.ok ? "alarm" : f.unproved ? "unchanged" : "adopted"), h("div", {}, h("b", {}, f.what), ": ", bg.foreign(f.found)))))];
     return h("div", { class: "columns" }, facts, h("div", {}, list || h("p", { class: "small soft" }, "Chain, hashes, seeds and decisions are derived again with ", bg.code("bellglass verify " + doc.loop.name), ".")));
   }
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bellglass.errors import BellglassError, SetupError, UsageError
+from bellglass.paths import install_command
 
 ARRAYS = ("tokens", "target", "skill", "floor_bits")
 
@@ -80,7 +81,7 @@ def load(folder: Path) -> ModuleType:
 
 def _missing(task: str, folder: Path, error: ImportError) -> SetupError:
     """A library that data.py wants. It may say itself what is needed and what to type, as second and third words."""
-    command = f"pip install 'bellglass[{task}]'"  # an extra has its task's name
+    command = install_command(task)  # an extra has its task's name
     if error.name and (folder / f"{error.name}.py").exists():
         command = f"move what is needed of {error.name}.py into data.py, which is read alone"
     elif error.name:  # Python's own words; the extras are for tasks that say it themselves

@@ -81,6 +81,16 @@ def content_hash(folder: Path, without: Collection[str] = ()) -> str:
     return total.hexdigest()
 
 
+def install_command(extra: str) -> str:
+    """What installs an extra here: into a checkout's own environment from its locks, else by pip."""
+    root = Path(__file__).resolve().parent.parent
+    if Path(sys.prefix).resolve() != root / ".venv":
+        return f"{shlex.quote(sys.executable)} -m pip install 'bellglass[{extra}]'"
+    near = Path.cwd() == root
+    python, script = ("" if near else f"{shlex.quote(str(root))}/") + ".venv/bin/python", "bellglass/bootstrap.py"
+    return f"{python} -I {script if near else shlex.quote(str(root / script))} --with {extra}"
+
+
 # Downloads
 
 
@@ -212,9 +222,10 @@ def find_loop(wanted: str | None, home: Path | None = None) -> Path:
         raise UsageError(
             f"loop {wanted!r}", f"several: {names}", "a longer beginning", "bellglass status", code="loop_ambiguous"
         )
-    raise UsageError(
-        f"loop {wanted!r}", f"in {home}: {names}", "a loop that exists", "bellglass status", code="unknown_loop"
-    )
+    found = f"in {home}: {names}"
+    if os.sep in wanted and _expanded(wanted).is_dir():
+        found = f"no {LEDGER_NAME} in {wanted}; {found}"
+    raise UsageError(f"loop {wanted!r}", found, "a loop that exists", "bellglass status", code="unknown_loop")
 
 
 def _named(name: str, wanted: str) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from bellglass import __version__, paths, processes, tasks, tripwires
 from bellglass.bounds import Bounds
 from bellglass.calibration import Conditions, Shelf, speed_reference
-from bellglass.config import LoopConfig, is_hosted, restore, wants_hosted
+from bellglass.config import LoopConfig, restore, wants_hosted
 from bellglass.contradictions import refuse_contradictions
 from bellglass.errors import LoopFault, SetupError, UsageError
 from bellglass.gpus import gpu_of, guest_device
@@ -255,13 +255,15 @@ def side_by_side(config: LoopConfig) -> int:
 
 
 def open_model(provider: str, config: LoopConfig) -> Model:
-    if not is_hosted(provider):
-        from bellglass.doors.offline_model import IMPROVERS, OfflineModel
+    from bellglass.doors.litellm_model.provider import PROVIDERS
+    from bellglass.doors.offline_model import IMPROVERS, OfflineModel
 
-        if provider not in IMPROVERS:
-            needed = f"{', '.join(IMPROVERS)}, or provider/name"
-            raise UsageError("the model", repr(provider), needed, "bellglass run --help", code="no_such_model")
+    if provider in IMPROVERS:
         return OfflineModel(provider)
+    family, _, name = provider.partition("/")
+    if family not in PROVIDERS or not name:
+        needed = ", ".join([*IMPROVERS, *(f"{known}/NAME" for known in PROVIDERS)])
+        raise UsageError("the model", repr(provider), needed, "bellglass run --help", code="no_such_model")
     from bellglass.doors.litellm_model import LitellmModel
 
     return LitellmModel(provider, free=provider in config.free_models)
@@ -403,7 +405,7 @@ def _beginning(folder: Path) -> tuple[Json, Standing]:
     return state.created, standing
 
 
-def docker_self_check() -> list[tuple[str, bool, str]]:
+def docker_self_check() -> list[tuple[str, bool | None, str]]:
     from bellglass.doors.docker import channels, selfcheck
 
     return [*selfcheck.check(), *channels.check()]

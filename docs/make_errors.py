@@ -17,7 +17,8 @@ HEAD = """# Errors
 
 Made by `python docs/make_errors.py`; don't edit. An error says what it is about, what was found, what is needed and
 what to type next; its last line is its code. Words may change, a code keeps its meaning and its exit status. Where a
-loop ends with an error, the ledger's event `loop.ended` carries the code, too.
+loop ends with an error, the ledger's event `loop.ended` carries the code, too. Only the command line's own mistakes (an
+unknown option, a value of the wrong kind) have no code: its parser answers them, with exit status 2.
 
 | code | exit status | what it means |
 |---|---|---|

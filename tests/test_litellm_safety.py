@@ -9,6 +9,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from bellglass.doors.litellm_model.provider import Endpoint, is_loopback, resolv
 from bellglass.doors.model_server import Answer, Fault, ModelServer, Script, scripts
 from bellglass.errors import ModelFault, SetupError, UsageError
 from bellglass.line.gateway import Gateway
+from bellglass.paths import install_command
 from bellglass.records import CallKey
 
 pytestmark = needs_litellm
@@ -31,6 +33,13 @@ def litellm() -> Any:
 
 
 # Start-up
+
+
+def test_a_missing_library_is_said_before_a_missing_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(SetupError) as refused:
+        LitellmModel(CLOUD, environ={})
+    assert (refused.value.code, refused.value.next_command) == ("library_missing", install_command("litellm"))
 
 
 def test_a_missing_key_names_its_variable() -> None:

@@ -15,9 +15,12 @@ import wandb_bench
 from click.testing import Result
 from typer.testing import CliRunner
 
+from bellglass import wiring
 from bellglass.cli import app
-from bellglass.commands import look
-from bellglass.errors import LoopFault
+from bellglass.commands import doctor, look
+from bellglass.config import LoopConfig
+from bellglass.doors.docker.channels.check import _judged
+from bellglass.errors import LoopFault, UsageError
 from bellglass.store.ledger import Ledger
 
 
@@ -118,3 +121,33 @@ def test_the_log_of_a_damaged_loop_goes_up_to_the_damage(altered: Path) -> None:
     assert told.exit_code == 1
     assert len(told.stdout.splitlines()) == 39
     assert "missing: the ledger is damaged behind event 39" in told.stderr
+
+
+def test_doctor_does_not_call_fine_what_it_had_nothing_to_try_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wiring, "docker_self_check", lambda: [_judged("guests", {}), ("user", True, "a uid")])
+    first, second = doctor._docker()
+    assert (first.ok, first.optional, first.next_command) == (None, True, "")
+    assert "nothing to try" in first.found
+    assert second.ok
+
+
+def test_a_finished_loop_is_not_resumed(tmp_path: Path) -> None:
+    folder = made_loop.write(tmp_path, 1, texts=True)
+    told = CliRunner().invoke(app, ["resume", str(folder)])
+    assert (told.exit_code, told.stderr) == (0, "finished: nothing to do\n")
+
+
+def test_a_decision_that_is_none_is_said_first(tmp_path: Path) -> None:
+    folder = made_loop.write(tmp_path, 1, texts=True)
+    told = CliRunner().invoke(app, ["review", str(folder), "--decision", "maybe"])
+    assert told.exception.code == "option_invalid"
+
+
+def test_whatever_is_wrong_with_a_models_name_the_same_list_is_shown() -> None:
+    needed = set()
+    for name in ("nosuch", "nosuch/model", "openai/"):
+        with pytest.raises(UsageError) as refused:
+            wiring.open_model(name, LoopConfig())
+        needed.add(refused.value.needed)
+    (told,) = needed
+    assert {"offline", "tpe", "openai/NAME", "ollama/NAME"} <= set(told.split(", "))

@@ -13,7 +13,15 @@ import pytest
 
 from bellglass import paths
 from bellglass.errors import LoopFault, SetupError, UsageError
-from bellglass.paths import content_hash, filesystem_of, find_loop, loops_home, parse_mount_output, parse_mountinfo
+from bellglass.paths import (
+    content_hash,
+    filesystem_of,
+    find_loop,
+    install_command,
+    loops_home,
+    parse_mount_output,
+    parse_mountinfo,
+)
 from bellglass.store.owner import drop_lock, take_lock
 
 # Content
@@ -252,3 +260,21 @@ def test_the_state_folder_is_where_the_convention_says(monkeypatch: pytest.Monke
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert paths.state_home() == tmp_path / "home/.local/state/bellglass"
+
+
+def test_a_folder_that_is_no_loop_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        find_loop(str(tmp_path), tmp_path)
+    assert refused.value.code == "unknown_loop"
+    assert refused.value.found.startswith(f"no loop.db in {tmp_path}; ")
+
+
+def test_an_extra_is_installed_as_this_bellglass_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root = Path(paths.__file__).parent.parent
+    monkeypatch.setattr(paths.sys, "prefix", str(root / ".venv"))
+    monkeypatch.chdir(tmp_path)
+    assert install_command("wandb").startswith(f"{root}/.venv/bin/python -I {root}/bellglass/bootstrap.py")
+    monkeypatch.chdir(root)
+    assert install_command("wandb") == ".venv/bin/python -I bellglass/bootstrap.py --with wandb"
+    monkeypatch.setattr(paths.sys, "prefix", str(tmp_path))
+    assert install_command("wandb").endswith("-m pip install 'bellglass[wandb]'")

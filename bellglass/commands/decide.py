@@ -61,9 +61,17 @@ def _show(folder: Path) -> None:
 
 def _decide(folder: Path, decision: str, evidence: str | None, reason: str) -> None:
     from bellglass import deciding
-    from bellglass.review import pending
+    from bellglass.review import DECISIONS, pending
     from bellglass.store.state import state_of
 
+    if decision not in DECISIONS:
+        raise UsageError(
+            "--decision",
+            repr(decision),
+            f"one of {', '.join(DECISIONS)}",
+            f"bellglass review {typed(folder)}",
+            code="option_invalid",
+        )
     number = pending(state_of(folder))
     if number is None:
         raise UsageError(

@@ -23,7 +23,7 @@ NEEDED_GB = 3.0
 @dataclass(frozen=True, slots=True)
 class Check:
     what: str
-    ok: bool
+    ok: bool | None  # None: nothing was there to be tried
     found: str
     next_command: str = ""
     optional: bool = False
@@ -38,7 +38,7 @@ def examine() -> list[Check]:
         _loops(),
         *_docker(),
         _gpu(),
-        _module("litellm", "pip install 'bellglass[litellm]'", optional=True),
+        _module("litellm", paths.install_command("litellm"), optional=True),
         _keys(),
     ]
 
@@ -77,7 +77,10 @@ def _docker() -> list[Check]:
         return [
             Check("sealed glass (Docker)", False, f"{error.thing}: {error.found}", error.next_command, optional=True)
         ]
-    return [Check(f"sealed glass: {name}", ok, found, "see docs/safety.md") for name, ok, found in results]
+    return [
+        Check(f"sealed glass: {name}", ok, found, "" if ok is None else "see docs/safety.md", optional=ok is None)
+        for name, ok, found in results
+    ]
 
 
 def _gpu() -> Check:

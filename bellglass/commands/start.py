@@ -38,6 +38,7 @@ from bellglass.paths import typed
 
 if TYPE_CHECKING:
     from bellglass.steps.generation import Crew
+    from bellglass.store.state import State
 
 # About 300 CPU-seconds.
 DEMO = {"task": "stories", "preset": "tiny", "panel": 3, "max_pairs": 5, "trials_per_generation": 3}
@@ -143,6 +144,7 @@ def resume(
     """Go on with a loop that ended early; bounds may be raised."""
     from bellglass import paths
     from bellglass.store.ledger import Ledger, require_ours
+    from bellglass.store.state import fold
 
     raised = {
         "generations": generations,
@@ -157,7 +159,23 @@ def resume(
     folder = paths.find_loop(loop, paths.loops_home(loops))
     with Ledger.open(folder) as ledger:  # before a page or a board is told of it
         require_ours(folder, ledger.standing())
-    _run(folder, {key: value for key, value in raised.items() if value is not None}, json, companions, task)
+        state = fold(ledger.events())
+    overrides = {key: value for key, value in raised.items() if value is not None}
+    if state.ended is not None and state.ended["why"] == "finished" and not overrides:
+        _show(state, json)
+        say("finished: nothing to do", err=True)
+        return
+    _run(folder, overrides, json, companions, task)
+
+
+def _show(state: State, json: bool) -> None:
+    from bellglass.commands.console import print_summary
+    from bellglass.show.summary import as_json
+
+    if json:
+        _print_json(as_json(state))
+    else:
+        print_summary(state)
 
 
 def _report(folder: Path) -> str:
@@ -194,11 +212,10 @@ def _say_before_spending(loaded: Any) -> None:
 
 def _run(folder: Path, overrides: dict[str, Any], json: bool, companions: Companions, task: Path | None = None) -> None:
     from bellglass import wiring
-    from bellglass.commands.console import banner, print_summary
+    from bellglass.commands.console import banner
     from bellglass.commands.progress import LoopView
     from bellglass.commands.review_console import TerminalReviewer
     from bellglass.loop import run_loop
-    from bellglass.show.summary import as_json
 
     stop = catch_interrupts()
     with companions.processes(folder), LoopView() as view:
@@ -216,10 +233,7 @@ def _run(folder: Path, overrides: dict[str, Any], json: bool, companions: Compan
                 raise
             finally:
                 view.pause()
-                if json:
-                    _print_json(as_json(crew.state))
-                else:
-                    print_summary(crew.state)
+                _show(crew.state, json)
                 say(f"ledger head {crew.place.books.ledger.head}", err=True)
 
 

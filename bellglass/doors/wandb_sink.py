@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from bellglass.errors import BellglassError, SetupError, UsageError
+from bellglass.paths import install_command
 from bellglass.ports import Artifact, Opening, Row, Table
 from bellglass.records import Json
 
-INSTALL = "pip install 'bellglass[wandb]'"
 PROJECT = "bellglass"
 SERVER = "https://api.wandb.ai"
 MODES = {"online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline"}
@@ -54,7 +54,11 @@ def check_installed() -> None:
         importlib.metadata.version("wandb")
     except importlib.metadata.PackageNotFoundError:
         raise SetupError(
-            "Weights & Biases", "wandb is not installed", "the extra `wandb`", INSTALL, code="library_missing"
+            "Weights & Biases",
+            "wandb is not installed",
+            "the extra `wandb`",
+            install_command("wandb"),
+            code="library_missing",
         ) from None
 
 

@@ -204,9 +204,8 @@ def load(source: Path | IO[bytes], name: str = "", standing: Standing = RECEIVED
             raise _not_one(name, "no format in recording.json")
         if about["format"] > FORMAT:
             found = f"format {about['format']}, from a newer bellglass"
-            raise LoopFault(
-                f"recording {name}", found, f"format {FORMAT}", "pip install --upgrade bellglass", code="newer_format"
-            )
+            update = "git pull in a checkout, else pip install --upgrade bellglass"
+            raise LoopFault(f"recording {name}", found, f"format {FORMAT}", update, code="newer_format")
         events, told = _events(archive, name)
         if not events:
             raise _not_one(name, "; ".join(told) or "no event")

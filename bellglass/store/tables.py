@@ -44,7 +44,7 @@ def require_own_tables(folder: Path, connection: sqlite3.Connection) -> None:
             f"ledger {folder}",
             f"format {version}, from a newer bellglass",
             f"format {FORMAT} or older",
-            "pip install --upgrade bellglass",
+            "git pull in a checkout, else pip install --upgrade bellglass",
             code="newer_format",
         )
     # Asked of SQLite: whoever opens and closes the file beside it gives up the locks of this process on it.

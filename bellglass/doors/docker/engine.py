@@ -358,7 +358,7 @@ def _docker() -> Any:
             "the Docker door",
             "the Python package `docker` is not installed",
             "docker>=7.1,<8",
-            "python -m pip install 'bellglass[docker]'",
+            "make venv in a checkout, else pip install 'bellglass[docker]'",
             code="library_missing",
         ) from missing
     return docker
@@ -406,7 +406,7 @@ def _ours(thing: str, url: str, fault: Exception) -> Exception:
             f"the Docker engine at {url}",
             "nothing answers there",
             "a running daemon",
-            "sudo systemctl start docker (or start Docker Desktop), or go on without: --glass process",
+            "sudo systemctl start docker (or start Docker Desktop)",
             code="docker_silent",
         )
     if any("timeout" in name.lower() for name in names) or "timed out" in lower:

@@ -36,7 +36,7 @@ from bellglass.paths import content_root
 from bellglass.ports import GuestSpec
 from bellglass.records import Json, Role
 
-Check: TypeAlias = tuple[str, bool, str]  # name, ok, found
+Check: TypeAlias = tuple[str, bool | None, str]  # name, ok (None: nothing was there to be tried), found
 PROBE_SECONDS = 15.0
 LAST_WORDS_SECONDS = 3.0
 

@@ -15,12 +15,14 @@ import importlib.metadata
 import logging
 import os
 import re
+import shlex
+import sys
 import warnings
 from typing import Any
 
 from bellglass.errors import SetupError
+from bellglass.paths import install_command
 
-INSTALL = "pip install 'bellglass[litellm]'"
 NEEDED = "litellm below 2, but not 1.106 to 1.108 (nor 1.82.7, 1.82.8)"
 # Read by litellm (and the openai client) at import. Not dials of ours, and no person needs to know them.
 ENVIRONMENT = {
@@ -39,10 +41,14 @@ def refuse_bad_version(version: str) -> None:
     if release in ((1, 82, 7), (1, 82, 8)):
         found = f"{version}, a malicious release: treat every key on this machine as stolen"
         raise SetupError(
-            "the litellm package", found, NEEDED, f"pip uninstall litellm && {INSTALL}", code="library_unfit"
+            "the litellm package",
+            found,
+            NEEDED,
+            f"{shlex.quote(sys.executable)} -m pip uninstall litellm && {install_command('litellm')}",
+            code="library_unfit",
         )
     if release >= (2,) or (1, 106) <= release[:2] <= (1, 108):
-        raise SetupError("the litellm package", version, NEEDED, INSTALL, code="library_unfit")
+        raise SetupError("the litellm package", version, NEEDED, install_command("litellm"), code="library_unfit")
 
 
 def check_installed() -> None:
@@ -51,7 +57,11 @@ def check_installed() -> None:
         version = importlib.metadata.version("litellm")
     except importlib.metadata.PackageNotFoundError:
         raise SetupError(
-            "a hosted or local model", "litellm is not installed", NEEDED, INSTALL, code="library_missing"
+            "a hosted or local model",
+            "litellm is not installed",
+            NEEDED,
+            install_command("litellm"),
+            code="library_missing",
         ) from None
     refuse_bad_version(version)
 

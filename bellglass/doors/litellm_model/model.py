@@ -53,6 +53,7 @@ class LitellmModel:
 
         `free` and `price` are a person's word: a model on their own machine, or a price that the list does not have.
         """
+        library.check_installed()  # before a key is asked for
         self._endpoint = resolve(name, environ)
         if free and self._endpoint.is_default and self._endpoint.provider != "ollama":
             raise UsageError(
@@ -62,7 +63,6 @@ class LitellmModel:
                 "--budget-usd",
                 code="model_not_free",
             )
-        library.check_installed()
         self.name = name
         self._declared = Price(0.0, 0.0) if free else price
         self._num_ctx, self._attempt_seconds, self._total_seconds = num_ctx, attempt_seconds, total_seconds

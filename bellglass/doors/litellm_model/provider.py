@@ -86,7 +86,7 @@ def resolve(name: str, environ: Mapping[str, str]) -> Endpoint:
     family, _, model = name.partition("/")
     provider = PROVIDERS.get(family)
     if provider is None or not model:
-        needed = "anthropic/NAME, openai/NAME, ollama/NAME or offline"
+        needed = ", ".join(f"{known}/NAME" for known in PROVIDERS)
         raise UsageError("the model", repr(name), needed, "bellglass run --help", code="no_such_model")
     given = next((environ[v].strip() for v in provider.base_variables if environ.get(v, "").strip()), "")
     base = _base(given, family) if given else provider.default_base

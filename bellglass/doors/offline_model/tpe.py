@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bellglass.errors import SetupError
+from bellglass.paths import install_command
 
 RANDOM_DRAWS = 2  # before it learns; optuna's own default, ten, is all that most sessions have
 NONE = "none of them"  # no edit has a name with spaces
@@ -26,7 +27,7 @@ def load() -> Any:
     except ImportError as error:
         needed = "optuna (the extra `tpe`)"
         raise SetupError(
-            "the improver tpe", str(error), needed, "pip install 'bellglass[tpe]'", code="library_missing"
+            "the improver tpe", str(error), needed, install_command("tpe"), code="library_missing"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells every trial otherwise
     return optuna

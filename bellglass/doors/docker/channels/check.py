@@ -31,7 +31,7 @@ def check(engine: Engine | None = None, *, runtime: str = "") -> list[Check]:
         found = list(_checks(engine, glass, runtime))
     finally:
         glass.close()
-    if all(ok for _, ok, _ in found):
+    if all(ok is not False for _, ok, _ in found):
         remember_trusted(engine.facts(), runtime)
     return found
 
@@ -69,8 +69,12 @@ def _bits(way: Channel) -> str:
 
 
 def _judged(name: str, heard: Mapping[Channel, Heard]) -> Check:
+    if not heard:
+        return name, None, "nothing to try: each way was refused already to guests at the same time"
     open_ = [f"{way} ({each.right} of {len(each.sent)})" for way, each in heard.items() if not each.by_chance]
     if open_:
         return name, False, f"random bits arrive right: {', '.join(open_)}"
     refused = sum(bool(each.refused) for each in heard.values())
-    return name, True, f"{len(heard)} ways tried, {refused} refused, by the rest no more random bits than by guessing"
+    rest = len(heard) - refused
+    carried = f"; over the other {rest}, random bits arrived no better than by guessing" if rest else ""
+    return name, True, f"{len(heard)} ways tried: {refused} refused{carried}"

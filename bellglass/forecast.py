@@ -74,8 +74,9 @@ class Forecast:
         wall = duration(self.wall_seconds)
         few = self.sessions_paid < self.generations
         paid = f": enough for about {self.sessions_paid} of {self.generations} generations" if few else ""
+        lasts = f"{self.train_seconds:.0f} s in all: up to {wall} on idle cores"
         return [
-            f"trainings  worth {self.trainings} whole ones at most, {self.train_seconds:.0f} s: {wall} on idle cores",
+            f"trainings  at most {self.trainings} of full length, {lasts}",
             f"calls      about {self.calls}, {self.tokens_in:,} tokens in, {self.tokens_out:,} out{paid}",
             f"money      {money}; {bound}",
             f"decisions  at most {self.decisions} by a person"

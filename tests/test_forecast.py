@@ -31,7 +31,7 @@ def test_the_sums_are_those_of_the_plan() -> None:
     assert (said.calls, said.tokens_in, said.tokens_out) == (200, 2_000_000, 200_000)
     assert said.usd == pytest.approx(2 * 3.0 + 0.2 * 15.0)
     assert said.decisions == 5
-    assert said.lines()[0] == "trainings  worth 72 whole ones at most, 1440 s: 12 min on idle cores"
+    assert said.lines()[0] == "trainings  at most 72 of full length, 1440 s in all: up to 12 min on idle cores"
 
 
 def test_an_unknown_price_is_said_and_is_not_zero() -> None:

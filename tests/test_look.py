@@ -15,13 +15,14 @@ import wandb_bench
 from click.testing import Result
 from typer.testing import CliRunner
 
-from bellglass import wiring
+from bellglass import tasks, wiring
 from bellglass.cli import app
 from bellglass.commands import doctor, look
+from bellglass.commands.console import line_for
 from bellglass.config import LoopConfig
 from bellglass.doors.docker.channels.check import _judged
 from bellglass.errors import LoopFault, UsageError
-from bellglass.store.ledger import Ledger
+from bellglass.store.ledger import Event, Ledger
 
 
 def test_a_resumed_loop_is_followed_until_its_own_end(
@@ -151,3 +152,17 @@ def test_whatever_is_wrong_with_a_models_name_the_same_list_is_shown() -> None:
         needed.add(refused.value.needed)
     (told,) = needed
     assert {"offline", "tpe", "openai/NAME", "ollama/NAME"} <= set(told.split(", "))
+
+
+def test_the_log_says_what_came_out_when_final_was_opened(tmp_path: Path) -> None:
+    log = CliRunner().invoke(app, ["log", str(made_loop.write(tmp_path, 4, seed=3))]).stdout
+    (line,) = [line for line in log.splitlines() if " final.opened " in line]
+    assert "better than starter by" in line
+    body = {"gain": None, "lacks": "no pair was whole"}
+    assert "no pair was whole" in line_for(Event(1, 0.0, "final.opened", body, "", ""))
+
+
+def test_tasks_say_what_their_scores_are_and_where_they_are_from() -> None:
+    lines = list(look.task_lines(tasks.load("stories")))
+    assert "above the floor, measured by benchmarks/tasks.py on one machine" in lines[1]
+    assert "above the floor" not in "".join(list(look.task_lines(tasks.load("source")))[1:])

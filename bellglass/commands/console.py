@@ -157,6 +157,12 @@ def _glass_opened(body: Json) -> str:
     return "; ".join(told)
 
 
+def _final_opened(body: Json) -> str:
+    if body["gain"] is None:
+        return f"final opened: no gain measured{': ' + body['lacks'] if body.get('lacks') else ''}"
+    return f"final opened: champion better than starter by {Interval(**body['gain']).text('+')} bits"
+
+
 LINES: dict[str, Callable[[Json], str | None]] = {
     "loop.created": _created,
     "loop.calibrated": _calibrated,
@@ -173,6 +179,7 @@ LINES: dict[str, Callable[[Json], str | None]] = {
     "tripwire.rearmed": lambda body: f"  tripwire {body['name']} re-armed by {body['who']}: {body['reason']}",
     "review.decided": lambda body: f"  review: {body['decision']} by {body['who']}: {body['reason']}",
     "generation.ended": _generation_ended,
+    "final.opened": _final_opened,
     "loop.ended": lambda body: f"loop ended: {body['why']}: {body['detail']}",
 }
 

@@ -191,6 +191,10 @@ def task_lines(task: Task) -> Iterator[str]:
     floor = "above an exact floor" if task.floor == "exact" else "no floor is known"
     yield f"{task.name}: {task.title} ({task.unit}, {floor})"
     found = task.measured
+    if found:
+        above = "above the floor, " if task.floor == "exact" else ""
+        measured = "measured by benchmarks/tasks.py on one machine; a faster one trains further in that time"
+        yield f"    scores: {above}{measured}"
     if "starter_cpu" not in found:
         yield "    unmeasured"
     for name, preset in task.presets.items():

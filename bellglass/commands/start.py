@@ -76,7 +76,7 @@ def demo(
     loops: Loops = None,
     json: Json = False,
 ) -> None:
-    """A real loop of three generations with the offline improver: about two minutes, no key, no GPU."""
+    """A real loop of three generations with the offline improver: no key, no GPU, two minutes on two idle cores."""
     chosen = {**DEMO, "seed": seed, "generations": generations, "glass": glass}
     folder = _start(None, chosen, loops, json, Companions(watch, wandb))
     if not json:

@@ -94,7 +94,7 @@ class Hostile(made_loop.Maker):
             return super()._commit(plain, parent)
 
 
-def write(home: Path, canaries: Canaries, generations: int = 2) -> Path:
+def write(home: Path, canaries: Canaries, generations: int = 2, *, ends: bool = True) -> Path:
     """The loop that all kinds are made from: whole, and lying about who made it and how."""
     folder = home / f"stories-{LOOP_ID}"
     maker = Hostile(generations, seed=int(LOOP_ID), note=NOTE, canaries=canaries)
@@ -108,7 +108,8 @@ def write(home: Path, canaries: Canaries, generations: int = 2) -> Path:
                 body["weights"] = maker.blobs.put(body["trial_id"].encode())
             if kind in ("generation.ended", "gate.decided"):
                 (body.get("gate") or body)["why"] = NOTE
-            ledger.append(kind, body)
+            if ends or kind != "loop.ended":
+                ledger.append(kind, body)
         ledger.append("session.note", {"generation": 1, "text": NOTE})
     (folder / "secret").write_bytes(maker.secret)
     return folder

@@ -297,8 +297,9 @@ def test_what_lay_in_wait_for_a_takeover_finds_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    still_open = hostile_loop.write(tmp_path / "open", canaries, ends=False)  # else there is nothing to resume
     for kind, ends in (("words", "docker_"), ("own_task", "task_not_trusted")):
-        folder = received(whole, kind, tmp_path / kind, canaries)
+        folder = received(still_open, kind, tmp_path / kind, canaries)
         monkeypatch.setenv(VARIABLE, str(tmp_path / kind / "state"))  # for all have one id
         status, shown = run(("takeover", str(folder), "--yes"), monkeypatch)
         check(status, shown, canaries, bystander)

@@ -61,6 +61,8 @@ def test_at_every_event_it_shows_what_the_loop_showed_then(loop: Path, packed: P
             assert there["loop"].pop("standing")["code"] == "recording"
             assert there["said"].pop(0).startswith("Received: ")
             assert shown["loop"].pop("standing") is None
+            may, conditional = shown["conclusions"].pop("may"), there["conclusions"].pop("may")
+            assert [line.lower() for line in conditional[1:]] == [f"by those records, {line}".lower() for line in may]
             assert {**there, "baselines": None} == {**shown, "baselines": None}
         assert tape.document(10**6)["loop"]["seq"] == tape.last
         assert tape.document(0)["loop"]["seq"] == 1

@@ -246,6 +246,21 @@ def guest_rows(name: str) -> Iterator[Row]:
         yield ["100 MB in, then 100 MB out", f"{seconds:.2f} s", goal(BOTH_WAYS, seconds)]
 
 
+def keeper_rows() -> Iterator[Row]:
+    """What it costs to hold each image in memory, once in a run; its files are in the page cache already."""
+    from bellglass.doors.docker.glass import DockerGlass
+
+    with opened(DockerGlass()) as glass:
+        for role in Role:
+            before, began = machine_cpu_seconds(), time.monotonic()
+            held = glass.keeper(role).held
+            took, cpu = time.monotonic() - began, machine_cpu_seconds() - before
+            if held is None or glass.keeper(role).lacking:
+                raise SystemExit(f"no keeper for {role}: {glass.keeper(role).lacking}")
+            size = f"{held.files:,} files, {held.bytes / 1e6:.0f} MB{', locked' if held.locked else ''}"
+            yield [f"keeper of the `{role}` image ({size}), once a run", f"{took:.1f} s, {cpu:.1f} CPU-s", NO_GOAL]
+
+
 def trip_row(figure: str, found: dict[str, float]) -> Row:
     return [figure, f"{found['round_trip_ms']:.2f} ms", goal(TRIP, found["round_trip_ms"])]
 
@@ -323,7 +338,8 @@ def main() -> None:
     if on_gpu:
         made, command = list(gpu_rows(chosen.glass, lengths, chosen.device)), f"{command} --device {chosen.device}"
     else:
-        made = [*guest_rows(chosen.glass), *trial_rows(chosen.glass, lengths), *command_rows()]
+        keepers = keeper_rows() if chosen.glass == "docker" else ()
+        made = [*guest_rows(chosen.glass), *keepers, *trial_rows(chosen.glass, lengths), *command_rows()]
     table = page.table(["figure", "measured", "goal"], made)
     text = f"Machine: {page.machine(chosen.device)}. Command: `{command}`.\n\n{table}"
     if chosen.print:

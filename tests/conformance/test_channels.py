@@ -197,5 +197,5 @@ def test_from_a_guest_that_has_ended_nothing_arrives_where_one_is_the_judges(
 def test_doctor_hears_nothing_here(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     found = channels.check(engine)
-    assert [each for each in found if not each[1]] == []
+    assert [each for each in found if each[1] is False] == []
     assert len(found) == 4

@@ -11,8 +11,10 @@ says how often that was possible.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from bellglass import trial_ids
 from bellglass.config import LoopConfig
 from bellglass.records import Finding, Json
 from bellglass.steps.trial import DECIDING
@@ -44,7 +46,7 @@ def chronicle_finding(events: Sequence[Event]) -> Finding:
     wrong = next((said for look in (_told_twice, _too_early, _other_rules) for said in look(events)), None)
     if wrong is not None:
         return Finding("events", False, wrong)
-    return Finding("events", True, f"each outcome is told once; {_cut_off(events)}")
+    return Finding("events", True, f"each outcome is told once; {_cut_off(events)}{_disturbed(events)}")
 
 
 def _told_twice(events: Sequence[Event]) -> Iterator[str]:
@@ -76,6 +78,8 @@ def _too_early(events: Sequence[Event]) -> Iterator[str]:
             if name not in begun:
                 yield f"event {event.seq}: {name} ended, and had not begun"
             begun.discard(name)
+        elif event.kind == "trial.disturbed" and body.get("trial_id") not in begun:
+            yield f"event {event.seq}: {body.get('trial_id')} was disturbed, and had not begun"
         elif event.kind == "review.requested":
             shown[of] = body.get("evidence_hash")
         elif event.kind == "review.decided" and shown.get(of, "") != body.get("evidence_hash"):
@@ -118,3 +122,12 @@ def _cut_off(events: Sequence[Event]) -> str:
     count = sum(burnt.values())
     said = "1 training that decides was" if count == 1 else f"{count} trainings that decide were"
     return f"{said} cut off, to be run again under its name: {', '.join(names[:NAMED])}{more}"
+
+
+def _disturbed(events: Sequence[Event]) -> str:
+    """How often trials were run again through no fault of their bundles; on each side, where they have one."""
+    names = [event.body["trial_id"] for event in events if event.kind == "trial.disturbed"]
+    if not names:
+        return ""
+    sides = Counter(trial_ids.side_of(name) or "of no side" for name in names)
+    return f"; {len(names)} disturbed and run again: {', '.join(f'{count} {side}' for side, count in sides.items())}"

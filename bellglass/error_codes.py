@@ -81,6 +81,7 @@ SETUP = {
     "key_missing": "A service needs a key that is not set.",
     "library_missing": "A Python package is not installed.",
     "library_unfit": "A Python package has a version that can't be used.",
+    "machine_too_busy": "This machine, or somebody on it, kept ending or starving the guests of a trial.",
     "machine_unfit": "This machine lacks something that bellglass needs.",
     "model_server_silent": "No model server answers at its address.",
     "model_unfit": "A model can't see a whole prompt or can't call tools.",

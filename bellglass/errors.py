@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from bellglass.records import Cost
+    from bellglass.records import Cost, GuestExit
 
 
 class BellglassError(Exception):
@@ -93,10 +93,13 @@ class LoopFault(BellglassError):
 
 
 class GuestFault(BellglassError):
-    """`code` is one of records.GUEST_FAULTS: fixed words, safe to show to an improver."""
+    """`code` is one of records.GUEST_FAULTS: fixed words, safe to show to an improver. `exit`: how the guest ended,
+    where that is known. `ready` is False where it fell before it was given a bundle."""
 
-    def __init__(self, code: str, detail: str = "") -> None:
-        self.detail = detail
+    ready = True
+
+    def __init__(self, code: str, detail: str = "", exit: GuestExit | None = None) -> None:
+        self.detail, self.exit = detail, exit
         super().__init__(f"guest fault {code!r}", found=detail, code=code)
 
 

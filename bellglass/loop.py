@@ -118,7 +118,8 @@ def _open_final(crew: Crew) -> None:
             pairs.append((starter.verdict.score, champion.verdict.score))
     trials = tuple(trial for trial in state.trials.values() if trial.purpose == "final")
     gain = final.gain(pairs, trials)
-    alarms = tripwires.look(tripwires.Watched(crew.config.generations, trials, crew.place.lab.bench.task.floor))
+    floor, disturbed = crew.place.lab.bench.task.floor, tuple(state.disturbed)
+    alarms = tripwires.look(tripwires.Watched(crew.config.generations, trials, floor, (), disturbed))
     for alarm in alarms:
         crew.place.books.record("tripwire.fired", generation=crew.config.generations, **to_json(alarm))
     crew.place.books.record(

@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 
 from bellglass.gpus import gpu_of
 from bellglass.line.intake import Event
-from bellglass.records import CallKey, ChatReply, ChatRequest, Cost, Json, Role
+from bellglass.records import CallKey, ChatReply, ChatRequest, Cost, GuestExit, Json, Role, Strain
 
 Row: TypeAlias = dict[str, Json]
 Table: TypeAlias = tuple[list[str], list[list[Json]]]  # columns, rows
@@ -49,14 +49,6 @@ class GuestSpec:
     deadline_seconds: float  # absolute life time of the guest
     lease_seconds: float = 10.0
     gpu: int | None = None  # which one; a guest sees that one alone, and calls it `cuda`
-
-
-@dataclass(frozen=True, slots=True)
-class GuestExit:
-    """What the engine says about an ended guest, not what the guest said."""
-
-    code: int | None
-    out_of_memory: bool
 
 
 class Guest(Protocol):
@@ -95,6 +87,12 @@ class Glass(Protocol):
 
     def open(self, spec: GuestSpec) -> Guest:
         """Start a guest, wait until it is ready. SetupError when the engine fails, GuestFault when the guest does."""
+
+    def strain(self, since: float) -> Strain:
+        """How busy this machine has been since that time of the monotonic clock."""
+
+    def wait_until_free(self, seconds: float, check: Callable[[], None]) -> str:
+        """Wait, no longer than that, until guests can get what they need here. Returns why they can't, or nothing."""
 
     def reap(self) -> int:
         """Remove what dead drivers of this user on this host left behind; returns how many."""

@@ -169,6 +169,25 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestExit:
+    """What the engine says about an ended guest, not what the guest said."""
+
+    code: int | None
+    out_of_memory: bool
+    signal: int = 0  # that ended its first process although nobody here had sent one
+    meddled: str = ""  # what another client of the engine did to it
+    engine: str = ""  # why the engine did not answer
+
+
+@dataclass(frozen=True, slots=True)
+class Strain:
+    """How busy a machine was, as the host measured it on processes of its own."""
+
+    share: float | None  # of a core, that one of ours got while it wanted one; None: not measured
+    late: float  # seconds: the longest that this driver stood still
+
+
+@dataclass(frozen=True, slots=True)
 class Interval:
     mean: float
     low: float

@@ -32,9 +32,6 @@ def gates_finding(state: State) -> Finding:
     if calibration is not None and calibration["measured"]:
         if _calibration_ids(state) != _calibration_wanted(state):
             return Finding("gates", False, "the calibration's trials are not those that it takes")
-        told_twice = [name for name, trial in state.trials.items() if not _lost_before(state, name)]
-        if told_twice:
-            return Finding("gates", False, f"{told_twice[0]} was run again, and what it repeats was not lost")
         found = spread([trial for trial in state.trials.values() if trial.purpose == "calibrate"])
         if abs(found.sd - calibration["noise"]["sd"]) > 1e-12 or found.df != calibration["noise"]["df"]:
             return Finding("gates", False, "the recorded noise is not that of the calibration's trials")
@@ -145,12 +142,18 @@ def alarms_finding(state: State, fired: Sequence[Json]) -> Finding:
     floor: Literal["exact", "unknown"] = "exact" if any(v.floor_bits > 0 for v in judged) else "unknown"
     finals, by_generation = _watched(state)
     looked = [
-        tripwires.Watched(gen.number, tuple(by_generation.get(gen.number, ())), floor, _session_faults(gen))
+        tripwires.Watched(
+            gen.number,
+            tuple(by_generation.get(gen.number, ())),
+            floor,
+            _session_faults(gen),
+            state.disturbed_by(gen.number),
+        )
         for gen in state.generations.values()
         if gen.watched
     ]
     if state.final is not None:
-        looked.append(tripwires.Watched(state.config["generations"], tuple(finals), floor))
+        looked.append(tripwires.Watched(state.config["generations"], tuple(finals), floor, (), tuple(state.disturbed)))
     for seen in looked:
         for alarm in tripwires.look(seen):
             place = tripwires.place({"evidence": alarm.evidence, "generation": seen.generation})
@@ -179,7 +182,7 @@ def _session_faults(gen: Generation) -> tuple[str, ...]:
 def _calibration_ids(state: State) -> set[str]:
     """Of the starter's own; null edits of it are other bundles."""
     own = [t for t in state.trials.values() if t.purpose == "calibrate" and t.bundle == state.starter]
-    return {trial_ids.first_try(trial.trial_id) for trial in own}
+    return {trial.trial_id for trial in own}
 
 
 def _calibration_wanted(state: State) -> set[str]:
@@ -187,11 +190,6 @@ def _calibration_wanted(state: State) -> set[str]:
     if grid:
         return {trial_ids.calibration(i, j) for i in range(grid) for j in range(grid)}
     return {trial_ids.calibration(k, k) for k in range(state.created["config"]["panel"])}
-
-
-def _lost_before(state: State, trial_id: str) -> bool:
-    first = trial_ids.first_try(trial_id)
-    return trial_id == first or (first in state.trials and state.trials[first].fault == "lost")
 
 
 def went_on(pairs: gate.Pairs, rules: gate.Rules) -> bool:

@@ -5,7 +5,6 @@
     g4-pair-0-parent, g4-pair-0-child    the first pair at its gate; g4-recheck-0-…: trained again, outside the ledger
     g4-panel-1                       its new champion, on the second of new seeds
     final-pair-2-starter, final-pair-2-champion
-    cal-2x3-again                    of a calibration's trial, because its first guest was lost
 
 Seeds and documents follow from these names (steps/trial.py): another spelling is another loop.
 """
@@ -19,15 +18,10 @@ GATE_SIDES: Final = ("parent", "child")
 FINAL_SIDES: Final = ("starter", "champion")
 _BEFORE: Final = {"child": "parent", "champion": "starter"}
 _CALIBRATION: Final = re.compile(r"cal-(\d+)x(\d+)")
-_AGAIN: Final = "-again"
 
 
 def calibration(initialisation: int, order: int, edit: str = "") -> str:
     return f"cal-{initialisation}x{order}" + (f"-{edit}" if edit else "")
-
-
-def again(trial_id: str) -> str:
-    return trial_id + _AGAIN
 
 
 def explore(generation: int, index: int, commit: str) -> str:
@@ -65,14 +59,9 @@ def is_of(name: str, generation: int) -> bool:
     return name.startswith(f"g{generation}-")
 
 
-def first_try(trial_id: str) -> str:
-    """Of a calibration's trial, whose guest may have been lost."""
-    return trial_id.removesuffix(_AGAIN)
-
-
 def place(trial_id: str) -> tuple[int, int] | None:
     """Initialisation and data order of the starter's own trial in a calibration."""
-    found = _CALIBRATION.fullmatch(first_try(trial_id))
+    found = _CALIBRATION.fullmatch(trial_id)
     return (int(found[1]), int(found[2])) if found else None
 
 

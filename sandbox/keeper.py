@@ -1,6 +1,7 @@
 """Holds every file of an image's root in memory, so that the page cache is no channel between guests. Stdlib only.
 
     python -I -c '<this file>'        in a container of the image, as root with CAP_IPC_LOCK and nothing else
+    python -I keeper.py canary        keeps nothing, and only does what comes last here
 
 Guests of one image share its files' pages. Whoever drops a page and whoever finds it missing have an exact channel;
 a mapped page can't be dropped, and a locked one can't be reclaimed. So this maps each file with its pages present and
@@ -9,14 +10,20 @@ locks it where it may. It also holds each folder open: a guest that looks up a c
 Says one line of JSON: {"files", "bytes", "resident", "locked", "missed", "overcommits"}, and stays until its stdin
 ends. Whoever reads decides what they are worth.
 
+While it stays it is a canary: it wants a core for a moment each second, and says how much of one it got. Where it gets
+little, so do the guests beside it: that is how the host knows that the machine was too busy for a training, without
+asking the training. A moment is longer than a turn of the scheduler, else it would be granted at once on any load.
+
 Not covered: blocks of the file system's own tables, where the kernel reclaims them under pressure.
 """
 
 import ctypes
 import json
 import os
+import select
 import stat
 import sys
+import time
 
 PROT_READ, PROT_WRITE = 1, 2
 MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MAP_POPULATE = 1, 2, 0x20, 0x4000, 0x8000
@@ -24,6 +31,7 @@ MORE_THAN_ANY_MACHINE_HAS = 1 << 45
 FAILED = ctypes.c_void_p(-1).value
 ELSEWHERE = ("/proc", "/sys", "/dev")  # each container's own
 PAGE = os.sysconf("SC_PAGE_SIZE")
+MOMENT, REST = 0.02, 0.98  # seconds: of CPU that the canary wants, and in between
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
@@ -107,11 +115,26 @@ def overcommits():
     return True
 
 
+def sing():
+    """One line a moment: CPU seconds that it got, and seconds that they took, both since it began."""
+    got = took = 0.0
+    while True:
+        began, before = time.monotonic(), time.thread_time()
+        while time.thread_time() - before < MOMENT:
+            pass
+        got += time.thread_time() - before
+        took += time.monotonic() - began
+        print(f"{got:.4f} {took:.4f}", flush=True)
+        if select.select([sys.stdin], [], [], REST)[0]:
+            return
+
+
 def main():
-    keeper = Keeper()
-    keeper.walk()
-    print(json.dumps(keeper.report()), flush=True)
-    sys.stdin.read()
+    if sys.argv[1:] != ["canary"]:
+        keeper = Keeper()
+        keeper.walk()
+        print(json.dumps(keeper.report()), flush=True)
+    sing()
 
 
 if __name__ == "__main__":

@@ -15,13 +15,10 @@ from bellglass import calibrating, paths, wiring
 from bellglass.calibration import Calibration, Conditions, Shelf
 from bellglass.cli import app
 from bellglass.doors.process_glass import ProcessGlass
-from bellglass.doors.process_glass.glass import ProcessGuest
-from bellglass.errors import GuestFault, Interrupted, LoopFault, UsageError
+from bellglass.errors import Interrupted, LoopFault, UsageError
 from bellglass.loop import run_loop
 from bellglass.nulls import Change, Null
-from bellglass.ports import GuestSpec
 from bellglass.records import Json, Noise
-from bellglass.rederive import gates_finding
 from bellglass.steps import gate, grid
 from bellglass.store.ledger import Ledger
 from bellglass.store.state import fold
@@ -112,37 +109,6 @@ def test_another_size_or_an_unlike_task_does_not_go_on_with_an_old_folder(tmp_pa
     assert calibrating.folder_for(small_world.config(), 2, tmp_path / "loops") == folder
     assert calibrating.folder_for(small_world.config(), 3, tmp_path / "loops") != folder
     assert calibrating.folder_for(small_world.config(preset="cpu"), 2, tmp_path / "loops") != folder
-
-
-class Losing(ProcessGlass):
-    """Loses the guest of a trial, as often as it is told."""
-
-    trial, times, lost = "cal-1x0", 1, 0
-
-    def open(self, spec: GuestSpec) -> ProcessGuest:
-        if spec.labels.get("trial", "").startswith(self.trial) and self.lost < self.times:
-            self.lost += 1
-            raise GuestFault("lost", "the guest has ended")
-        return super().open(spec)
-
-
-@pytest.mark.parametrize("times", [1, 2])
-def test_a_training_whose_guest_was_lost_is_run_once_more(tmp_path: Path, times: int) -> None:
-    folder, glass = begin(tmp_path / "loops"), Losing(warm=False, forks=True, home=tmp_path / "guests")
-    glass.times = times
-    with wiring.open_loop(folder, small_world.quiet(), models={}, glass=glass) as crew:
-        if times == 2:
-            with pytest.raises(LoopFault, match="cal-1x0-again failed: lost"):
-                calibrating.run(crew, ())
-            return
-        body = calibrating.run(crew, ())
-    state, findings = state_of(folder)
-    assert sorted(state.trials) == ["cal-0x0", "cal-0x1", "cal-1x0", "cal-1x0-again", "cal-1x1"]
-    assert state.trials["cal-1x0-again"].seeds == state.trials["cal-1x0"].seeds
-    assert len(body["scores"]) == 4
-    assert all(finding.ok for finding in findings), findings
-    state.trials["cal-0x0-again"] = replace(state.trials["cal-0x0"], trial_id="cal-0x0-again")  # what nobody lost
-    assert "was not lost" in gates_finding(state).found
 
 
 @pytest.mark.slow

@@ -145,8 +145,8 @@ def test_a_driver_killed_with_9_takes_its_nursery_along(tmp_path: Path) -> None:
         assert driver.stdout is not None
         assert any(line.strip() == "running" for line in driver.stdout)
         below = [processes.named(pid) for pid in processes.family(driver.pid) if pid != driver.pid]
-        assert len(below) == 3  # nursery, supervisor, child
         driver.kill()
+    assert len(below) == 4  # nursery, supervisor, child, and the canary
     assert wait_until(lambda: not any(processes.is_running(each) for each in below))
 
 

@@ -9,7 +9,6 @@ from bellglass import trial_ids
 SPELLED = {
     trial_ids.calibration(2, 3): "cal-2x3",
     trial_ids.calibration(2, 2, "comment"): "cal-2x2-comment",
-    trial_ids.again(trial_ids.calibration(0, 1)): "cal-0x1-again",
     trial_ids.explore(4, 7, "1a2b3c4d5e6f"): "g4-explore-7-1a2b3c4d",
     trial_ids.pair(4, 0, "child"): "g4-pair-0-child",
     trial_ids.recheck(12, 3, "parent"): "g12-recheck-3-parent",
@@ -41,7 +40,7 @@ def test_what_a_name_says(trial_id: str, generation: int, side: str, partner: st
 
 
 def test_a_calibrations_trial_has_a_place_and_its_edits_have_none() -> None:
-    assert trial_ids.place("cal-2x13") == trial_ids.place("cal-2x13-again") == (2, 13)
+    assert trial_ids.place("cal-2x13") == (2, 13)
     assert trial_ids.place("cal-2x2-comment") is None
     assert trial_ids.place("g1-panel-0") is None
 
@@ -64,4 +63,3 @@ def test_a_generations_names_are_its_own_alone() -> None:
     names = ["g4-pair-0-child", "g40-pair-0-child", "cal-0x0", "final-pair-0-starter"]
     assert [trial_ids.is_of(name, 4) for name in names] == [True, False, False, False]
     assert [trial_ids.is_final(name) for name in names] == [False, False, False, True]
-    assert trial_ids.first_try("cal-0x0-again") == trial_ids.first_try("cal-0x0") == "cal-0x0"

@@ -172,6 +172,7 @@ LINES: dict[str, Callable[[Json], str | None]] = {
     "generation.started": lambda body: f"generation {body['generation']} (parent {body['parent'][:8]})",
     "trial.settled": _trial,
     "trial.burnt": lambda body: f"  {body['trial_id']}: interrupted; will run again, its seconds are charged apart",
+    "trial.disturbed": lambda body: f"  {body['trial_id']}: {body['why']}{'' if body['last'] else '; it is run again'}",
     "proposal.made": _proposal,
     "boot.checked": lambda body: f"  boot check {'passed' if body['ok'] else 'FAILED'}: {body['why']}",
     "gate.decided": lambda body: f"  gate: {body['gate']['decision']}: {body['gate']['why']}",

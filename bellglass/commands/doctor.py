@@ -9,15 +9,24 @@ import importlib.util
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from bellglass import paths
+from bellglass import paths, processes
 from bellglass.errors import BellglassError
 
 KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL", "OLLAMA_API_BASE")
 NEEDED_GB = 3.0
+BUSY = """
+import time
+began = time.monotonic()
+while time.monotonic() - began < 1.0:
+    pass
+print(time.thread_time())
+"""
+ROOM, TOO_BUSY = 0.7, 0.1  # of a core: below, trainings are slow; below, they run out of their wall time
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,7 @@ def examine() -> list[Check]:
         _module("torch", "make venv"),
         _module("lightning", "make venv"),
         _disk(),
+        _cores(),
         _loops(),
         *_docker(),
         _gpu(),
@@ -56,6 +66,17 @@ def _module(name: str, advice: str, *, optional: bool = False) -> Check:
 def _disk() -> Check:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     return Check("disk", free > NEEDED_GB, f"{free:.1f} GB free here", f"free {NEEDED_GB:.0f} GB")
+
+
+def _cores() -> Check:
+    """What is left of this machine: as many processes as it has cores want them all for a second."""
+    words = [sys.executable, "-I", "-S", "-c", BUSY]
+    running = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(processes.cores())]
+    share = min(float(process.communicate()[0]) for process in running)
+    found = f"{len(running)}, and {100 * share:.0f}% of each is free"
+    if share < ROOM:
+        found += f": trainings side by side take about {1.0 / share:.1f} times their budget"
+    return Check("cores", share > TOO_BUSY, found, "end what else runs here; a trial that is starved is run again")
 
 
 def _loops() -> Check:

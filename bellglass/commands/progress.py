@@ -77,7 +77,7 @@ class LoopView:
             if place is None:
                 place = next((i for i, trial in enumerate(self._slots) if trial is None), len(self._slots))
                 self._slots[place:] = [None, *self._slots[place + 1 :]]
-            ended = word in ("done", "failed")
+            ended = word in ("done", "failed", "disturbed")
             lasts = self._lasts(trial_id) if word == "training" else None
             self._slots[place] = None if ended else UnderWay(trial_id, word, self._clock(), lasts)
 

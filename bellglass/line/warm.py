@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from bellglass.errors import BellglassError, GuestFault
 from bellglass.line.intake import Log
 from bellglass.ports import Glass, Guest, GuestSpec
-from bellglass.records import Role
+from bellglass.records import Role, Strain
 
 IDLE_SECONDS = 600.0  # how long a guest may wait; its deadline is that much later than what was asked for
 PATIENCE_SECONDS = 3.0  # how long the background waits for an idle core before it takes a busy one
@@ -83,6 +83,12 @@ class WarmGlass:
     def waiting(self, role: Role) -> int:
         with self._changed:
             return sum(one.spec.role is role for one in self._waiting)
+
+    def strain(self, since: float) -> Strain:
+        return self._glass.strain(since)
+
+    def wait_until_free(self, seconds: float, check: Callable[[], None]) -> str:
+        return self._glass.wait_until_free(seconds, check)
 
     def reap(self) -> int:
         return self._glass.reap()

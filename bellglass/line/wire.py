@@ -22,6 +22,7 @@ from bellglass.records import GUEST_FAULTS, Json
 
 QUEUE_FRAMES: Final = 64
 BEAT_SECONDS: Final = 2.0
+CLOSED_HERE: Final = "closed by the host"
 
 
 class Line:
@@ -45,6 +46,11 @@ class Line:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def broke_off(self) -> bool:
+        """Whether the guest fell silent or ended without a word, and not because of what it sent or was done here."""
+        return self._fault is not None and self._fault.code in ("lost", "stalled") and self._fault.detail != CLOSED_HERE
 
     @property
     def beat_cpu_seconds(self) -> float:
@@ -93,7 +99,7 @@ class Line:
 
     def close(self) -> None:
         """Closes the stream, which unblocks both threads. Idempotent."""
-        self._fail(GuestFault("lost", "closed by the host"))
+        self._fail(GuestFault("lost", CLOSED_HERE))
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(timeout=2.0)

@@ -6,18 +6,18 @@ Every stage first looks whether the ledger already holds its outcome, so a resum
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bellglass import review, trial_ids, tripwires
 from bellglass.calibration import Conditions, Shelf
 from bellglass.config import LoopConfig
-from bellglass.errors import ReviewPending, TripwireFired
+from bellglass.errors import ReviewPending, SetupError, TripwireFired
 from bellglass.ports import Model
 from bellglass.records import GateDecision, Trial
 from bellglass.steps import adopt, gate, panel
 from bellglass.steps.boot import boot_check
-from bellglass.steps.pairs import train_pair
+from bellglass.steps.pairs import Side, train_pair
 from bellglass.steps.propose import Workplace, propose
 from bellglass.store.state import Generation, State, to_json
 
@@ -90,13 +90,27 @@ def _gate(crew: Crew, gen: Generation) -> None:
     while decision.decision == "more":
         ids = [trial_ids.pair(gen.number, len(pairs), side) for side in trial_ids.GATE_SIDES]
         sides = list(zip(ids, (gen.parent, gen.successor), strict=True))
-        parent, child = train_pair(crew.place.lab, "gate", gen.number, len(pairs), sides)
+        parent, child = _trained(crew, gen, len(pairs), sides)
         if parent.verdict is None or child.verdict is None:
             decision = _failure(parent, child, pairs)
         else:
             pairs.append((parent.verdict.score, child.verdict.score))
             decision = gate.decide(pairs, rules)
     crew.place.books.record("gate.decided", generation=gen.number, gate=to_json(decision))
+
+
+def _trained(crew: Crew, gen: Generation, index: int, sides: Sequence[Side]) -> tuple[Trial, Trial]:
+    """One pair. What this machine could not run is no decision: the loop halts, and `resume` comes back here."""
+    try:
+        return train_pair(crew.place.lab, "gate", gen.number, index, sides)
+    except SetupError:
+        disturbed = crew.state.disturbed_by(gen.number)
+        alarm = tripwires.disturbed_often(tripwires.Watched(gen.number, (), "unknown", disturbed=disturbed))
+        if alarm is None:
+            raise
+        crew.place.books.record("tripwire.fired", generation=gen.number, **to_json(alarm))
+        refuse_if_tripped(crew.state)
+        raise
 
 
 def _failure(parent: Trial, child: Trial, pairs: list[tuple[float, float]]) -> GateDecision:
@@ -119,7 +133,9 @@ def _watch(crew: Crew, gen: Generation) -> None:
 def _look(crew: Crew, gen: Generation, faults: tuple[str, ...] = ()) -> int:
     """Record every alarm that this generation's trials set off; how many there were."""
     trials = tuple(t for t in crew.state.trials.values() if trial_ids.is_of(t.trial_id, gen.number))
-    found = tripwires.look(tripwires.Watched(gen.number, trials, crew.place.lab.bench.task.floor, faults))
+    disturbed = crew.state.disturbed_by(gen.number)
+    floor = crew.place.lab.bench.task.floor
+    found = tripwires.look(tripwires.Watched(gen.number, trials, floor, faults, disturbed))
     for alarm in found:
         crew.place.books.record("tripwire.fired", generation=gen.number, **to_json(alarm))
     return len(found)

@@ -19,7 +19,7 @@ from bellglass.calibration import Calibration, Conditions
 from bellglass.nulls import Null, edited
 from bellglass.records import Json, Trial
 from bellglass.steps import gate
-from bellglass.steps.panel import calibration_order, from_panel, run_twice
+from bellglass.steps.panel import calibration_order, from_panel
 from bellglass.steps.trial import Lab, Order
 from bellglass.store.lineage import Lineage
 from bellglass.store.state import State
@@ -42,8 +42,8 @@ def measure(
     for k in range(seeds):
         row = [calibration_order(lab, trial_ids.calibration(k, j), state.starter) for j in range(seeds)]
         beside = [calibration_order(lab, trial_ids.calibration(k, k, name), commit) for name, commit in commits.items()]
-        run_twice(lab, _near(row, beside, k))
-    grid = [_trial(state.trials, trial_ids.calibration(i, j)) for i in range(seeds) for j in range(seeds)]
+        lab.run(_near(row, beside, k))
+    grid = [state.trials[trial_ids.calibration(i, j)] for i in range(seeds) for j in range(seeds)]
     return replace(from_panel(conditions, grid), parts=_parts(state.trials, seeds, edits, lab.bench.side_by_side))
 
 
@@ -73,12 +73,8 @@ def _parts(trials: dict[str, Trial], seeds: int, edits: Sequence[Null], side_by_
 
 
 def _score(trials: dict[str, Trial], trial_id: str) -> float | None:
-    verdict = _trial(trials, trial_id).verdict
+    verdict = trials[trial_id].verdict
     return None if verdict is None else verdict.score
-
-
-def _trial(trials: dict[str, Trial], trial_id: str) -> Trial:
-    return trials.get(trial_ids.again(trial_id)) or trials[trial_id]
 
 
 def pair_seconds(found: Calibration) -> float:

@@ -170,7 +170,11 @@ class _Guests:
         self._company.enter_context(company)
         if name not in self._opening:
             self.open(name)
-        guest = self._current = self._opening[name].result()
+        try:
+            guest = self._current = self._opening[name].result()
+        except GuestFault as fault:
+            fault.ready = False
+            raise
         for path, data in self._files.items():
             guest.send_file(path, data)
         talk = _Conversation(guest, self._vocab, self._seconds[name], self._budget)
@@ -178,9 +182,10 @@ class _Guests:
         guest.send("start", args={"device": guest_device(self._device), "threads": 1})
         try:
             yield from talk.ask(questions)
-        except GuestFault:
-            if guest.end().out_of_memory:
-                raise GuestFault("memory", "while predicting") from None
+        except GuestFault as fault:
+            fault.exit = guest.end()
+            if fault.exit.out_of_memory:
+                raise GuestFault("memory", "while predicting", fault.exit) from None
             raise
 
     def _start(self, name: str) -> Guest:

@@ -10,7 +10,6 @@ Not covered: the champion's own noise when it differs from the starter's by much
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from bellglass import trial_ids
 from bellglass.calibration import Calibration, Conditions, Shelf
@@ -28,21 +27,13 @@ def calibrate(lab: Lab, state: State, conditions: Conditions, shelf: Shelf, *, s
     stored, why = shelf.find(conditions, least_df=seeds - 1)
     if stored is not None:
         return {**stored.as_json(), "measured": False, "why": "stored for these conditions"}
-    trials = run_twice(lab, [calibration_order(lab, trial_ids.calibration(k, k), state.starter) for k in range(seeds)])
+    trials = lab.run([calibration_order(lab, trial_ids.calibration(k, k), state.starter) for k in range(seeds)])
     found = from_panel(conditions, trials)
     if shelf.knows_more(found):
         why += f"; it stays, until bellglass calibrate {conditions.task} replaces it"
     else:
         shelf.keep(found)
     return {**found.as_json(), "measured": True, "why": why}
-
-
-def run_twice(lab: Lab, orders: Sequence[Order]) -> list[Trial]:
-    """A lost guest says nothing about the starter, and a calibration may be long: what was lost is run once more."""
-    trials = lab.run(orders)
-    lost = [order for order, trial in zip(orders, trials, strict=True) if trial.fault == "lost"]
-    again = iter(lab.run([replace(order, trial_id=trial_ids.again(order.trial_id)) for order in lost]))
-    return [next(again) if trial.fault == "lost" else trial for trial in trials]
 
 
 def from_panel(conditions: Conditions, trials: list[Trial]) -> Calibration:

@@ -27,7 +27,7 @@ from bellglass.errors import GuestFault
 from bellglass.gpus import gpu_of, guest_device
 from bellglass.line.intake import Done, Event, FileReceived, Log, LogTail, Metric, Request
 from bellglass.ports import Glass, Guest, GuestSpec, memory_mb
-from bellglass.records import Budget, Bundle, Claim, Role, Seeds
+from bellglass.records import Budget, Bundle, Claim, GuestExit, Role, Seeds
 from bellglass.tasks import Documents, Task
 from bellglass.weights import WEIGHTS_FILE
 
@@ -50,6 +50,8 @@ class Training:
     wall_seconds: float
     answers: Sequence[float] = ()  # what was left, each time it asked
     curves: bytes = b""  # what it reported while it trained: claims, for people
+    exit: GuestExit | None = None  # None: there was no guest that was ready
+    needed: float = 0.0  # CPU seconds that it was to get, once its clock had started
 
 
 Watch = Callable[[Curves], None]  # told of the curves each time they grow; for people who look on
@@ -155,7 +157,7 @@ def train(
         try:
             guest = glass.open(spec)
         except GuestFault as error:
-            return _result(error, heard, None, 0.0, time.monotonic() - began)
+            return _result(error, heard, None, 0.0, time.monotonic() - began, None)
         try:
             clock = Clock(budget, guest, recorded)
             _send_bundle(guest, bundle)
@@ -165,9 +167,10 @@ def train(
             fault = error
         finally:
             used = 0.0 if clock is None else clock.used()
-            if guest.end().out_of_memory:
+            ended = guest.end()
+            if ended.out_of_memory:
                 fault = GuestFault("memory")
-    return _result(fault, heard, clock, used, time.monotonic() - began)
+    return _result(fault, heard, clock, used, time.monotonic() - began, ended)
 
 
 def refuse_stopped(cancelled: Callable[[], bool]) -> None:
@@ -176,7 +179,14 @@ def refuse_stopped(cancelled: Callable[[], bool]) -> None:
         raise GuestFault("lost", "the loop was stopped")
 
 
-def _result(fault: GuestFault | None, heard: _Heard, clock: Clock | None, used: float, wall_seconds: float) -> Training:
+def _result(
+    fault: GuestFault | None,
+    heard: _Heard,
+    clock: Clock | None,
+    used: float,
+    wall_seconds: float,
+    ended: GuestExit | None,
+) -> Training:
     log = bytes(heard.log)
     if fault is not None and not log:
         log = fault.detail.encode()
@@ -189,6 +199,8 @@ def _result(fault: GuestFault | None, heard: _Heard, clock: Clock | None, used: 
         wall_seconds=round(wall_seconds, 4),
         answers=clock.answers if clock else (),
         curves=bytes(heard.curves),
+        exit=ended,
+        needed=clock.budget.amount if clock and clock.started and clock.budget.kind == "cpu_seconds" else 0.0,
     )
 
 

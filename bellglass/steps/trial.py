@@ -1,6 +1,8 @@
 """A trial: train, check the weights, judge, store. The `Lab` runs several side by side and books each of them.
 
 A settled trial is never run again: asked for a second time (after a crash, say), the lab answers from the books.
+A trial that fell through no fault of its bundle (blame.py) is not settled. It is booked as disturbed and run again
+under its id and seeds, with nothing beside it, until it has been tried often enough: then this machine can't do it.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -15,9 +18,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bellglass import tasks, trial_ids, weights
-from bellglass.errors import GuestFault, LoopFault
+from bellglass.blame import Owner, Seen, blame
+from bellglass.errors import GuestFault, LoopFault, SetupError
 from bellglass.ports import Glass
-from bellglass.records import Budget, Bundle, Cost, Json, Seeds, Trial
+from bellglass.records import Budget, Bundle, Cost, GuestExit, Json, Seeds, Trial
 from bellglass.steps.judge import Judgement, judge
 from bellglass.steps.train import OVERRUN_FACTOR, OVERRUN_SECONDS, Training, train
 from bellglass.store.books import Books
@@ -29,6 +33,9 @@ from bellglass.weights import WEIGHTS_FILE
 
 DOCUMENTS_KEPT = 16  # sets; each pair of a gate has its own
 PROVED = ("gate", "panel", "final")  # trials that decide something; the others only steer an improver
+TRIES: dict[Owner, int] = {"machine": 3, "unknown": 2}  # until the loop halts
+PASSING = ("docker_silent", "docker_failed", "keeper_ended", "folder_unwritable")  # what a machine may get over
+WAIT_SECONDS = 120.0  # for a machine that is too busy, or an engine that is away
 DECIDING = (*PROVED, "calibrate")  # a noise that was made small would make decisions, too
 
 
@@ -41,6 +48,16 @@ class Order:
     purpose: str
     generation: int
     budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbed:
+    """A trial that fell, and says nothing about its bundle."""
+
+    order: Order
+    owner: Owner
+    sentence: str
+    seen: Json  # what the host measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +100,30 @@ class Lab:
                 {order.trial_id: worst_case(order.budget) for order in waiting},
                 {order.trial_id: _intent(order) for order in waiting},
             )
-        with ThreadPoolExecutor(max_workers=self.bench.side_by_side, thread_name_prefix="trial") as pool:
-            self._await([pool.submit(self._run, order) for order in waiting])
+        disturbed = self._run_together(waiting, self.bench.side_by_side)
+        tries: Counter[str] = Counter()
+        while disturbed:
+            for one in disturbed:
+                self._refuse_tried_enough(one, tries)
+            why_not = self._glass.wait_until_free(WAIT_SECONDS, self._check)
+            if why_not:
+                raise _too_much(disturbed[0].order.trial_id, why_not)
+            disturbed = self._run_together([one.order for one in disturbed], 1)
         return [self._books.state.trials[order.trial_id] for order in orders]
+
+    def _run_together(self, orders: Sequence[Order], count: int) -> list[Disturbed]:
+        with ThreadPoolExecutor(max_workers=count, thread_name_prefix="trial") as pool:
+            return self._await([pool.submit(self._run, order) for order in orders])
+
+    def _refuse_tried_enough(self, one: Disturbed, tries: Counter[str]) -> None:
+        tries[one.order.trial_id] += 1
+        last = tries[one.order.trial_id] >= TRIES[one.owner]
+        self._books.disturb_trial(
+            one.order.trial_id, generation=one.order.generation, owner=one.owner, why=one.sentence, seen=one.seen,
+            last=last,
+        )  # fmt: skip
+        if last:
+            raise _too_much(one.order.trial_id, one.sentence)
 
     def _settled(self, order: Order) -> bool:
         found = self._books.settled_trial(order.trial_id)
@@ -99,18 +137,24 @@ class Lab:
             )
         return found is not None
 
-    def _await(self, futures: list[Future[Trial]]) -> None:
-        """Book each trial as it ends. A stop cancels those under way; `resume` runs them again from their intents."""
-        waiting = set(futures)
+    def _await(self, futures: list[Future[Trial | Disturbed]]) -> list[Disturbed]:
+        """Book each trial as it ends; those that have to be run again. A stop cancels those under way; `resume` runs
+        them again from their intents."""
+        waiting, disturbed = set(futures), []
         try:
             while waiting:
                 done, waiting = wait(waiting, timeout=0.25, return_when=FIRST_COMPLETED)
                 for future in done:
-                    self._books.end_trial(future.result())
+                    ended = future.result()
+                    if isinstance(ended, Disturbed):
+                        disturbed.append(ended)
+                    else:
+                        self._books.end_trial(ended)
                 self._check()
         except BaseException:
             self._cancel.set()
             raise
+        return disturbed
 
     def log_tail(self, trial: Trial) -> str:
         return "" if trial.log is None else self._books.blobs.get(trial.log).decode(errors="replace")
@@ -123,19 +167,31 @@ class Lab:
             self._docs[split, salt] = made
             return made
 
-    def _run(self, order: Order) -> Trial:
+    def _run(self, order: Order) -> Trial | Disturbed:
+        began = time.monotonic()
         try:
             return self._tried(order)
+        except SetupError as error:
+            if error.code not in PASSING:
+                raise
+            return self._disturbed(order, Seen("lost", engine=error.found or error.thing), began)
         finally:
             self._live.drop(order.trial_id)
 
-    def _tried(self, order: Order) -> Trial:
+    def _disturbed(self, order: Order, seen: Seen, since: float) -> Disturbed:
+        strain = self._glass.strain(since)
+        seen = replace(seen, share=strain.share, late=strain.late)
+        return Disturbed(order, *blame(seen), to_json(seen))
+
+    def _tried(self, order: Order) -> Trial | Disturbed:
         bundle = self._lineage.read(order.bundle)
         seeds = seeds_of(self.bench.secret, order.trial_id)
         self._progress(order.trial_id, "training")
+        begun = time.monotonic()
         training = self._train(order, bundle, seeds)
         self._progress(order.trial_id, "judging")
         fault, judged, stored = training.fault, None, None
+        seen = _seen_training(training)
         began = time.monotonic()
         if fault is None:
             try:
@@ -143,6 +199,12 @@ class Lab:
                 judged = self._judge(order, bundle, training)
             except GuestFault as error:
                 fault, training = error.code, replace(training, log=training.log + b"\n" + error.detail.encode())
+                seen = _seen(error.code, error.exit, ready=error.ready)
+        if fault is not None:
+            disturbed = self._disturbed(order, seen, began if training.fault is None else begun)
+            if disturbed.owner != "bundle":
+                self._progress(order.trial_id, "disturbed")
+                return disturbed
         self._progress(order.trial_id, "failed" if fault else "done")
         return Trial(
             trial_id=order.trial_id,
@@ -209,6 +271,24 @@ class Lab:
             select,
             self._cancel.is_set,
         )
+
+
+def _seen_training(training: Training) -> Seen:
+    seen = _seen(training.fault or "", training.exit, ready=training.exit is not None)
+    return replace(seen, used=training.train_seconds, needed=training.needed, wall=training.wall_seconds)
+
+
+def _seen(fault: str, ended: GuestExit | None, *, ready: bool) -> Seen:
+    if ended is None:
+        return Seen(fault, ready)
+    return Seen(fault, ready, signal=ended.signal, meddled=ended.meddled, engine=ended.engine)
+
+
+def _too_much(trial_id: str, why: str) -> SetupError:
+    """What a loop halts with; nothing of what it has done is lost."""
+    return SetupError(
+        f"trial {trial_id}", why, "a machine that lets it run", "bellglass resume", code="machine_too_busy"
+    )
 
 
 def judge_weights(

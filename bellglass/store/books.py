@@ -78,6 +78,12 @@ class Books:
     def end_trial(self, trial: Trial) -> None:
         self.record("trial.settled", **to_json(trial))
 
+    def disturb_trial(self, trial_id: str, **facts: Json) -> None:
+        """It fell through no fault of its bundle, and may be run again if the bounds bear what that took."""
+        self.record("trial.disturbed", trial_id=trial_id, **facts)
+        with self._lock:
+            self._admit(Cost())
+
     # Model calls: ports.CallBook
 
     def recall(self, key: CallKey, request_sha: str) -> bytes | None:

@@ -14,7 +14,7 @@ from typing import Any
 from bellglass.errors import LoopFault
 from bellglass.records import Budget, Claim, Cost, Json, Proof, Seeds, Trial, Verdict
 from bellglass.store.ledger import Event, Ledger
-from bellglass.trial_ids import is_of
+from bellglass.trial_ids import is_final, is_of
 
 
 @dataclass(slots=True)
@@ -55,6 +55,7 @@ class State:
     open_trials: dict[str, Json] = field(default_factory=dict)
     calls: dict[str, Json] = field(default_factory=dict)
     open_calls: dict[str, Json] = field(default_factory=dict)
+    disturbed: list[Json] = field(default_factory=list)  # trials that fell through no fault of their bundles
     spent: Cost = field(default_factory=Cost)
     burnt: Cost = field(default_factory=Cost)  # what crashes wasted: charged apart, never twice
     wall_seconds: float = 0.0
@@ -81,6 +82,10 @@ class State:
 
     def generation(self, number: int) -> Generation:
         return self.generations[number]
+
+    def disturbed_by(self, number: int) -> tuple[Json, ...]:
+        """Up to the end of that generation."""
+        return tuple(one for one in self.disturbed if one["generation"] <= number and not is_final(one["trial_id"]))
 
     def trials_of(self, number: int, purpose: str) -> list[Trial]:
         return [t for t in self.trials.values() if t.purpose == purpose and is_of(t.trial_id, number)]
@@ -203,6 +208,12 @@ def _trial_burnt(state: State, body: Json) -> None:
     state.burnt = state.burnt + Cost(**intent["ask"])
 
 
+def _trial_disturbed(state: State, body: Json) -> None:
+    """It stays open: it is run again."""
+    state.disturbed.append(body)
+    state.burnt = state.burnt + Cost(**state.open_trials[body["trial_id"]]["ask"])
+
+
 def _call_reserved(state: State, body: Json) -> None:
     state.open_calls[body["key"]] = body
 
@@ -301,6 +312,7 @@ HANDLERS: dict[str, Callable[[State, Json], None]] = {
     "trial.intended": _trial_intended,
     "trial.settled": _trial_settled,
     "trial.burnt": _trial_burnt,
+    "trial.disturbed": _trial_disturbed,
     "call.reserved": _call_reserved,
     "call.settled": _call_settled,
     "boot.checked": _boot_checked,

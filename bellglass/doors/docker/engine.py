@@ -17,7 +17,7 @@ import os
 import secrets
 import socket
 import tarfile
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -182,6 +182,27 @@ class Engine:
         with self._translated("the list of containers"):
             rows = self._api.containers(all=True, filters={"label": [f"{k}={v}" for k, v in labels.items()]})
         return [Listed(row["Id"], row.get("Labels") or {}, row.get("State", "")) for row in rows]
+
+    def events(self, labels: Mapping[str, str]) -> tuple[Iterator[tuple[str, str]], Callable[[], None]]:
+        """(container, action) of those with the labels from now on, and what ends the listening."""
+        wanted = {"type": "container", "label": [f"{k}={v}" for k, v in labels.items()]}
+        with self._translated("the events of containers"):
+            stream = self._api.events(decode=True, filters=wanted)
+        return self._told(stream), stream.close
+
+    def _told(self, stream: Iterator[Json]) -> Iterator[tuple[str, str]]:
+        with self._translated("the events of containers"):
+            for event in stream:
+                yield str(event.get("id", "")), str(event.get("Action", ""))
+
+    def silent(self) -> str:
+        """Why it does not answer; nothing when it does."""
+        try:
+            with self._translated("the Docker engine"):
+                self._api.ping()
+        except SetupError as fault:
+            return fault.found
+        return ""
 
     def cpu_seconds(self, container: str) -> float | None:
         """One reading of the daemon's own statistics: slower than the cgroup's file, but reaches into a VM."""

@@ -24,6 +24,7 @@ from dataclasses import replace
 from bellglass.doors.docker import image, reaper, selfcheck
 from bellglass.doors.docker.engine import Engine, Gone, NotRunning
 from bellglass.doors.docker.keeper import Keeper, Keepers, read_again, why_not_trusted
+from bellglass.doors.docker.meddling import Meddling
 from bellglass.doors.docker.meter import Meter
 from bellglass.doors.docker.pipe import AttachedPipe
 from bellglass.doors.docker.profile import (
@@ -36,14 +37,16 @@ from bellglass.doors.docker.profile import (
     seccomp_file,
 )
 from bellglass.errors import BellglassError, GuestFault, SetupError
+from bellglass.line.canary import Pulse, wait_until_free
 from bellglass.line.company import company
 from bellglass.line.intake import POLICIES, Event
 from bellglass.line.wire import Line, greet
 from bellglass.paths import content_root, state_home
-from bellglass.ports import GuestExit, GuestSpec
-from bellglass.records import Json, Role
+from bellglass.ports import GuestSpec
+from bellglass.records import GuestExit, Json, Role, Strain
 
 READY_SECONDS = 60.0
+BY_SIGNAL = 128  # what an exit code is above, where a signal ended the process
 STATE_SECONDS = 3.0  # how long the engine may take to notice that a container has ended
 WATCH_SECONDS = 0.25
 DEADLINE_GRACE_SECONDS = 2.0  # the guest's own supervisor goes first
@@ -61,13 +64,14 @@ class DockerGuest:
         deadline: float,
         remove: Callable[[str], None],
         require_kept: Callable[[], None],
+        meddling: Meddling,
     ) -> None:
         self._engine, self.id, self._remove = engine, container, remove
         self.pipe, self.line = pipe, line
         self.deadline = deadline  # on the monotonic clock
-        self._require_kept = require_kept
+        self._require_kept, self._meddling = require_kept, meddling
         self.meter: Meter | None = None
-        self._expired = False
+        self._expired, self._meddled = False, ""
         self._ending = threading.Lock()
         self._exit: GuestExit | None = None
 
@@ -97,6 +101,7 @@ class DockerGuest:
     def expire(self) -> None:
         """The watchdog's: pipe first, then the kill. What is left (state, removal) is `end`'s."""
         if not self._expired and not self.ended:
+            self._meddled = self._meddling.of(self.id, ended=False)  # before we do something to it ourselves
             self._expired = True
             self.pipe.close()
             with contextlib.suppress(BellglassError):  # `end` and the reaper try again
@@ -106,27 +111,40 @@ class DockerGuest:
         with self._ending:
             if self._exit is None:
                 self.sample()
+                broke_off = self.line.broke_off
                 self.line.close()
-                self._exit = self._finish()
+                self._exit = self._finish(broke_off)
                 self.pipe.dispose()
             return self._exit
 
-    def _finish(self) -> GuestExit:
+    def _finish(self, broke_off: bool) -> GuestExit:
         """Kill, read the state, have it removed. An engine that fails leaves work for the reaper, never an error."""
-        with contextlib.suppress(BellglassError):
-            self._engine.kill(self.id)
+        code, signal, silent = None, 0, ""
         known = self.meter is not None and self.meter.out_of_memory()
-        result = GuestExit(None, known)
-        with contextlib.suppress(BellglassError):
+        try:
+            if broke_off and not self._expired:
+                signal = self._ended_from_outside()
+            self._engine.kill(self.id)
             until = time.monotonic() + STATE_SECONDS
             while (facts := self._engine.inspect(self.id)) is not None:
                 state = facts.get("State") or {}
                 if not state.get("Running") or time.monotonic() > until:
-                    result = GuestExit(state.get("ExitCode"), known or bool(state.get("OOMKilled")))
+                    code, known = state.get("ExitCode"), known or bool(state.get("OOMKilled"))
                     break
                 time.sleep(0.01)
+        except BellglassError as fault:
+            silent = fault.found or fault.thing
         self._remove(self.id)
-        return result
+        return GuestExit(code, known, 0 if known else signal, self._meddled, silent)
+
+    def _ended_from_outside(self) -> int:
+        """The signal that its first process ended by, although nobody here has sent one. Notes who did, if known."""
+        facts = self._engine.inspect(self.id)
+        state = {} if facts is None else facts.get("State") or {}
+        ended = not state.get("Running")
+        self._meddled = self._meddling.of(self.id, ended=ended)
+        code = state.get("ExitCode") or 0
+        return code - BY_SIGNAL if ended and code > BY_SIGNAL else 0
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -200,6 +218,7 @@ class DockerGlass:
         self._bare = "confining bundle code beside a GPU's driver is untried" if device != "cpu" else ""
         self._keep, self._keepers = keep, Keepers(self._engine)
         self._loop = {"loop": loop} if loop else {}
+        self._pulse, self._meddling = Pulse(), Meddling(self._engine, reaper.own_labels())
         self._closing = threading.Event()
         self._watchdog: threading.Thread | None = None
 
@@ -231,6 +250,7 @@ class DockerGlass:
         self._prove()
         if self._keep:
             self.keeper(spec.role)
+        self._meddling.listen()
         profile = self._profile(spec)
         guest = self._start(spec, profile)
         with self._lock:
@@ -246,18 +266,37 @@ class DockerGlass:
             raise self._why_not_ready(spec, guest, exit_, fault) from fault
         return guest
 
+    def strain(self, since: float) -> Strain:
+        return Strain(self._keepers.canary().share(since), self._pulse.late(since))
+
+    def wait_until_free(self, seconds: float, check: Callable[[], None]) -> str:
+        until = time.monotonic() + seconds
+        while why := self._engine.silent():
+            check()
+            if time.monotonic() > until:
+                return why
+            time.sleep(1.0)
+        if self._keepers.forget_fallen():
+            self._end_guests()
+        return wait_until_free(self._keepers.canary(), until - time.monotonic(), check)
+
     def reap(self) -> int:
         return reaper.reap(self._engine)
 
     def close(self) -> None:
         self._closing.set()
+        self._end_guests()
+        self._removals.shutdown()
+        self._keepers.close()
+        self._meddling.close()
+        self._pulse.close()
+        if self._owns_engine:
+            self._engine.close()
+
+    def _end_guests(self) -> None:
         with self._lock:
             guests, self._guests = self._guests, []
         reaper.side_by_side(DockerGuest.end, guests)
-        self._removals.shutdown()
-        self._keepers.close()
-        if self._owns_engine:
-            self._engine.close()
 
     def _remove(self, container: str) -> None:
         def remove() -> None:
@@ -313,7 +352,9 @@ class DockerGlass:
             ) from fault
         pipe = AttachedPipe(end)
         line = Line(pipe, POLICIES[spec.role])
-        return DockerGuest(self._engine, container, pipe, line, deadline, self._remove, self._keepers.require)
+        return DockerGuest(
+            self._engine, container, pipe, line, deadline, self._remove, self._keepers.require, self._meddling
+        )
 
     def _admit(self, guest: DockerGuest, profile: Profile) -> None:
         """Nothing of a bundle has been sent yet: a container that is not as it should be never gets any."""

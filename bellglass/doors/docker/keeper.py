@@ -30,6 +30,7 @@ from bellglass.doors.docker.pipe import AttachedPipe
 from bellglass.doors.docker.profile import KEEPER_OOM_SCORE, PYTHON, Profile, create_body, differences
 from bellglass.doors.docker.reaper import owner_labels, side_by_side
 from bellglass.errors import BellglassError, SetupError
+from bellglass.line.canary import Canary
 from bellglass.paths import content_root
 from bellglass.store import state_folder
 
@@ -67,6 +68,7 @@ class Keeper:
         self._pipe: AttachedPipe | None = None
         self._words: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._ended, self._closed = threading.Event(), False
+        self.canary = Canary()
         self.held: Held | None = None
         self._fault = ""
         try:
@@ -115,14 +117,17 @@ class Keeper:
             )
 
     def _listen(self, pipe: AttachedPipe) -> None:
-        """A thread's work: its one line, and its end, which guests must not outlive."""
-        line, space = b"", memoryview(bytearray(4096))
+        """A thread's work: its report, the canary's lines, and its end, which guests must not outlive."""
+        rest, space, reported = b"", memoryview(bytearray(4096)), False
         with contextlib.suppress(OSError, BellglassError):
             while (count := pipe.read_into(space)) > 0:
-                line += bytes(space[:count])
-                if line.endswith(b"\n"):
-                    self._words.put(line)
-                    line = b""
+                *lines, rest = (rest + bytes(space[:count])).split(b"\n")
+                for line in lines:
+                    if reported:
+                        self.canary.heard(line)
+                    else:
+                        self._words.put(line)
+                    reported = True
         self._ended.set()
         self._words.put(b"")
         pipe.dispose()
@@ -209,12 +214,28 @@ class Keepers:
                 code="keeper_ended",
             )
 
+    def canary(self) -> Canary:
+        """One that sings where guests run; one that was never heard where there is none."""
+        return next((keeper.canary for keeper in self._started() if not keeper.fallen), Canary())
+
+    def forget_fallen(self) -> bool:
+        """The next guest of such an image gets a new keeper. Whether there were any: their guests must be gone."""
+        with self._lock:
+            fallen = [image for image, found in self._of.items() if found.done() and _fell(found)]
+            for image in fallen:
+                self._of.pop(image).result().close()
+        return bool(fallen)
+
     def close(self) -> None:
         side_by_side(Keeper.close, self._started())
 
     def _started(self) -> list[Keeper]:
         with self._lock:
             return [found.result() for found in self._of.values() if found.done() and not found.exception()]
+
+
+def _fell(found: Future[Keeper]) -> bool:
+    return not found.exception() and found.result().fallen
 
 
 def keeper_profile(image: Image, labels: Mapping[str, str]) -> Profile:

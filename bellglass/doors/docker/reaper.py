@@ -42,6 +42,12 @@ def owner_labels(role: str, more: Mapping[str, str]) -> dict[str, str]:
     return {LABEL + name: str(value) for name, value in facts.items()}
 
 
+def own_labels() -> dict[str, str]:
+    """By which this driver's containers are found."""
+    me = _me()
+    return {LABEL + "owner_pid": str(me.pid), LABEL + "owner_start": me.start}
+
+
 @functools.cache
 def _me() -> Process:
     return named(os.getpid())

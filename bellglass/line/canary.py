@@ -1,0 +1,98 @@
+"""How busy this machine is, as the host measures it: what a process of ours gets, and whether the driver itself runs.
+
+sandbox/keeper.py wants a core for a moment each second, and says how much of one it got. It runs where guests run (in a
+keeper's container, or beside the guests of a process glass), so that it is treated as they are.
+
+Not covered: a glass whose canary does not sing (no keeper): `share` is then None, and nobody can say who is to blame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+KEPT_SECONDS = 4 * 3600.0  # longer than any guest lives
+REST_SECONDS = 1.0  # between two lines of a canary that gets what it wants
+PULSE_SECONDS = 0.5
+LOOK_SECONDS = 4.0
+FREE = 0.25  # of a core
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    at: float  # on the monotonic clock
+    got: float
+    took: float
+
+
+class Canary:
+    """Hears the lines of one. Threads may ask it anything."""
+
+    def __init__(self) -> None:
+        self._moments: deque[_Moment] = deque()
+
+    def heard(self, line: bytes) -> None:
+        with contextlib.suppress(ValueError):
+            got, took = (float(word) for word in line.split())
+            now = time.monotonic()
+            self._moments.append(_Moment(now, got, took))
+            while self._moments[0].at < now - KEPT_SECONDS:
+                self._moments.popleft()
+
+    def share(self, since: float) -> float | None:
+        """Of a core, that it got since then while it wanted one. A moment under way counts: it may take for ever."""
+        moments = list(self._moments)
+        if not moments:
+            return None
+        before = [moment for moment in moments if moment.at <= since]
+        first, last = before[-1] if before else moments[0], moments[-1]
+        waiting = max(0.0, time.monotonic() - max(last.at, since) - REST_SECONDS)
+        took = last.took - first.took + waiting
+        return (last.got - first.got) / took if took > 0.0 else None
+
+
+class Pulse:
+    """Notes how long this driver stood still."""
+
+    def __init__(self) -> None:
+        self._gaps: deque[tuple[float, float]] = deque()  # (when it ended, seconds), long ones alone
+        self._beat = time.monotonic()
+        self._closed = threading.Event()
+        threading.Thread(target=self._run, name="pulse", daemon=True).start()
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def late(self, since: float) -> float:
+        """The longest since then, in seconds."""
+        gaps = [gap for ended, gap in list(self._gaps) if ended >= since]
+        return max([*gaps, time.monotonic() - self._beat - PULSE_SECONDS, 0.0])
+
+    def _run(self) -> None:
+        while not self._closed.wait(PULSE_SECONDS):
+            now = time.monotonic()
+            gap = now - self._beat - PULSE_SECONDS
+            if gap > PULSE_SECONDS:
+                self._gaps.append((now, gap))
+                while self._gaps[0][0] < now - KEPT_SECONDS:
+                    self._gaps.popleft()
+            self._beat = now
+
+
+def wait_until_free(canary: Canary, seconds: float, check: Callable[[], None]) -> str:
+    """Until a process of ours gets a good part of a core over some moments, or nobody can say; why not, else ""."""
+    until = time.monotonic() + seconds
+    while True:
+        since = time.monotonic()
+        while time.monotonic() - since < LOOK_SECONDS:
+            check()
+            time.sleep(0.25)
+        share = canary.share(since)
+        if share is None or share >= FREE:
+            return ""
+        if time.monotonic() >= until:
+            return f"a process that wanted a core got {100 * share:.0f}% of one"

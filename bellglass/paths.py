@@ -25,6 +25,7 @@ from bellglass.errors import LoopFault, SetupError, UsageError
 
 LEDGER_NAME = "loop.db"
 LOCK_NAME = "loop.lock"
+MAKING = ".new-"  # what the name of a folder begins with until its loop is made
 HOME_VARIABLE = "BELLGLASS_HOME"
 CONTENT = ("agent", "sandbox", "tasks", "trainer_seed")
 LEAVINGS = (".DS_Store", "__pycache__")  # made by Python and by desktops, never content
@@ -170,7 +171,7 @@ def list_loops(home: Path) -> list[Path]:
     """Every loop's folder, the last taken first."""
     if not home.is_dir():
         return []
-    found = [folder for folder in home.iterdir() if _is_loop(folder)]
+    found = [folder for folder in home.iterdir() if not folder.name.startswith(MAKING) and _is_loop(folder)]
     return sorted(found, key=lambda folder: (-_last_taken(folder), folder.name))
 
 

@@ -40,6 +40,7 @@ from bellglass.store.folder import SECRET_BYTES, read_plain
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
 from bellglass.store.live_curves import LiveCurves
+from bellglass.store.new_folder import begin_folder, end_folder
 from bellglass.store.ours import Standing
 from bellglass.store.state import State, fold
 from bellglass.tasks import Preset, Task
@@ -76,17 +77,11 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None, *, cal
     rehearse(Workbench(task, config.preset_of(task), secret, config.device, side_by_side(config)))
     loop_id = secrets.token_hex(4)
     folder = home / paths.loop_name(task.name, loop_id)
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        found, needed = str(error.strerror), "a folder this user may write"
-        raise SetupError(
-            f"loop folder {folder}", found, needed, "bellglass run --loops FOLDER", code="folder_unwritable"
-        ) from error
-    _write_secret(folder, secret)
-    lineage = Lineage.create(folder / "lineage.git")
+    making = begin_folder(home, loop_id)
+    _write_secret(making, secret)
+    lineage = Lineage.create(making / "lineage.git")
     first = lineage.commit(bundles.starter() if starter is None else starter, None, "starter")
-    with Ledger.create(folder) as ledger:
+    with Ledger.create(making) as ledger:
         ledger.append(
             "loop.created",
             {
@@ -105,6 +100,7 @@ def create(config: LoopConfig, home: Path, starter: Bundle | None = None, *, cal
                 **paths.user_host(),
             },
         )
+    end_folder(making, folder)
     return folder
 
 

@@ -119,11 +119,11 @@ def write_durably(path: Path, data: bytes | memoryview) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """With its parents; its entry is on the disk when this returns."""
-    if folder.is_dir():
-        return
+    """With its parents; its entry, and theirs, are on the disk when this returns."""
+    missing = [each for each in (folder, *folder.parents) if not each.is_dir()]
     folder.mkdir(parents=True, exist_ok=True)
-    fsync_folder(folder.parent)
+    for each in missing:
+        fsync_folder(each.parent)
 
 
 def fsync_folder(folder: Path) -> None:

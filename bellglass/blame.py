@@ -20,7 +20,7 @@ Owner = Literal["bundle", "machine", "unknown"]
 BY_ANYBODY = ("timeout", "lost", "stalled", "crashed")  # faults that a machine can make; all others are the bundle's
 LATE_SECONDS = 5.0  # that this driver did not run: half of a guest's lease
 STARVED = 0.1  # of a core: where a process that wants one gets less, beats and answers come too late
-MARGIN = 2.0  # a guest that could have had so many times what it needed was given enough
+MARGIN = 4.0  # a guest that could have had so many times what it needed was given enough; it waits for the host, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row("machine", lambda seen: seen.signal != 0, "the guest was ended from outside, by signal {seen.signal}"),
     Row("bundle", lambda seen: seen.fault == "crashed", "its code ended"),
-    Row("machine", lambda seen: seen.late > LATE_SECONDS, "bellglass itself stood still for {seen.late:.0f} s"),
+    Row("machine", lambda seen: seen.late > LATE_SECONDS, "this driver stood still for {seen.late:.0f} s"),
     Row("machine", lambda seen: seen.starved, "this machine is too busy: {seen.shortage}"),
     Row("unknown", lambda seen: seen.share is None, NOBODY_KNOWS),
     Row("bundle", lambda seen: seen.fault in ("timeout", "stalled"), "{seen.fault} on a machine that was free"),

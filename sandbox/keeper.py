@@ -1,7 +1,8 @@
 """Holds every file of an image's root in memory, so that the page cache is no channel between guests. Stdlib only.
 
     python -I -c '<this file>'        in a container of the image, as root with CAP_IPC_LOCK and nothing else
-    python -I keeper.py canary        keeps nothing, and only does what comes last here
+    python -I -c '<this file>' quiet  the same without what comes last here
+    python -I keeper.py canary        that alone
 
 Guests of one image share its files' pages. Whoever drops a page and whoever finds it missing have an exact channel;
 a mapped page can't be dropped, and a locked one can't be reclaimed. So this maps each file with its pages present and
@@ -134,7 +135,10 @@ def main():
         keeper = Keeper()
         keeper.walk()
         print(json.dumps(keeper.report()), flush=True)
-    sing()
+    if sys.argv[1:] == ["quiet"]:
+        sys.stdin.read()
+    else:
+        sing()
 
 
 if __name__ == "__main__":

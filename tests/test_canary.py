@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from guests import spec
 
 from bellglass.doors.process_glass import ProcessGlass
-from bellglass.line.canary import Canary
+from bellglass.line.canary import Beside, Canary, least
 from bellglass.paths import content_root
+from bellglass.records import Strain
 
 
 def fed(*moments: tuple[float, float, float]) -> Canary:
@@ -66,19 +68,34 @@ def test_a_driver_that_was_frozen_knows_it() -> None:
         assert float(driver.stdout.read()) > 2.0
 
 
-def test_a_process_glass_has_a_canary_that_is_starved_when_it_is_stopped(tmp_path: Path) -> None:
-    glass = ProcessGlass(warm=False, forks=False, home=tmp_path)
-    assert glass.strain(0.0).share is None
-    glass._let_sing()
-    bird = glass._bird
-    assert bird is not None
+def test_a_canary_that_is_stopped_gets_nothing_of_what_it_wants() -> None:
+    canary = Beside()
+    assert canary.share(0.0) is None
+    canary.start()
+    process = canary.process
+    assert process is not None
     until = time.monotonic() + 60.0
-    while glass.strain(0.0).share is None and time.monotonic() < until:
+    while canary.share(0.0) is None and time.monotonic() < until:
         time.sleep(0.05)
-    os.kill(bird.pid, signal.SIGSTOP)
+    os.kill(process.pid, signal.SIGSTOP)
     since = time.monotonic()
-    while (share := glass.strain(since).share) is None and time.monotonic() < until:
+    while (share := canary.share(since)) is None and time.monotonic() < until:
         time.sleep(0.05)
     assert share == 0.0, "it has wanted a core since then, and got none"
+    assert least([Canary(), fed((30.0, 0.2, 0.2), (20.0, 0.22, 0.22)), canary], since) == 0.0
+    canary.close()
+    assert process.poll() is not None
+
+
+def test_a_glass_measures_how_busy_its_machine_is(tmp_path: Path) -> None:
+    glass = ProcessGlass(warm=False, forks=False, home=tmp_path)
+    assert glass.strain(0.0) == Strain(None, 0.0)
+    since = time.monotonic()
+    glass.open(spec()).end()
+    until = time.monotonic() + 60.0
+    while glass.strain(since).share is None and time.monotonic() < until:
+        time.sleep(0.05)
+    share = glass.strain(since).share
+    assert share is not None
+    assert 0.0 < share <= 1.5
     glass.close()
-    assert bird.poll() is not None

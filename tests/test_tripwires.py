@@ -170,6 +170,7 @@ def test_every_tripwire_is_in_the_registry() -> None:
                 failed("malformed"),
                 *predicting(0.4, 3.4),
                 replace(failed("crashed"), trial_id="g1-pair-0-parent"),
+                disturbed=({"trial_id": "g1-pair-0-child", "last": True},) * 3,
             )
         )
     }

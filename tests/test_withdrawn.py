@@ -11,7 +11,7 @@ from small_world import Tuner, opened
 from bellglass import wiring
 from bellglass.doors.process_glass import ProcessGlass
 from bellglass.doors.process_glass.glass import ProcessGuest
-from bellglass.errors import GuestFault, TripwireFired
+from bellglass.errors import TripwireFired
 from bellglass.loop import run_loop
 from bellglass.ports import GuestSpec
 from bellglass.review import Answer, Evidence
@@ -25,9 +25,10 @@ class Crashing(ProcessGlass):
     trial = ""
 
     def open(self, spec: GuestSpec) -> ProcessGuest:
+        guest = super().open(spec)
         if spec.labels.get("trial") == self.trial:
-            raise GuestFault("crashed", "the guest has ended")
-        return super().open(spec)
+            guest.send_file = lambda name, data: ProcessGuest.send_file(guest, name, b"raise SystemExit(1)\n")  # type: ignore[method-assign]
+        return guest
 
 
 def run(home: Path, trial: str) -> State:

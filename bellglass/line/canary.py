@@ -1,19 +1,23 @@
 """How busy this machine is, as the host measures it: what a process of ours gets, and whether the driver itself runs.
 
-sandbox/keeper.py wants a core for a moment each second, and says how much of one it got. It runs where guests run (in a
-keeper's container, or beside the guests of a process glass), so that it is treated as they are.
+sandbox/keeper.py wants a core for a moment each second, and says how much of one it got. One runs where guests run, so
+that it is treated as they are, and one beside this driver, whose answers they wait for.
 
-Not covered: a glass whose canary does not sing (no keeper): `share` is then None, and nobody can say who is to blame.
+Not covered: a machine that is slow in something else than its cores.
 """
 
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from bellglass.paths import content_root
 
 KEPT_SECONDS = 4 * 3600.0  # longer than any guest lives
 REST_SECONDS = 1.0  # between two lines of a canary that gets what it wants
@@ -55,6 +59,46 @@ class Canary:
         return (last.got - first.got) / took if took > 0.0 else None
 
 
+class Beside(Canary):
+    """One beside this driver, from `start` on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self.process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Also once more, where it has ended. One that can't be started is one that was never heard."""
+        words = [sys.executable, "-I", "-S", "-B", str(content_root() / "sandbox" / "keeper.py"), "canary"]
+        with self._lock, contextlib.suppress(OSError):
+            if self.process is None or self.process.poll() is not None:
+                self._end()
+                self.process = subprocess.Popen(
+                    words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                )
+                self._reader = threading.Thread(target=self._read, args=(self.process,), name="canary", daemon=True)
+                self._reader.start()
+
+    def close(self) -> None:
+        with self._lock:
+            self._end()
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        for line in process.stdout or ():
+            self.heard(line)
+
+    def _end(self) -> None:
+        if self.process is not None and self._reader is not None:
+            self.process.kill()
+            self.process.wait()
+            self._reader.join()  # it has read the end
+            for pipe in (self.process.stdin, self.process.stdout):
+                if pipe is not None:
+                    pipe.close()
+            self.process = None
+
+
 class Pulse:
     """Notes how long this driver stood still."""
 
@@ -83,7 +127,12 @@ class Pulse:
             self._beat = now
 
 
-def wait_until_free(canary: Canary, seconds: float, check: Callable[[], None]) -> str:
+def least(canaries: Sequence[Canary], since: float) -> float | None:
+    """The smallest share; None where none was heard."""
+    return min((share for each in canaries if (share := each.share(since)) is not None), default=None)
+
+
+def wait_until_free(canaries: Sequence[Canary], seconds: float, check: Callable[[], None]) -> str:
     """Until a process of ours gets a good part of a core over some moments, or nobody can say; why not, else ""."""
     until = time.monotonic() + seconds
     while True:
@@ -91,7 +140,7 @@ def wait_until_free(canary: Canary, seconds: float, check: Callable[[], None]) -
         while time.monotonic() - since < LOOK_SECONDS:
             check()
             time.sleep(0.25)
-        share = canary.share(since)
+        share = least(canaries, since)
         if share is None or share >= FREE:
             return ""
         if time.monotonic() >= until:

@@ -188,21 +188,16 @@ class Engine:
         wanted = {"type": "container", "label": [f"{k}={v}" for k, v in labels.items()]}
         with self._translated("the events of containers"):
             stream = self._api.events(decode=True, filters=wanted)
-        return self._told(stream), stream.close
+        return self._listen(stream), stream.close
 
-    def _told(self, stream: Iterator[Json]) -> Iterator[tuple[str, str]]:
+    def _listen(self, stream: Iterator[Json]) -> Iterator[tuple[str, str]]:
         with self._translated("the events of containers"):
             for event in stream:
                 yield str(event.get("id", "")), str(event.get("Action", ""))
 
-    def silent(self) -> str:
-        """Why it does not answer; nothing when it does."""
-        try:
-            with self._translated("the Docker engine"):
-                self._api.ping()
-        except SetupError as fault:
-            return fault.found
-        return ""
+    def ping(self) -> None:
+        with self._translated("the Docker engine"):
+            self._api.ping()
 
     def cpu_seconds(self, container: str) -> float | None:
         """One reading of the daemon's own statistics: slower than the cgroup's file, but reaches into a VM."""

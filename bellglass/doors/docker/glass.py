@@ -37,7 +37,7 @@ from bellglass.doors.docker.profile import (
     seccomp_file,
 )
 from bellglass.errors import BellglassError, GuestFault, SetupError
-from bellglass.line.canary import Pulse, wait_until_free
+from bellglass.line.canary import Beside, Pulse, least, wait_until_free
 from bellglass.line.company import company
 from bellglass.line.intake import POLICIES, Event
 from bellglass.line.wire import Line, greet
@@ -218,6 +218,7 @@ class DockerGlass:
         self._bare = "confining bundle code beside a GPU's driver is untried" if device != "cpu" else ""
         self._keep, self._keepers = keep, Keepers(self._engine)
         self._loop = {"loop": loop} if loop else {}
+        self._canary = Beside()
         self._pulse, self._meddling = Pulse(), Meddling(self._engine, reaper.own_labels())
         self._closing = threading.Event()
         self._watchdog: threading.Thread | None = None
@@ -250,6 +251,7 @@ class DockerGlass:
         self._prove()
         if self._keep:
             self.keeper(spec.role)
+        self._canary.start()
         self._meddling.listen()
         profile = self._profile(spec)
         guest = self._start(spec, profile)
@@ -267,18 +269,22 @@ class DockerGlass:
         return guest
 
     def strain(self, since: float) -> Strain:
-        return Strain(self._keepers.canary().share(since), self._pulse.late(since))
+        return Strain(least([self._canary, self._keepers.canary()], since), self._pulse.late(since))
 
     def wait_until_free(self, seconds: float, check: Callable[[], None]) -> str:
         until = time.monotonic() + seconds
-        while why := self._engine.silent():
+        while True:
             check()
-            if time.monotonic() > until:
-                return why
+            try:
+                self._engine.ping()
+                break
+            except SetupError as silent:
+                if time.monotonic() > until:
+                    return silent.found
             time.sleep(1.0)
         if self._keepers.forget_fallen():
             self._end_guests()
-        return wait_until_free(self._keepers.canary(), until - time.monotonic(), check)
+        return wait_until_free([self._canary, self._keepers.canary()], until - time.monotonic(), check)
 
     def reap(self) -> int:
         return reaper.reap(self._engine)
@@ -290,6 +296,7 @@ class DockerGlass:
         self._keepers.close()
         self._meddling.close()
         self._pulse.close()
+        self._canary.close()
         if self._owns_engine:
             self._engine.close()
 

@@ -63,7 +63,9 @@ class Held:
 class Keeper:
     """One image's. `held` is None, and `lacking` says why, where it could not start."""
 
-    def __init__(self, engine: Engine, image: Image, labels: Mapping[str, str]) -> None:
+    def __init__(self, engine: Engine, image: Image, labels: Mapping[str, str], *, sings: bool = False) -> None:
+        """`sings`: it is the canary of its glass, too."""
+        self.sings = sings
         self._engine, self._name = engine, f"bellglass-keeper-{secrets.token_hex(6)}"
         self._pipe: AttachedPipe | None = None
         self._words: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -72,7 +74,7 @@ class Keeper:
         self.held: Held | None = None
         self._fault = ""
         try:
-            self._start(keeper_profile(image, labels))
+            self._start(keeper_profile(image, labels, sings=sings))
             self.held = self._report()
         except (BellglassError, Gone, NotRunning) as fault:
             self._fault = getattr(fault, "found", "") or str(fault)
@@ -195,7 +197,8 @@ class Keepers:
         if found is None:
             found = coming
             try:
-                coming.set_result(Keeper(self._engine, image, owner_labels("keeper", loop)))
+                sings = not any(keeper.sings for keeper in self._started())
+                coming.set_result(Keeper(self._engine, image, owner_labels("keeper", loop), sings=sings))
             except BaseException as fault:  # who waits for it would wait for ever
                 coming.set_exception(fault)
         return found.result()
@@ -216,7 +219,7 @@ class Keepers:
 
     def canary(self) -> Canary:
         """One that sings where guests run; one that was never heard where there is none."""
-        return next((keeper.canary for keeper in self._started() if not keeper.fallen), Canary())
+        return next((keeper.canary for keeper in self._started() if keeper.sings and not keeper.fallen), Canary())
 
     def forget_fallen(self) -> bool:
         """The next guest of such an image gets a new keeper. Whether there were any: their guests must be gone."""
@@ -238,7 +241,7 @@ def _fell(found: Future[Keeper]) -> bool:
     return not found.exception() and found.result().fallen
 
 
-def keeper_profile(image: Image, labels: Mapping[str, str]) -> Profile:
+def keeper_profile(image: Image, labels: Mapping[str, str], *, sings: bool = False) -> Profile:
     """Root without a capability but the one to lock memory; no place to write to; no bundle code ever."""
     code = (content_root() / "sandbox" / "keeper.py").read_text("utf-8")
     return Profile(
@@ -255,5 +258,5 @@ def keeper_profile(image: Image, labels: Mapping[str, str]) -> Profile:
         nofile=8192,
         oom_score=KEEPER_OOM_SCORE,
         capabilities=("IPC_LOCK",),
-        command=(PYTHON, "-I", "-c", code),
+        command=(PYTHON, "-I", "-c", code, *(() if sings else ("quiet",))),
     )

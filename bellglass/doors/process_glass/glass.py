@@ -32,7 +32,7 @@ from typing import Final
 from bellglass import gpus, processes
 from bellglass.doors.process_glass.nursery import Child, Nursery
 from bellglass.errors import SetupError
-from bellglass.line.canary import Canary, Pulse, wait_until_free
+from bellglass.line.canary import Beside, Pulse, wait_until_free
 from bellglass.line.intake import POLICIES, Event
 from bellglass.line.wire import Line, greet
 from bellglass.paths import content_root
@@ -193,9 +193,8 @@ class ProcessGlass:
         self._home = home or Path(tempfile.gettempdir()) / f"bellglass-{os.getuid()}"
         self._guests: list[ProcessGuest] = []
         self._lock = threading.Lock()
-        self._canary = Canary()
+        self._canary = Beside()
         self._pulse: Pulse | None = None
-        self._bird: subprocess.Popen[bytes] | None = None
 
     def find_why_alone(self) -> str:
         return ""  # everything here hears everything, alone or not: that is what `unsealed` says
@@ -207,7 +206,8 @@ class ProcessGlass:
 
     def open(self, spec: GuestSpec) -> ProcessGuest:
         env = _environment(spec.gpu)
-        self._let_sing()
+        self._pulse = self._pulse or Pulse()
+        self._canary.start()
         folder = self._make_folder(spec)
         try:
             guest = self._start(spec, folder, env)
@@ -230,19 +230,12 @@ class ProcessGlass:
         return Strain(self._canary.share(since), self._pulse.late(since) if self._pulse else 0.0)
 
     def wait_until_free(self, seconds: float, check: Callable[[], None]) -> str:
-        return wait_until_free(self._canary, seconds, check)
+        return wait_until_free([self._canary], seconds, check)
 
     def close(self) -> None:
         if self._pulse is not None:
             self._pulse.close()
-        with self._lock:
-            bird, self._bird = self._bird, None
-        if bird is not None and bird.stdin is not None and bird.stdout is not None:
-            bird.kill()
-            bird.wait()
-            self._listener.join()  # it has read the end
-            bird.stdin.close()
-            bird.stdout.close()
+        self._canary.close()
         with self._lock:
             guests, self._guests = self._guests, []
         for guest in guests:
@@ -274,24 +267,6 @@ class ProcessGlass:
             remove_tree(folder)
             count += 1
         return count
-
-    def _let_sing(self) -> None:
-        """Start the canary with the first guest."""
-        with self._lock, contextlib.suppress(OSError):
-            self._pulse = self._pulse or Pulse()
-            if self._bird is None or self._bird.poll() is not None:
-                words = [self._python, "-I", "-S", "-B", str(content_root() / "sandbox" / "keeper.py"), "canary"]
-                self._bird = subprocess.Popen(
-                    words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                )  # fmt: skip
-                self._listener = threading.Thread(target=self._listen, args=(self._bird,), name="canary", daemon=True)
-                self._listener.start()
-
-    def _listen(self, bird: subprocess.Popen[bytes]) -> None:
-        assert bird.stdout is not None
-        for line in bird.stdout:
-            self._canary.heard(line)
 
     def _make_folder(self, spec: GuestSpec) -> Path:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
@@ -50,8 +51,8 @@ class Answer:
 
 
 class Reviewer(Protocol):
-    def ask(self, evidence: Evidence) -> Answer | None:
-        """None: nobody answered, which is no."""
+    def ask(self, evidence: Evidence, decided: Callable[[], bool]) -> Answer | None:
+        """None: nobody answered, which is no. `decided` is asked meanwhile: whether somebody has decided elsewhere."""
 
 
 def needed(when: str, alarms: int) -> bool:
@@ -90,8 +91,14 @@ def gather(state: State, number: int, lineage: Lineage) -> Evidence:
 
 
 def trainer_first(diff: str) -> str:
-    """The same patch, the trainer's files in front."""
-    return "".join(sorted(patches(diff), key=lambda part: not part.startswith("diff --git a/trainer/")))
+    """The same patch, the trainer's files in front, but for the line that says what was spelled out."""
+    return "".join(sorted(patches(diff), key=_place))
+
+
+def _place(part: str) -> int:
+    if not part.startswith("diff --git "):
+        return 0
+    return 1 if part.startswith("diff --git a/trainer/") else 2
 
 
 def pending(state: State) -> int | None:

@@ -35,7 +35,7 @@ from bellglass.records import GUEST_FAULTS
 # A module may import its own layer and those below, without cycles. Two rules more: doors never import each other, and
 # only `wiring` imports doors.
 LAYERS = {
-    0: "errors error_codes records trial_ids stats variance strict_json bootstrap",  # vocabulary; pure
+    0: "errors error_codes records trial_ids stats variance strict_json bootstrap visible",  # vocabulary; pure
     1: "paths gpus config tasks data_file download bounds processes weights nulls calibration curves forecast "
     "store",  # disk
     2: "ports line doors",  # protocols, frames, and what implements them

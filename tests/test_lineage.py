@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from bellglass.errors import GuestFault, LoopFault
 from bellglass.records import Kind
 from bellglass.store.bundles import check_files
-from bellglass.store.lineage import Lineage, visible
+from bellglass.store.lineage import Lineage
+from bellglass.visible import visible
 
 STARTER = {
     "trainer/data.py": b"a\nb\nc\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,7 @@ class Person:
     def __init__(self, decision: str) -> None:
         self.decision, self.shown = decision, list[Evidence]()
 
-    def ask(self, evidence: Evidence) -> Answer:
+    def ask(self, evidence: Evidence, decided: Callable[[], bool]) -> Answer:
         self.shown.append(evidence)
         return Answer(self.decision, "a reason", "somebody")
 

@@ -10,6 +10,8 @@ from small_world import Tuner, opened, run, session
 
 from bellglass.loop import run_loop
 from bellglass.records import ChatReply, ChatRequest
+from bellglass.show import view
+from bellglass.store.state import state_of
 
 LIBRARY_BYPASSED = """
 import glass
@@ -121,3 +123,21 @@ def test_an_improver_never_learns_a_confirm_score(home: Path) -> None:
         assert f"{verdict.score:.4f}" not in model.heard
         assert f"{verdict.raw_bits:.4f}" not in model.heard
         assert f"{verdict.select_score or 0.1234567:.4f}" not in model.heard
+
+
+def test_what_an_improver_says_that_a_trial_tries_is_kept_with_the_trial(tmp_path: Path) -> None:
+    improve = """
+import glass
+glass.trial(note="less\\nsmoothing\\u200b")
+glass.trials([{"files": {"trainer/objective.py": "SMOOTHING = 10.0\\n"}, "note": "ten", "fraction": 0.5}])
+"""
+    folder = small_world.create(tmp_path / "loops", improve, generations=1)
+    session(folder, Tuner())
+    state = state_of(folder)
+    assert [state.notes[trial.trial_id] for trial in state.trials_of(1, "explore")] == [
+        "less smoothing\\u{200b}",
+        "ten",
+    ]
+    document = view.document(state)
+    at = document["trials"]["columns"].index("note")
+    assert [row[at] for row in document["trials"]["rows"] if row[at]] == ["less smoothing\\u{200b}", "ten"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_a_child_whose_trial_fails_at_the_gate_is_rejected_whatever_its_other_pa
 
 
 class TrainerAlone:
-    def ask(self, evidence: Evidence) -> Answer:
+    def ask(self, evidence: Evidence, decided: Callable[[], bool]) -> Answer:
         return Answer("trainer", "its scaffold is not wanted", "somebody")
 
 

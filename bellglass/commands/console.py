@@ -30,8 +30,8 @@ from bellglass.show.summary import (
     title_and_unit,
 )
 from bellglass.store.ledger import Event
-from bellglass.store.lineage import visible
 from bellglass.store.state import State, trial_from
+from bellglass.visible import visible
 
 NARROW = 96  # columns of a terminal, below which the table of generations needs its words measured
 

@@ -24,8 +24,8 @@ from bellglass.commands.console import Terminal, bound_parts, line_for
 from bellglass.forecast import duration
 from bellglass.show.phase import next_review, phase
 from bellglass.store.ledger import Event
-from bellglass.store.lineage import visible
 from bellglass.store.state import State
+from bellglass.visible import visible
 
 MOST_SLOTS = 6  # lines for trials, however many run side by side
 OTHER_LINES = 4  # of the view, and one for the events above it

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import select
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from bellglass.commands.console import Terminal, interval_text
 from bellglass.paths import user_name
 from bellglass.records import Interval, Json
 from bellglass.review import DECISIONS, Answer, Evidence
+from bellglass.store.lineage import patches
 
-MAX_DIFF_LINES = 400
+POLL_SECONDS = 0.3
+MOST_LINES = 60  # of a file that is no trainer's; longer ones are folded
+
+
+class _Elsewhere(Exception):
+    """Somebody decided while this terminal asked."""
 
 
 class TerminalReviewer:
@@ -17,34 +26,66 @@ class TerminalReviewer:
         self._make_room = make_room
         self._console = Terminal(stderr=True)
 
-    def ask(self, evidence: Evidence) -> Answer | None:
+    def ask(self, evidence: Evidence, decided: Callable[[], bool]) -> Answer | None:
         self._make_room()
         show(evidence, self._console)
         try:
-            choice = self._console.input(f"decision ({', '.join(DECISIONS)}; empty: decide later) > ").strip()
+            choice = self._line(f"decision ({', '.join(DECISIONS)}; empty: decide later) > ", decided)
             if choice not in DECISIONS:
                 return None
-            reason = self._console.input("reason > ").strip()
+            reason = self._line("reason > ", decided)
         except (EOFError, KeyboardInterrupt):
+            return None
+        except _Elsewhere:
+            self._console.print("\nsomebody has decided elsewhere: this question is closed")
             return None
         if not reason:
             return None
         return Answer(choice, reason, user_name())  # type: ignore[arg-type]  # checked against DECISIONS above
 
+    def _line(self, prompt: str, decided: Callable[[], bool]) -> str:
+        """What a person types; at a terminal, as long as nobody decides on the page or by another command."""
+        if not sys.stdin.isatty():
+            return self._console.input(prompt).strip()
+        self._console.print(prompt, end="")
+        while not select.select([sys.stdin], [], [], POLL_SECONDS)[0]:
+            if decided():
+                raise _Elsewhere
+        line = sys.stdin.readline()
+        if not line:
+            raise EOFError
+        return line.strip()
+
 
 def show(evidence: Evidence, console: Terminal) -> None:
-    """What the host knows first; the improver's own words last and marked as its own."""
-    gate: Json = evidence.gate
+    """What the host knows first, then the improver's own words, marked as its own; the trainer's diff last and whole,
+    where whoever is asked has it before their eyes, however much else was changed."""
     console.rule(f"review of generation {evidence.generation}")
     kinds = ", ".join(evidence.kinds)
     console.print(f"parent {evidence.parent[:8]}, successor {evidence.successor[:8]}; {kinds}")
     for line in evidence.changed:
         console.print(f"  {line}")
-    lines = evidence.diff.splitlines()
-    for line in lines[:MAX_DIFF_LINES]:
-        _print_diff_line(line, console)
-    if len(lines) > MAX_DIFF_LINES:
-        console.print(f"NOT SHOWN HERE: {len(lines) - MAX_DIFF_LINES} more lines; see bellglass diff", style="bold")
+    _show_measured(evidence, console)
+    console.print(f"the improver's own words (testimony): {evidence.testimony!r}", style="dim")
+    heading, files = divided(evidence.diff)
+    for line in heading:
+        console.print(line, style="bold")
+    folded = [part for part in files if not _of_trainer(part) and len(part.lines) > MOST_LINES]
+    for part in sorted(files, key=_of_trainer):
+        if part in folded:
+            console.print(f"{part.path}: {part.changed} changed lines, not shown here", style="bold")
+            continue
+        for line in part.lines:
+            _print_diff_line(line, console)
+    if folded:
+        hidden = sum(part.changed for part in folded)
+        console.print(f"NOT SHOWN HERE: {hidden} changed lines of {', '.join(part.path for part in folded)}; see "
+                      f"bellglass diff {evidence.loop_id} {evidence.generation}", style="bold")  # fmt: skip
+    console.print(f"evidence {evidence.hash}")
+
+
+def _show_measured(evidence: Evidence, console: Terminal) -> None:
+    gate: Json = evidence.gate
     for trial in evidence.verdicts:
         claim, verdict = _bits(trial["claim_bits"]), _bits(trial["verdict_bits"])
         console.print(f"{trial['trial']}: claim {claim}, verdict {verdict} {trial['fault'] or ''}".rstrip())
@@ -55,8 +96,35 @@ def show(evidence: Evidence, console: Terminal) -> None:
             console.print("so whatever you decide, its trainer is not adopted", style="bold")
     if evidence.boot is not None:
         console.print(f"boot check: {'passed' if evidence.boot['ok'] else 'FAILED'}: {evidence.boot['why']}")
-    console.print(f"the improver's own words (testimony): {evidence.testimony!r}", style="dim")
-    console.print(f"evidence {evidence.hash}")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of a diff."""
+
+    path: str
+    lines: tuple[str, ...]
+
+    @property
+    def changed(self) -> int:
+        body = self.lines[next((k for k, line in enumerate(self.lines) if line.startswith("@@")), len(self.lines)) :]
+        return sum(line[:1] in ("+", "-") for line in body)
+
+
+def divided(diff: str) -> tuple[list[str], list[Part]]:
+    """What stands above the first file, and the files."""
+    first, *rest = patches(diff)
+    parts = [first, *rest] if first.startswith("diff --git ") else rest
+    heading = [] if first.startswith("diff --git ") else first.split("\n")
+    return [line for line in heading if line], [Part(_path(part), tuple(part.splitlines())) for part in parts]
+
+
+def _path(patch: str) -> str:
+    return patch.partition("\n")[0].rpartition(" b/")[2]
+
+
+def _of_trainer(part: Part) -> bool:
+    return part.path.startswith("trainer/")
 
 
 def _bits(value: float | None) -> str:

@@ -12,7 +12,7 @@ import traceback
 from types import TracebackType
 from typing import TextIO
 
-from bellglass.store.lineage import visible
+from bellglass.visible import visible
 
 
 def say(text: object, *, err: bool = False) -> None:

@@ -160,7 +160,8 @@ class Recording:
         return seconds
 
     def diff(self, number: int) -> Json:
-        return self._text(f"diffs/{number}.json") or {"generation": number, "files": [], "missing": "not recorded"}
+        missing = {"generation": number, "note": "", "files": [], "missing": "not recorded"}
+        return self._text(f"diffs/{number}.json") or missing
 
     def session(self, number: int) -> Json:
         empty = {"generation": number, "calls": [], "printed": [], "missing": ["not recorded"]}

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from bellglass.records import Json
 from bellglass.show.report import Report
 from bellglass.show.summary import final_text
-from bellglass.store.lineage import visible
 from bellglass.tripwires import place
+from bellglass.visible import visible
 
 SIGNS = re.compile(r"([\\`*_{}\[\]<>#|~!])")
 

@@ -50,7 +50,7 @@ class Shown:
         try:
             return transcript.diff_of(self.state, self.lineage, number)
         except BellglassError as error:  # the lineage itself cannot be opened
-            return {"generation": number, "files": [], "missing": error.one_line()}
+            return {"generation": number, "note": "", "files": [], "missing": error.one_line()}
 
     def session(self, number: int) -> Json:
         """Its improver's conversation, call by call."""

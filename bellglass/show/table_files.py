@@ -15,7 +15,7 @@ from bellglass.errors import BellglassError, SetupError
 from bellglass.paths import written_anew
 from bellglass.records import Json
 from bellglass.show.notebook import Loop
-from bellglass.store.lineage import visible
+from bellglass.visible import visible
 
 Row = Sequence[Json]
 ELSEWHERE = "bellglass export csv -o FOLDER"

@@ -30,14 +30,21 @@ def diff_of(state: State, lineage: Lineage, number: int) -> Json:
     """By file, the trainer's first."""
     gen = state.generations.get(number)
     if gen is None or gen.successor is None:
-        return {"generation": number, "files": [], "missing": f"generation {number} has no successor"}
+        return _no_diff(number, f"generation {number} has no successor")
     try:
         counts = {path: (added, removed) for path, added, removed in lineage.changed(gen.parent, gen.successor)}
         text = lineage.diff(gen.parent, gen.successor)
     except BellglassError as error:
-        return {"generation": number, "files": [], "missing": error.one_line()}
+        return _no_diff(number, error.one_line())
     files = sorted(_files(text, counts), key=lambda file: (not file["path"].startswith("trainer/"), file["path"]))
-    return {"generation": number, "parent": gen.parent, "successor": gen.successor, "files": files, "missing": ""}
+    first = patches(text)[0].strip()
+    note = first[1:-1] if first.startswith("[") else ""
+    between = {"parent": gen.parent, "successor": gen.successor}
+    return {"generation": number, **between, "note": note, "files": files, "missing": ""}
+
+
+def _no_diff(number: int, why: str) -> Json:
+    return {"generation": number, "note": "", "files": [], "missing": why}
 
 
 def _files(text: str, counts: dict[str, tuple[int, int]]) -> Iterator[Json]:

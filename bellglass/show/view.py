@@ -28,6 +28,7 @@ DIGITS = 5
 NOTE_CHARS = 2000  # of an improver's note; all of it is in the ledger
 TRIAL_COLUMNS = (
     "id", "generation", "purpose", "side", "claim", "raw", "score", "select", "seconds", "fault", "proof", "bundle",
+    "note",
 )  # fmt: skip
 HEADER = ("version", "task", "glass", "sealed", "content", "secret_commitment")
 
@@ -66,7 +67,7 @@ def document(state: State, about: About | None = None) -> Json:
         "starter": starter,
         "baselines": None if beside is None else {**asdict(beside), "line": summary.baselines_line(state)},
         "generations": generations,
-        "trials": {"columns": TRIAL_COLUMNS, "rows": [_trial(trial) for trial in state.trials.values()]},
+        "trials": {"columns": TRIAL_COLUMNS, "rows": [_trial(trial, state.notes) for trial in state.trials.values()]},
         "under_way": [_under_way(intent) for intent in state.open_trials.values()],
         "calls_under_way": len(state.open_calls),
         "tripwires": state.tripwires,
@@ -264,7 +265,7 @@ def _final(state: State) -> Json:
     }
 
 
-def _trial(trial: Trial) -> list[Json]:
+def _trial(trial: Trial, notes: Mapping[str, str]) -> list[Json]:
     verdict = trial.verdict
     return [
         trial.trial_id,
@@ -279,6 +280,7 @@ def _trial(trial: Trial) -> list[Json]:
         trial.fault,
         None if verdict is None or verdict.proof is None else verdict.proof.agrees,
         trial.bundle[:12],
+        notes.get(trial.trial_id, ""),
     ]
 
 

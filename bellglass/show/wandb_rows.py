@@ -16,7 +16,7 @@ from bellglass.curves import Point
 from bellglass.ports import Row, Table
 from bellglass.records import Bundle, Json
 from bellglass.store.ledger import Event
-from bellglass.store.lineage import visible
+from bellglass.visible import visible
 
 TEXT_CHARS = 2000
 KEY_CHARS = 80

@@ -159,10 +159,14 @@ def _review(crew: Crew, gen: Generation) -> None:
     evidence = review.gather(crew.state, gen.number, crew.place.lineage)
     if gen.review_hash != evidence.hash:
         crew.place.books.record("review.requested", generation=gen.number, evidence_hash=evidence.hash)
-    crew.place.check()  # an answer may already lie in the inbox
+
+    def decided() -> bool:
+        crew.place.check()  # an answer may lie in the inbox
+        return _answered(gen)
+
+    answer = None if decided() or crew.reviewer is None else crew.reviewer.ask(evidence, decided)
     if _answered(gen):
         return
-    answer = None if crew.reviewer is None else crew.reviewer.ask(evidence)
     if answer is None:
         raise ReviewPending(
             f"generation {gen.number}",

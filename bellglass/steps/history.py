@@ -8,12 +8,15 @@ Not covered: what many adopt-or-reject answers tell together; `confirm` is drawn
 
 from __future__ import annotations
 
+import json
 import math
 
-from bellglass.records import Json
+from bellglass.records import Json, Trial
 from bellglass.store.state import Generation, State
+from bellglass.visible import visible
 
-BEST, LAST = 3, 5
+BEST, LAST, TRIED = 3, 5, 5
+NOTE_CHARS = 300
 
 
 def digest(state: State, generation: int) -> Json:
@@ -37,12 +40,23 @@ def _place(state: State, number: int) -> float:
 def _entry(state: State, gen: Generation) -> Json:
     return {
         "generation": gen.number,
-        "what": gen.note[:300],
+        "what": _quoted(gen.note[:NOTE_CHARS]),
         "kinds": list(gen.kinds),
         "decision": gen.result["trainer"],
         "scaffold": gen.result["scaffold"],
         "score": _explored(state, gen.number),
+        "tried": [_tried(state, trial) for trial in state.trials_of(gen.number, "explore")[-TRIED:]],
     }
+
+
+def _tried(state: State, trial: Trial) -> Json:
+    score = None if trial.verdict is None else round(trial.verdict.score, 4)
+    return {"note": _quoted(state.notes.get(trial.trial_id, "")), "score": score}
+
+
+def _quoted(words: str) -> str:
+    """Another improver's words, for an improver: in quotes, and nothing in them that could pass for the host's."""
+    return f"in its improver's words: {json.dumps(visible(words), ensure_ascii=False)}" if words.strip() else ""
 
 
 def _explored(state: State, number: int) -> float | None:

@@ -25,9 +25,11 @@ from bellglass.steps.trial import Lab, Order
 from bellglass.store.books import Books
 from bellglass.store.bundles import check_bundle, check_submission
 from bellglass.store.lineage import Lineage
+from bellglass.visible import visible
 
 MIN_FRACTION = 0.1
 LOG_CHARS = 600  # of a failed trial's log: a traceback's end, too little to carry weights out in
+NOTE_CHARS = 200  # of what an improver says that a trial tries
 REPLY_LOG_BYTES = 40_000  # of all logs in one reply, as JSON: its header line carries them
 
 
@@ -62,6 +64,15 @@ class Workplace:
     check: Callable[[], None]  # raises when a person or a bound ends the loop
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A trial that an improver asks for."""
+
+    files: Mapping[str, bytes]
+    fraction: float
+    note: str
+
+
 class ImproverDesk:
     def __init__(self, place: Workplace, generation: int, parent: str) -> None:
         self._place, self._generation, self._parent = place, generation, parent
@@ -87,14 +98,14 @@ class ImproverDesk:
             self._spent += self._place.books.cost_of(key)
 
     def trial(self, files: Mapping[str, bytes], args: Json) -> Json:
-        return self._explore([(files, _fraction(args))])[0]
+        return self._explore([_Wanted(files, _fraction(args), _note(args))])[0]
 
     def trials(self, files: Mapping[str, bytes], candidates: list[Json]) -> Json:
         wanted = []
         for candidate in candidates:
             if not isinstance(candidate, dict):
                 raise GuestFault("refused", "a candidate that is no object")
-            wanted.append(({**files, **_overlay(candidate)}, _fraction(candidate)))
+            wanted.append(_Wanted({**files, **_overlay(candidate)}, _fraction(candidate), _note(candidate)))
         return self._explore(wanted)
 
     def history(self) -> Json:
@@ -116,22 +127,20 @@ class ImproverDesk:
     def _left(self) -> float:
         return round(max(0.0, self._place.limits.trials - self._used), 4)
 
-    def _explore(self, wanted: Sequence[tuple[Mapping[str, bytes], float]]) -> list[Json]:
-        asked = sum(fraction for _, fraction in wanted)
+    def _explore(self, wanted: Sequence[_Wanted]) -> list[Json]:
+        asked = sum(one.fraction for one in wanted)
         if asked > self._left() + 1e-9:
             raise GuestFault("refused", f"asked for {asked:g} trials, {self._left():g} are left in this session")
         # All are checked before one is stored: a refused list must cost neither trials nor disk.
-        bundles = [self._candidate(files) for files, _ in wanted]
+        bundles = [self._candidate(one.files) for one in wanted]
         self._used += asked
-        orders = [
-            self._order(self._stored(bundle), fraction) for bundle, (_, fraction) in zip(bundles, wanted, strict=True)
-        ]
+        orders = [self._order(self._stored(bundle), one) for bundle, one in zip(bundles, wanted, strict=True)]
         trials = self._place.lab.run(orders)
         self._spent += sum((Cost(train_seconds=trial.train_seconds) for trial in trials), Cost())
         pairs = zip(trials, wanted, strict=True)
-        return [self._result(trial, fraction, REPLY_LOG_BYTES // len(wanted)) for trial, (_, fraction) in pairs]
+        return [self._result(trial, one.fraction, REPLY_LOG_BYTES // len(wanted)) for trial, one in pairs]
 
-    def _order(self, commit: str, fraction: float) -> Order:
+    def _order(self, commit: str, wanted: _Wanted) -> Order:
         budget = self._place.lab.bench.preset.budget
         index = self._trials
         self._trials += 1
@@ -140,7 +149,8 @@ class ImproverDesk:
             bundle=commit,
             purpose="explore",
             generation=self._generation,
-            budget=replace(budget, amount=scaled(budget.kind, budget.amount, fraction)),
+            budget=replace(budget, amount=scaled(budget.kind, budget.amount, wanted.fraction)),
+            note=wanted.note,
         )
 
     def _candidate(self, files: Mapping[str, bytes]) -> Bundle:
@@ -215,6 +225,12 @@ def _fraction(args: Json) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not MIN_FRACTION <= value <= 1.0:
         raise GuestFault("refused", f"a fraction between {MIN_FRACTION} and 1")
     return float(value)
+
+
+def _note(args: Json) -> str:
+    """In one line; what nobody would see in it is spelled out."""
+    text = args.get("note", "") if isinstance(args, dict) else ""
+    return visible(" ".join(str(text).split()))[:NOTE_CHARS]
 
 
 def _overlay(candidate: Json) -> dict[str, bytes]:

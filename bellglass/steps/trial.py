@@ -48,6 +48,7 @@ class Order:
     purpose: str
     generation: int
     budget: Budget
+    note: str = ""  # what its improver said that it tries: testimony
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +357,7 @@ def _intent(order: Order) -> dict[str, Json]:
         "purpose": order.purpose,
         "generation": order.generation,
         "budget": to_json(order.budget),
+        **({"note": order.note} if order.note else {}),
     }
 
 

@@ -11,7 +11,6 @@ altered without being noticed.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -22,15 +21,17 @@ from bellglass.store.bundles import BUNDLE_BYTES_MAX, FILE_BYTES_MAX, FILES_MAX,
 from bellglass.store.differences import differences
 from bellglass.store.folder import entries, read_plain
 from bellglass.store.objects import OBJECT_ID, Objects, object_id
+from bellglass.visible import spelled, visible
 
 WHO = b"bellglass <bellglass@localhost> 946684800 +0000"  # a fixed moment: the ledger has the real times
 WHOLE_DIFF_BYTES = 8 << 20  # more than two bundles can differ by: who decides from a diff must see all of it
 MESSAGE_CHARS = 4000
 COMMIT_BYTES_MAX = 8 * MESSAGE_CHARS
+CODE = (".py",)  # what is no prose: there a letter that looks like another is one more way to hide something
+SPELLED = "characters are spelled out here, as \\u{...}: outside ASCII in code, or that nobody would see"
 DEPTH_MAX = NAME_CHARS // 2
 ENTRIES_MAX = FILES_MAX * DEPTH_MAX  # files and folders of a bundle
 TREE_BYTES_MAX = FILES_MAX * (NAME_CHARS + 30)
-INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 COMMIT = re.compile(
     rb"tree ([0-9a-f]{40})\n(?:parent [0-9a-f]{40}\n)?author %s\ncommitter %s\n\n.*" % ((re.escape(WHO),) * 2),
     re.DOTALL,
@@ -124,12 +125,18 @@ class Lineage:
         return dict(sorted(files.items()))
 
     def diff(self, a: str, b: str, most_bytes: int = WHOLE_DIFF_BYTES) -> str:
-        """What a person reads: invisible and control characters are spelled out, so that the text is all there is."""
-        raw = b"".join(one.patch for one in differences(self.read(a), self.read(b)))
-        if len(raw) <= most_bytes:
-            return visible(raw.decode("utf-8", "replace"))
-        shown = raw[:most_bytes].decode("utf-8", "replace")
-        return f"{visible(shown)}\n[{len(raw) - most_bytes} more bytes of this diff are not shown]\n"
+        """What a person reads: what they would not see is spelled out, so that the text is all there is.
+
+        A first line says how much was, if anything.
+        """
+        parts, count, left = [], 0, most_bytes
+        for one in differences(self.read(a), self.read(b)):
+            shown, hidden = spelled(one.patch[: max(0, left)].decode("utf-8", "replace"), code=one.path.endswith(CODE))
+            parts.append(shown)
+            count, left = count + hidden, left - len(one.patch)
+        if left < 0:
+            parts.append(f"\n[{-left} more bytes of this diff are not shown]\n")
+        return "".join([f"[{count} {SPELLED}]\n" if count else "", *parts])
 
     def changed(self, a: str, b: str) -> list[tuple[str, int, int]]:
         """(path, added lines, removed lines) for every path that differs."""
@@ -188,11 +195,6 @@ class _Reading:
 def patches(diff: str) -> list[str]:
     """A diff by file. No line of a file begins with `diff`: a sign stands before it."""
     return re.split(r"(?m)^(?=diff --git )", diff)
-
-
-def visible(text: str) -> str:
-    """`text` with every character that a terminal would act on or hide spelled out; newlines and tabs stay."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in INVISIBLE else f"\\u{{{ord(c):x}}}" for c in text)
 
 
 # Objects, as git forms them

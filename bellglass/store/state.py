@@ -52,6 +52,7 @@ class State:
     champion: str = ""
     generations: dict[int, Generation] = field(default_factory=dict)
     trials: dict[str, Trial] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)  # by trial: what its improver said that it tries
     open_trials: dict[str, Json] = field(default_factory=dict)
     calls: dict[str, Json] = field(default_factory=dict)
     open_calls: dict[str, Json] = field(default_factory=dict)
@@ -194,6 +195,8 @@ def _note(state: State, body: Json) -> None:
 
 def _trial_intended(state: State, body: Json) -> None:
     state.open_trials[body["trial_id"]] = body
+    if body.get("note"):
+        state.notes[body["trial_id"]] = str(body["note"])
 
 
 def _trial_settled(state: State, body: Json) -> None:

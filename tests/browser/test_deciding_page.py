@@ -14,6 +14,7 @@ from pages import PATIENCE_MS, watching
 
 from bellglass.deciding import state_of
 from bellglass.store.ledger import Ledger
+from bellglass.store.lineage import Lineage
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -124,3 +125,42 @@ def test_a_recheck_keeps_the_typed_reason_and_is_told_line_by_line(page: Any) ->
     page.click("#review button:has-text('recheck')")
     expect(page.locator("#review .answer li")).to_have_count(2)
     assert page.input_value("#review textarea") == "half a reason"
+
+
+def test_nothing_of_a_trainers_diff_is_out_of_sight_and_what_is_folded_is_counted(
+    tmp_path: Path, new_page: NewPage
+) -> None:
+    folder = made_loop.write(tmp_path, 2, texts=True, waits=True, seed=2)
+    state = state_of(folder)
+    lineage = Lineage.open(folder / "lineage.git")
+    bundle = lineage.read(state.generation(2).successor)
+    long = "".join(f"line_{n} = {n}  # {'x' * 200}\n" for n in range(700))
+    bundle |= {"trainer/model.py": long.encode(), "scaffold/notes.md": b"padding\n" * 450}
+    successor = lineage.commit(bundle, state.generation(2).parent, "longer")
+    made = {"generation": 3, "successor": successor, "fault": None, "note": "", "kinds": ["model", "scaffold"]}
+    second = state.generation(2)
+    decided = {"generation": 2, "decision": "reject", "reason": "-", "who": "-", "evidence_hash": second.review_hash}
+    ended = {"generation": 2, "champion": second.parent, "trainer": "rejected", "scaffold": "unchanged", "why": "-"}
+    append(
+        folder,
+        ("review.decided", decided),
+        ("generation.ended", ended),
+        ("generation.started", {"generation": 3, "parent": second.parent}),
+        ("proposal.made", made),
+        ("review.requested", {"generation": 3, "evidence_hash": "cd" * 32}),
+    )
+    with watching(folder, "--port", "0") as url:
+        page = new_page()
+        page.goto(url)
+        page.wait_for_selector("#review .file.whole")
+        unseen = page.locator("#review .unseen")
+        expect(unseen).to_contain_text("in 1 folded file")
+        assert "450" in unseen.inner_text()
+        hidden = "e => [e.scrollHeight - e.clientHeight, e.scrollWidth - e.clientWidth]"
+        trainer = page.locator('#review div.file.whole:has-text("model.py") pre')
+        assert trainer.count() == 1
+        assert trainer.evaluate(hidden) == [0, 0], "neither below nor beside an edge"
+        assert trainer.locator(".row.add").count() == 700
+        page.click("#review details.file summary")
+        expect(unseen).to_have_text("")
+        page.close()

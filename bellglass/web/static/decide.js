@@ -45,12 +45,15 @@
     return h("label", { for: "decide-" + key }, input, h("span", {}, h("b", {}, label), h("span", { class: "soft" }, ": ", what)));
   }
 
+  const inSight = new Set(); // successors whose whole diff is on the page
+
   function reviewForm(g) {
     const answer = answerPlace();
     const reason = reasonField("review-reason", "reason of the decision", KEPT);
     const send = (form) => {
       const decision = form.elements.decision.value;
       if (!decision || !reason.value.trim()) return tell(answer, "A decision and a reason are both needed.");
+      if (decision !== "reject" && !inSight.has(g.successor)) return tell(answer, "The diff is not on this page yet. Nobody can approve what they can't see.");
       return act(answer, "review", { generation: g.n, decision, reason: reason.value.trim(), evidence_hash: g.evidence });
     };
     const choices = h("fieldset", {}, h("legend", {}, "Your decision"), CHOICES.map(choice));
@@ -83,7 +86,12 @@
     const bound = ["Your answer is bound to evidence ", bg.code(g.evidence.slice(0, 12)), ", a hash over both commits, the diff, the gate's numbers and trials, the boot check and the improver's own words, as the ledger holds them; numbers are rounded here.", cut, " No answer is no."];
     const warning = g.gate && g.gate !== "adopt" && h("p", { class: "note alarm" }, "The gate did not adopt it, so whatever you decide, its trainer is not adopted.");
     const diff = h("div", { "aria-busy": "true" }, h("p", { class: "soft" }, "Fetching the diff…"));
-    bg.source.diff(n).then((found) => bg.put(diff, bg.diffView(found)), (error) => bg.put(diff, h("p", { class: "note alarm" }, "The diff could not be fetched: ", bg.foreign(error.message), ". Don't approve what you can't see.")));
+    const unseen = h("p", { class: "unseen small", "aria-live": "polite" });
+    const show = (found) => {
+      bg.put(diff, bg.diffToDecide(found, unseen));
+      if (!found.missing) inSight.add(g.successor);
+    };
+    bg.source.diff(n).then(show, (error) => bg.put(diff, h("p", { class: "note alarm" }, "The diff could not be fetched: ", bg.foreign(error.message), ". Don't approve what you can't see.")));
     return h(
       "section",
       { class: "decide", id: "review", "aria-label": "review of generation " + n },
@@ -104,7 +112,9 @@
         ]),
         h("div", {}, bg.testimony(g.note))),
       gateTrials(doc, g),
-      h("details", { class: "more", open: true }, h("summary", {}, "The whole diff, every path in it, the trainer first"), diff),
+      h("h3", {}, "The whole diff, every path in it, the trainer first"),
+      diff,
+      unseen,
       bg.source.can("review")
         ? [formOf("review", n + " " + g.evidence, () => reviewForm(g)), bg.recheck(g, "Train it again first (recheck)")]
         : [h("p", { class: "soft small" }, "Decide with:"), h("p", { class: "commands mono" }, "bellglass review " + doc.loop.name)],

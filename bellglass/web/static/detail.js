@@ -65,13 +65,13 @@
     const proof = (value) => (value === null ? "" : value ? "agrees" : "DISAGREES");
     const row = (t) => [
       bg.code(bg.foreign(t.id)), t.purpose, bg.num(t.claim), bg.num(t.raw), bg.num(t.score, 4), bg.num(onSelect(t), 4),
-      bg.seconds(t.seconds), t.fault || "", proof(t.proof),
+      bg.seconds(t.seconds), t.fault || "", proof(t.proof), t.note ? bg.foreign("“" + t.note + "”") : "",
     ];
     if (doc.trials.dropped) return h("p", { class: "soft" }, "The rows of single trials were left out of this file to keep it small.");
     if (!own.length) return h("p", { class: "soft" }, "No trial was run.");
     const head = [
       bg.term("trial"), "for", bg.term("claim"), [bg.term("verdict"), ", raw"], ["above ", bg.term("floor")], ["on ", bg.term("select")],
-      "trained", "fault", bg.term("proof"),
+      "trained", "fault", bg.term("proof"), "tried, in its improver's words",
     ];
     const splits = ["Explorations are judged on ", bg.term("select"), " alone; pairs on ", bg.term("confirm"), ", and on select beside; a ", bg.term("panel"), " on documents of its own."];
     return [bg.table(head, own.map(row), { class: "rows", label: "trials of generation " + g.n }), h("p", { class: "small soft" }, splits)];

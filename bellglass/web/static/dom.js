@@ -3,10 +3,11 @@
 "use strict";
 (function (bg) {
   const SVG = "http://www.w3.org/2000/svg";
-  // Control characters, and those that turn the direction of the text around them, are spelled out.
-  const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
+  // What nobody would see, or what turns the direction of the text around it, is spelled out (as visible.py does it).
+  const UNSEEN =
+    /(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/gu;
 
-  bg.clean = (text) => String(text).replace(UNSEEN, (c) => "⟨" + c.charCodeAt(0).toString(16).padStart(4, "0") + "⟩");
+  bg.clean = (text) => String(text).replace(UNSEEN, (c) => "⟨" + c.codePointAt(0).toString(16).padStart(4, "0") + "⟩");
 
   function set(node, attributes) {
     for (const [name, value] of Object.entries(attributes || {})) {

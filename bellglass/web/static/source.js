@@ -10,7 +10,7 @@
   const dropped = (what, n) => data.dropped[what].includes(n);
   bg.source = {
     document: () => Promise.resolve(data.document),
-    diff: async (n) => data.diffs[n] || { files: [], missing: dropped("diffs", n) ? SMALL : "generation " + n + " has no successor" },
+    diff: async (n) => data.diffs[n] || { note: "", files: [], missing: dropped("diffs", n) ? SMALL : "generation " + n + " has no successor" },
     session: async (n) => data.sessions[n] || { calls: [], printed: [], missing: dropped("sessions", n) ? [SMALL] : [] },
     curves: async (n) => data.curves[n],
     listen: () => {},

@@ -26,26 +26,43 @@
     return h("span", { class: "row " + name }, inside);
   }
 
-  function patch(file) {
+  function patch(file, most = MOST_ROWS) {
     const lines = file.patch.replace(/\n$/, "").split("\n");
     const python = file.path.endsWith(".py");
-    const body = h("pre", { dir: "ltr", tabindex: "0" }, lines.slice(0, MOST_ROWS).map((line) => rowOf(line, python)));
-    if (lines.length <= MOST_ROWS) return body;
-    const rest = bg.button("Show " + bg.count(lines.length - MOST_ROWS) + " more lines", () => {
-      body.append(...lines.slice(MOST_ROWS).map((line) => rowOf(line, python)));
+    const body = h("pre", { dir: "ltr", tabindex: "0" }, lines.slice(0, most).map((line) => rowOf(line, python)));
+    if (lines.length <= most) return body;
+    const rest = bg.button("Show " + bg.count(lines.length - most) + " more lines", () => {
+      body.append(...lines.slice(most).map((line) => rowOf(line, python)));
       rest.remove();
     });
     return [body, rest];
   }
 
-  bg.diffView = (diff) => {
+  // Of a review: a trainer's files are all in sight, whatever their length; `unseen` says what is folded of the others.
+  bg.diffToDecide = (diff, unseen) => {
+    const view = bg.diffView(diff, true);
+    const count = () => {
+      const closed = [...view.querySelectorAll("details.file:not([open])")];
+      const lines = closed.reduce((sum, one) => sum + Number(one.dataset.changed), 0);
+      bg.put(unseen, lines > 0 && ["Not shown above: ", h("b", {}, bg.many(lines, "changed line")), " in " + bg.many(closed.length, "folded file") + ", none of the trainer's."]);
+    };
+    view.addEventListener("toggle", count, true);
+    count();
+    return view;
+  };
+
+  bg.diffView = (diff, deciding) => {
     if (diff.missing) return h("p", { class: "soft" }, bg.foreign(diff.missing));
     if (!diff.files.length) return h("p", { class: "soft" }, "No file differs.");
     const part = (file) => {
       const words = [bg.code(bg.foreign(file.path)), h("span", { class: "kind" }, file.kind || "no kind", ", +", file.added, " −", file.removed)];
-      return h("details", { class: "file", open: file.added + file.removed < 400 }, h("summary", {}, words), patch(file));
+      const changed = file.added + file.removed;
+      if (deciding && file.path.startsWith("trainer/")) return h("div", { class: "file whole" }, h("div", { class: "head" }, words), patch(file, Infinity));
+      const open = changed < (deciding ? 60 : 400);
+      return h("details", { class: deciding ? "file whole" : "file", open, "data-changed": String(changed) }, h("summary", {}, words), patch(file));
     };
-    return h("div", {}, diff.files.map(part));
+    const note = diff.note && h("p", { class: "note alarm" }, bg.foreign(diff.note));
+    return h("div", {}, note, diff.files.map(part));
   };
 
   // Long text is folded; its first lines are shown.

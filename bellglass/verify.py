@@ -51,7 +51,7 @@ def verify(folder: Path, ledger: Ledger, head: str | None = None) -> list[Findin
     findings.append(_checked("bundles", lambda: _bundles(state, Lineage.open(folder / "lineage.git"))))
     findings.append(_checked("blobs", lambda: f"{_count(blobs.get(sha) for sha in _blobs(state))} read and re-hashed"))
     secret = secret_of(folder, state)
-    findings.append(_secret_finding(state, secret))
+    findings.append(_secret_finding(state, secret, mine=whose.ours))
     if secret is not None:
         findings.append(_seeds_finding(state, secret))
     fired = [event.body for event in events if event.kind == "tripwire.fired"]
@@ -150,7 +150,9 @@ def _committed(state: State, secret: bytes) -> bool:
     return bool(hashlib.sha256(secret).hexdigest() == state.created["secret_commitment"])
 
 
-def _secret_finding(state: State, secret: bytes | None) -> Finding:
+def _secret_finding(state: State, secret: bytes | None, *, mine: bool) -> Finding:
+    if secret is None and mine:
+        return Finding("secret", False, "its file is gone: no trial can be run, nor judged again, without it")
     if secret is None:
         return Finding("secret", True, "not revealed yet", True)
     ok = _committed(state, secret)

@@ -97,6 +97,14 @@ def test_a_head_of_another_loop_fails_alone_and_the_error_says_what_to_type(tmp_
     assert "restore" not in told.output
 
 
+def test_verify_notices_that_a_loop_of_ones_own_has_lost_its_secret(tmp_path: Path) -> None:
+    folder = small_world.create(tmp_path / "loops")
+    with Ledger.open(folder) as ledger:
+        assert all(finding.ok for finding in verify(folder, ledger))
+        (folder / "secret").unlink()
+        assert [finding.what for finding in verify(folder, ledger) if not finding.ok] == ["secret"]
+
+
 def test_verify_never_sends_a_person_to_verify(tmp_path: Path) -> None:
     folder = made_loop.write(tmp_path, 1, texts=True, seed=5)
     next((folder / "blobs").glob("*/*")).unlink()

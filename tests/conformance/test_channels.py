@@ -37,6 +37,7 @@ NONE_HERE = {
     "lock on the image": "each container's overlay has inodes of its own",
     "watch on the image": "each container's overlay has inodes of its own",
 }
+TRIES = 4
 COLD = "crowded pages, major faults"  # needs pages that nobody was charged for yet: has a test of its own
 WAYS = [pytest.param(each, order, id=f"{each.name}, {order}") for each in CHANNELS.values() for order in each.orders]
 
@@ -67,12 +68,17 @@ def arrives(heard: Heard) -> bool:
 def test_with_its_defences_off_what_is_sent_arrives(
     engine: Engine, own_image: Image, open_pair: Pair, channel: Channel, order: str
 ) -> None:
-    if order == "beside":
-        heard = open_pair.send(channel, few(channel))
-    else:
+    def send() -> Heard:
+        if order == "beside":
+            return open_pair.send(channel, few(channel))
         uid = a_uid()
         meeting = BareContainers(engine, undefended(own_image, uid), undefended(own_image, uid))
-        heard = host.after(meeting, channel, few(channel))
+        return host.after(meeting, channel, few(channel))
+
+    heard = send()
+    for _ in range(TRIES - 1):  # whatever else numbers pipes on this machine garbles a row
+        if channel.is_row and not arrives(heard) and not heard.refused:
+            heard = send()
     assert arrives(heard) != (channel.name in NONE_HERE), f"{heard.right} of {len(heard.sent)} {heard.refused}"
 
 

@@ -30,7 +30,7 @@ def fed(*moments: tuple[float, float, float]) -> Canary:
 
 def test_a_share_is_what_it_got_of_what_it_wanted_since_then() -> None:
     canary = fed((30.0, 0.2, 0.2), (20.0, 0.22, 0.22), (10.0, 0.24, 0.62), (0.5, 0.26, 1.02))
-    assert canary.share(time.monotonic() - 60.0) == pytest.approx(0.06 / 0.82)
+    assert canary.share(time.monotonic() - 60.0) == pytest.approx(0.26 / 1.02)
     assert canary.share(time.monotonic() - 15.0) == pytest.approx(0.04 / 0.8)
 
 

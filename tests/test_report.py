@@ -8,7 +8,6 @@ import json
 import re
 import shlex
 import shutil
-import unicodedata
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -142,15 +141,6 @@ def test_a_loop_that_does_not_fit_its_record_concludes_nothing(loop: Path, tmp_p
     found = report.gather(showing.open_loop(copy)).document
     assert found["conclusions"]["may"] == []
     assert "(blobs)" in found["said"][0]
-
-
-def test_the_page_spells_out_what_a_reader_would_not_see() -> None:
-    """Python's tables know them: control characters, and format characters but for the signs that are drawn."""
-    found = re.search(r"UNSEEN = /(\[.*\])/g", (report.STATIC / "dom.js").read_text("utf-8"))
-    assert found is not None
-    drawn = {0x70F, 0x8E2, *range(0x600, 0x606), 0x6DD, 0x890, 0x891}
-    unseen = {c for c in range(0x10000) if unicodedata.category(chr(c)) in ("Cc", "Cf", "Zl", "Zp")} - drawn
-    assert {hex(c) for c in unseen if not re.match(found[1], chr(c))} == {hex(ord("\t")), hex(ord("\n"))}
 
 
 def luminance(colour: str) -> float:

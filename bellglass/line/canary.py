@@ -53,7 +53,7 @@ class Canary:
         if not moments:
             return None
         before = [moment for moment in moments if moment.at <= since]
-        first, last = before[-1] if before else moments[0], moments[-1]
+        first, last = before[-1] if before else _Moment(since, 0.0, 0.0), moments[-1]  # it counts from its beginning
         waiting = max(0.0, time.monotonic() - max(last.at, since) - REST_SECONDS)
         took = last.took - first.took + waiting
         return (last.got - first.got) / took if took > 0.0 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ from pages import PATIENCE_MS, watching
 from bellglass.deciding import state_of
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
+from bellglass.visible import visible
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -164,3 +166,13 @@ def test_nothing_of_a_trainers_diff_is_out_of_sight_and_what_is_folded_is_counte
         page.click("#review details.file summary")
         expect(unseen).to_have_text("")
         page.close()
+
+
+def test_the_page_spells_out_what_visible_does(page: Any) -> None:
+    """What the host has not spelled out already, such as a name in the document."""
+    every = map(chr, (*range(0x20, 0xD800), *range(0xE000, 0x11000), *range(0xE0000, 0xE0200)))
+    hidden = [c for c in every if visible(c) != c and unicodedata.category(c) != "Cn"]
+    shown = page.evaluate("them => them.filter((c) => bellglass.clean(c) === c)", hidden)
+    assert [hex(ord(c)) for c in shown] == []
+    plain = "naïve Zürich — 你好 ελληνικά µ ≤ ✓\n\t"
+    assert page.evaluate("text => bellglass.clean(text)", plain) == plain

@@ -20,6 +20,7 @@ KEY = b"k" * 32
 # What every model below starts from: `honest(tokens)` gives the log probabilities of the rule that made the data.
 COMMON = f"""
 import os, numpy as np
+np.random.seed(1)  # what is left to chance comes out alike in every run
 V, RARE, RULE = {VOCAB}, {RARE}, {RULE}
 P = np.full((V, V), (1 - RULE - 0.001) / (V - 2))
 P[:, RARE] = 0.001

@@ -61,9 +61,9 @@ class Row:
 
 NOBODY_KNOWS = "{seen.fault}, and nothing here says why"
 TABLE: tuple[Row, ...] = (
-    Row("machine", lambda seen: bool(seen.engine), "the engine did not answer: {seen.engine}"),
     Row("machine", lambda seen: not seen.ready, "a guest was not ready: {seen.fault}"),
-    Row("bundle", lambda seen: seen.fault not in BY_ANYBODY, "{seen.fault}"),
+    Row("bundle", lambda seen: seen.fault not in BY_ANYBODY, "{seen.fault}"),  # also where it chokes the engine
+    Row("machine", lambda seen: bool(seen.engine), "the engine did not answer: {seen.engine}"),
     Row(
         "machine", lambda seen: bool(seen.meddled), "another client of the engine did this to the guest: {seen.meddled}"
     ),

@@ -152,9 +152,8 @@ def _require_takeable(folder: Path, state: State, standing: Standing) -> None:
     again = f"bellglass verify {typed(folder)}"
     if state.created is None or not re.fullmatch("[0-9a-f]{1,32}", state.loop_id):
         raise LoopFault(thing, "no beginning that gives it an id", "one", again, code="ledger_without_beginning")
-    if (
-        standing.counterfeit
-    ):  # it has an id of ours: its guests would be ended with those, its head noted in place of one
+    if standing.counterfeit:
+        # It has an id of ours: its guests would be ended with those, and its head noted in place of one.
         needed = (
             "the loop as you left it, or an id that no loop of yours has; where yours is gone for good, remove its "
             f"head first: {state_home() / HEADS}/{state.loop_id}-*"

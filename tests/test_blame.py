@@ -40,7 +40,7 @@ def test_what_was_measured_says_whose_fault_it_is(seen: S, owner: str) -> None:
 
 @pytest.mark.parametrize("fault", [fault for fault in GUEST_FAULTS if fault not in BY_ANYBODY])
 def test_what_only_a_bundle_can_do_is_its_own_on_any_machine(fault: str) -> None:
-    assert blame(S(fault, share=BUSY, late=60.0, meddled="pause", signal=9)) == ("bundle", fault)
+    assert blame(S(fault, share=BUSY, late=60.0, engine="silent", meddled="pause", signal=9)) == ("bundle", fault)
 
 
 def test_the_sentence_says_what_was_short() -> None:

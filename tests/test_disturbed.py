@@ -130,6 +130,19 @@ def test_the_third_halt_by_one_side_is_an_alarm(home: Path, tmp_path: Path) -> N
     assert [wire["name"] for wire in state_of(folder).tripwires] == ["disturbed_often"]
 
 
+def test_a_machine_that_fails_both_sides_is_counted_alike_for_both(home: Path, tmp_path: Path) -> None:
+    class Both(Disturbing):
+        def open(self, spec: GuestSpec) -> ProcessGuest:
+            self.trial = spec.labels["trial"] if spec.labels.get("trial") in (PARENT, CHILD) else ""
+            return super().open(spec)
+
+    folder, glass = small_world.create(home, generations=1), Both(warm=False, forks=True, home=tmp_path / "guests")
+    glass.times = 99
+    with opened(folder, small_world.Tuner(), glass=glass) as crew, pytest.raises(SetupError):
+        run_loop(crew)
+    assert disturbed(folder) == {(PARENT, "unknown"): 2, (CHILD, "unknown"): 2}
+
+
 def draws(child: int, parent: int) -> Watched:
     names = [CHILD] * child + [PARENT] * parent
     return Watched(1, (), "exact", disturbed=tuple({"trial_id": name, "last": False} for name in names))

@@ -104,8 +104,7 @@ class Lab:
         disturbed = self._run_together(waiting, self.bench.side_by_side)
         tries: Counter[str] = Counter()
         while disturbed:
-            for one in disturbed:
-                self._refuse_tried_enough(one, tries)
+            self._refuse_tried_enough(disturbed, tries)
             why_not = self._glass.wait_until_free(WAIT_SECONDS, self._check)
             if why_not:
                 raise _too_much(disturbed[0].order.trial_id, why_not)
@@ -116,15 +115,17 @@ class Lab:
         with ThreadPoolExecutor(max_workers=count, thread_name_prefix="trial") as pool:
             return self._await([pool.submit(self._run, order) for order in orders])
 
-    def _refuse_tried_enough(self, one: Disturbed, tries: Counter[str]) -> None:
-        tries[one.order.trial_id] += 1
-        last = tries[one.order.trial_id] >= TRIES[one.owner]
-        self._books.disturb_trial(
-            one.order.trial_id, generation=one.order.generation, owner=one.owner, why=one.sentence, seen=one.seen,
-            last=last,
-        )  # fmt: skip
+    def _refuse_tried_enough(self, disturbed: Sequence[Disturbed], tries: Counter[str]) -> None:
+        """All are booked before the loop halts for one: else the side that is booked first would seem the worse."""
+        tries.update(one.order.trial_id for one in disturbed)
+        last = [one for one in disturbed if tries[one.order.trial_id] >= TRIES[one.owner]]
+        for one in disturbed:
+            self._books.disturb_trial(
+                one.order.trial_id, generation=one.order.generation, owner=one.owner, why=one.sentence, seen=one.seen,
+                last=one in last,
+            )  # fmt: skip
         if last:
-            raise _too_much(one.order.trial_id, one.sentence)
+            raise _too_much(last[0].order.trial_id, last[0].sentence)
 
     def _settled(self, order: Order) -> bool:
         found = self._books.settled_trial(order.trial_id)

@@ -91,14 +91,9 @@ def gather(state: State, number: int, lineage: Lineage) -> Evidence:
 
 
 def trainer_first(diff: str) -> str:
-    """The same patch, the trainer's files in front, but for the line that says what was spelled out."""
-    return "".join(sorted(patches(diff), key=_place))
-
-
-def _place(part: str) -> int:
-    if not part.startswith("diff --git "):
-        return 0
-    return 1 if part.startswith("diff --git a/trainer/") else 2
+    """The same patch, the trainer's files in front."""
+    note, files = patches(diff)
+    return note + "".join(sorted(files, key=lambda file: not file.startswith("diff --git a/trainer/")))
 
 
 def pending(state: State) -> int | None:

@@ -67,9 +67,10 @@ def show(evidence: Evidence, console: Terminal) -> None:
         console.print(f"  {line}")
     _show_measured(evidence, console)
     console.print(f"the improver's own words (testimony): {evidence.testimony!r}", style="dim")
-    heading, files = divided(evidence.diff)
-    for line in heading:
-        console.print(line, style="bold")
+    note, patched = patches(evidence.diff)
+    if note:
+        console.print(note.strip(), style="bold")
+    files = [Part(_path(patch), tuple(patch.splitlines())) for patch in patched]
     folded = [part for part in files if not _of_trainer(part) and len(part.lines) > MOST_LINES]
     for part in sorted(files, key=_of_trainer):
         if part in folded:
@@ -109,14 +110,6 @@ class Part:
     def changed(self) -> int:
         body = self.lines[next((k for k, line in enumerate(self.lines) if line.startswith("@@")), len(self.lines)) :]
         return sum(line[:1] in ("+", "-") for line in body)
-
-
-def divided(diff: str) -> tuple[list[str], list[Part]]:
-    """What stands above the first file, and the files."""
-    first, *rest = patches(diff)
-    parts = [first, *rest] if first.startswith("diff --git ") else rest
-    heading = [] if first.startswith("diff --git ") else first.split("\n")
-    return [line for line in heading if line], [Part(_path(part), tuple(part.splitlines())) for part in parts]
 
 
 def _path(patch: str) -> str:

@@ -37,8 +37,7 @@ def diff_of(state: State, lineage: Lineage, number: int) -> Json:
     except BellglassError as error:
         return _no_diff(number, error.one_line())
     files = sorted(_files(text, counts), key=lambda file: (not file["path"].startswith("trainer/"), file["path"]))
-    first = patches(text)[0].strip()
-    note = first[1:-1] if first.startswith("[") else ""
+    note = patches(text)[0].strip().strip("[]")
     between = {"parent": gen.parent, "successor": gen.successor}
     return {"generation": number, **between, "note": note, "files": files, "missing": ""}
 
@@ -48,7 +47,7 @@ def _no_diff(number: int, why: str) -> Json:
 
 
 def _files(text: str, counts: dict[str, tuple[int, int]]) -> Iterator[Json]:
-    for patch in patches(text):
+    for patch in patches(text)[1]:
         found = PATH.match(patch)
         if found is None:
             continue

@@ -192,9 +192,11 @@ class _Reading:
                 yield path, data
 
 
-def patches(diff: str) -> list[str]:
-    """A diff by file. No line of a file begins with `diff`: a sign stands before it."""
-    return re.split(r"(?m)^(?=diff --git )", diff)
+def patches(diff: str) -> tuple[str, list[str]]:
+    """What a diff says on top, if anything, and the diff by file. No line of a file begins with `diff`: a sign stands
+    before it."""
+    note, *files = re.split(r"(?m)^(?=diff --git )", diff)
+    return (note, files) if not note.startswith("diff --git ") else ("", [note, *files])
 
 
 # Objects, as git forms them

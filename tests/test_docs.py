@@ -66,6 +66,29 @@ def problem_with(typed: str) -> str | None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_no_document_holds_two_versions_of_itself(path: Path) -> None:
+    assert not re.findall(r"(?m)^(<<<<<<<|=======|>>>>>>>)( .*)?$", path.read_text())
+
+
+SAFETY_ROWS = [
+    [cell.strip() for cell in line.strip("|").split(" | ")]
+    for line in (ROOT / "docs" / "safety.md").read_text().splitlines()
+    if line.startswith("| ") and not line.startswith("| attack |")
+]
+
+
+@pytest.mark.parametrize("row", SAFETY_ROWS, ids=lambda row: row[0].strip("| ")[:60])
+def test_every_promise_of_safety_names_what_shows_it(row: list[str]) -> None:
+    _attack, outcome, _defence, shown, _left = row
+    assert outcome in ("prevented", "detected", "measured")
+    files = re.findall(r"`(?:python )?((?:tests|benchmarks)/[a-z_/]+\.py)(?:::(\w+))?", shown)
+    assert files, "neither a test nor a script"
+    for file, function in files:
+        assert (ROOT / file).exists(), file
+        assert function in ("", *re.findall(r"(?m)^def (test_\w+)", (ROOT / file).read_text())), function
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_commands_in_documents_exist(path: Path) -> None:
     wrong = {typed: problem for typed in commands_typed(path.read_text()) if (problem := problem_with(typed))}
     assert wrong == {}

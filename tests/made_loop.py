@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bellglass.records import Bundle, Json, Noise
+from bellglass.review import gather
 from bellglass.stats import CONFIDENCE, paired_interval, sample_sd
 from bellglass.steps import gate
 from bellglass.steps.gate import Rules
@@ -22,6 +23,7 @@ from bellglass.steps.trial import seeds_of
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import Ledger
 from bellglass.store.lineage import Lineage
+from bellglass.store.state import fold, state_of
 from bellglass.tripwires import NAMES
 from bellglass.variance import pooled
 
@@ -224,5 +226,36 @@ def write(home: Path, generations: int, *, texts: bool = False, **chosen: Json) 
         if texts:
             maker.lineage, maker.blobs = Lineage.create(folder / "lineage.git"), Blobs(folder / "blobs")
         for kind, body in maker.events():
+            if kind == "review.requested" and maker.lineage is not None:
+                body["evidence_hash"] = gather(fold(ledger.events()), body["generation"], maker.lineage).hash
             ledger.append(kind, body)
+    return folder
+
+
+def third(home: Path, edits: dict[str, str], *, asked: bool = True) -> Path:
+    """A loop whose third generation waits, with these files in its successor: a better trainer, and a scaffold whose
+    boot check failed.
+
+    `asked`: about what is shown; else another version of bellglass hashed something else.
+    """
+    folder = write(home, 2, texts=True, waits=True, seed=2)
+    second = state_of(folder).generation(2)
+    lineage = Lineage.open(folder / "lineage.git")
+    bundle = lineage.read(second.parent) | {path: text.encode() for path, text in edits.items()}
+    successor = lineage.commit(bundle, second.parent, "third")
+    made = {"generation": 3, "successor": successor, "fault": None, "note": "", "kinds": ["architecture", "scaffold"]}
+    boot = {"generation": 3, "ok": False, "why": "it submitted nothing", "fault": None}
+    gain = {"mean": 0.2, "low": 0.1, "high": 0.3, "n": 3}
+    gated = {"decision": "adopt", "why": "clear", "gain": gain, "parent_scores": [], "child_scores": []}
+    decided = {"generation": 2, "decision": "reject", "reason": "-", "who": "-", "evidence_hash": second.review_hash}
+    ended = {"generation": 2, "champion": second.parent, "trainer": "rejected", "scaffold": "unchanged", "why": "-"}
+    with closing(Ledger.open(folder, write=True)) as ledger:
+        ledger.append("review.decided", decided)
+        ledger.append("generation.ended", ended)
+        ledger.append("generation.started", {"generation": 3, "parent": second.parent})
+        ledger.append("proposal.made", made)
+        ledger.append("boot.checked", boot)
+        ledger.append("gate.decided", {"generation": 3, "gate": gated})
+        evidence = gather(fold(ledger.events()), 3, lineage).hash if asked else "cd" * 32
+        ledger.append("review.requested", {"generation": 3, "evidence_hash": evidence})
     return folder

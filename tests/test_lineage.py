@@ -147,19 +147,23 @@ def test_a_hostile_name_reaches_no_repository(lineage: Lineage, name: str) -> No
 # Reading changes
 
 
+def changed(lineage: Lineage, a: str, b: str) -> list[tuple[str, int, int]]:
+    return [(one.path, one.added, one.removed) for one in lineage.compare(a, b).files]
+
+
 def test_changes_are_counted_by_path_and_kind(lineage: Lineage) -> None:
     first = lineage.commit(STARTER, None, "starter")
     second = lineage.commit(CHILD, first, "child")
-    assert lineage.changed(first, second) == [("scaffold/new.md", 1, 0), ("trainer/model.py", 2, 1)]
+    assert changed(lineage, first, second) == [("scaffold/new.md", 1, 0), ("trainer/model.py", 2, 1)]
     assert lineage.kinds(first, second) == {Kind.SCAFFOLD, Kind.ARCHITECTURE}
-    assert lineage.changed(first, first) == []
+    assert changed(lineage, first, first) == []
     assert lineage.kinds(second, second) == frozenset()
 
 
 def test_a_binary_file_counts_as_replaced_whole(lineage: Lineage) -> None:
     first = lineage.commit(STARTER, None, "starter")
     second = lineage.commit({**STARTER, "scaffold/tools/run.py": b"\0\n\0\n\0\n"}, first, "child")
-    assert lineage.changed(first, second) == [("scaffold/tools/run.py", 3, 1)]
+    assert changed(lineage, first, second) == [("scaffold/tools/run.py", 3, 1)]
     assert "+\\u{0}" in lineage.diff(first, second)
 
 
@@ -183,7 +187,7 @@ def test_visible_text_has_no_character_that_a_terminal_acts_on(text: str) -> Non
 def test_a_diff_has_a_size_cap_and_says_so(lineage: Lineage) -> None:
     first = lineage.commit(STARTER, None, "starter")
     second = lineage.commit({**STARTER, "trainer/model.py": b"line\n" * 30_000}, first, "child")
-    diff = lineage.diff(first, second, most_bytes=10_000)
+    diff = lineage.compare(first, second).text(most_bytes=10_000)
     assert len(diff) < 10_200
     assert "more bytes of this diff are not shown" in diff
 

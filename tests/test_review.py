@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import made_loop
@@ -12,12 +14,18 @@ import small_world
 from small_world import SUBMIT, Scripted, opened, write
 from typer.testing import CliRunner
 
+from bellglass import deciding
 from bellglass.cli import app
 from bellglass.commands import check
+from bellglass.commands.console import Terminal
+from bellglass.commands.review_console import show
 from bellglass.errors import ReviewPending, TripwireFired, UsageError
 from bellglass.loop import run_loop
 from bellglass.paths import LEDGER_NAME
-from bellglass.review import Answer, decision_event, trainer_first
+from bellglass.records import Json
+from bellglass.review import Answer, choices_of, decision_event, trainer_first
+from bellglass.show import report, showing
+from bellglass.show.report_text import markdown
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import Ledger
 from bellglass.store.state import Generation, State
@@ -124,3 +132,90 @@ def test_the_trainers_part_of_a_diff_comes_first_whatever_pads_the_scaffold() ->
     scaffold = "diff --git a/scaffold/a.md b/scaffold/a.md\n+diff --git a/trainer/fake b/trainer/fake\n"
     trainer = "diff --git a/trainer/model.py b/trainer/model.py\n+x\n"
     assert trainer_first(scaffold + trainer) == trainer + scaffold
+
+
+# What is shown, and what an answer is bound to
+
+FLAGGED = {"trainer/model.py": "RATE = 1.0\nimport socket\n", "scaffold/improve.py": "print('other')\n"}
+
+
+@pytest.fixture(scope="module")
+def waits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_loop.third(tmp_path_factory.mktemp("flagged"), FLAGGED)
+
+
+def test_an_answer_is_bound_to_the_red_flags_and_to_what_each_choice_does(waits: Path) -> None:
+    state, evidence = deciding.waiting(waits)
+    assert evidence.hash == state.generation(3).review_hash
+    assert [flag.code for flag in evidence.flags] == ["boot_failed", "new_import"]
+    assert (evidence.flags[1].places[0].path, evidence.flags[1].places[0].line) == ("trainer/model.py", 2)
+    assert replace(evidence, flags=()).hash != evidence.hash
+    assert replace(evidence, choices=evidence.choices[::-1]).hash != evidence.hash
+
+
+def test_a_reader_of_another_version_is_told_who_asks_again(tmp_path: Path) -> None:
+    folder = made_loop.third(tmp_path, FLAGGED, asked=False)
+    told = CliRunner().invoke(app, ["review", str(folder)]).output
+    assert "--evidence" not in told
+    assert f"bellglass resume {folder}" in told
+
+
+def test_at_a_terminal_red_flags_come_first_with_their_lines_and_are_counted_beside_the_question(waits: Path) -> None:
+    out = io.StringIO()
+    _, evidence = deciding.waiting(waits)
+    show(evidence, Terminal(file=out, width=100))
+    lines = [line.strip() for line in out.getvalue().splitlines()]
+    first, second = (n for n, line in enumerate(lines) if line.startswith("RED FLAG "))
+    place = lines.index("trainer/model.py:2", second)
+    assert lines[place + 1] == "+import socket"
+    assert first < second < lines.index("diff --git a/scaffold/improve.py b/scaffold/improve.py")
+    behind = max(n for n, line in enumerate(lines) if line == "+import socket")
+    beside = " ".join(lines[behind:])
+    assert "2 RED FLAGS, shown first: boot_failed, new_import" in beside
+    assert all(outcome in beside for _, outcome in evidence.choices)
+
+
+def test_red_flags_stand_above_a_diff_and_in_the_report_as_text(waits: Path) -> None:
+    shown = showing.open_loop(waits)
+    diff = shown.diff(3)
+    assert [flag["code"] for flag in diff["flags"]] == ["boot_failed", "new_import"]
+    assert diff["evidence"] == shown.state.generation(3).review_hash
+    assert (shown.diff(1)["flags"], shown.diff(1)["evidence"]) == ([], None)
+    assert "new\\_import" in markdown(report.gather(shown))
+    assert "trainer/model.py:2" in markdown(report.gather(shown))
+
+
+P, S = "p" * 40, "s" * 40
+ADOPTS, SAME, BOTH = {"decision": "adopt", "why": ""}, {"decision": "equal", "why": ""}, ("data", "scaffold")
+WORKS, FAILS = {"ok": True, "why": ""}, {"ok": False, "why": ""}
+TAKES_BOTH, TAKES_TRAINER, TAKES_SCAFFOLD, KEEPS = "its trainer and scaffold", "its trainer alone", "alone; the", "keep"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "gate", "boot", "rule", "approve", "trainer"),
+    [
+        (BOTH, ADOPTS, WORKS, "ride", TAKES_BOTH, TAKES_TRAINER),
+        (BOTH, ADOPTS, FAILS, "ride", TAKES_TRAINER, TAKES_TRAINER),
+        (("data",), ADOPTS, None, "ride", TAKES_TRAINER, TAKES_TRAINER),
+        (BOTH, SAME, WORKS, "ride", KEEPS, KEEPS),
+        (BOTH, SAME, WORKS, "neutral", TAKES_SCAFFOLD, KEEPS),
+        (("scaffold",), None, WORKS, "ride", KEEPS, KEEPS),
+        (("scaffold",), None, WORKS, "neutral", TAKES_SCAFFOLD, KEEPS),
+        (("scaffold",), None, FAILS, "neutral", KEEPS, KEEPS),
+    ],
+)
+def test_each_choice_says_what_it_does_to_this_successor(
+    kinds: tuple[str, ...], gate: Json, boot: Json, rule: str, approve: str, trainer: str
+) -> None:
+    config = {"scaffold_rule": rule, "generations": 3, "panel": 4}
+    gen = Generation(2, P, successor=S, kinds=kinds, gate=gate, boot=boot)
+    said = dict(choices_of(State(config=config), gen))
+    assert list(said) == ["approve", "trainer", "reject"]
+    for word, takes in (("approve", approve), ("trainer", trainer), ("reject", KEEPS)):
+        assert takes in said[word]
+        assert ("runs the next session" in said[word]) == (takes != KEEPS)
+        assert P[:8] in said[word] or S[:8] in said[word]
+    assert ("boot check" in said["approve"]) == (boot == FAILS)
+    assert ("whatever you decide" in said["reject"]) == (gate == SAME)
+    last = dict(choices_of(State(config={**config, "generations": 2}), gen))
+    assert ("no session follows" in last["approve"]) == (approve != KEEPS)

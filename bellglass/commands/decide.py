@@ -53,6 +53,10 @@ def _show(folder: Path) -> None:
         say("no successor waits for a decision")
         return
     show(waiting, Terminal())
+    if waiting.hash != state.generation(waiting.generation).review_hash:
+        say(f"the loop asked about other evidence, as another version of bellglass shows it; bellglass resume "
+            f"{typed(folder)} asks again")  # fmt: skip
+        return
     say(
         f"decide: bellglass review {typed(folder)} --decision approve|trainer|reject "
         f"--evidence {waiting.hash} --reason '...'\nthen:   bellglass resume {typed(folder)}"

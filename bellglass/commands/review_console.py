@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from bellglass.commands.console import Terminal, interval_text
 from bellglass.paths import user_name
 from bellglass.records import Interval, Json
+from bellglass.red_flags import Flag
 from bellglass.review import DECISIONS, Answer, Evidence
 from bellglass.store.lineage import patches
 
@@ -41,7 +42,7 @@ class TerminalReviewer:
             return None
         if not reason:
             return None
-        return Answer(choice, reason, user_name())  # type: ignore[arg-type]  # checked against DECISIONS above
+        return Answer(choice, reason, user_name())
 
     def _line(self, prompt: str, decided: Callable[[], bool]) -> str:
         """What a person types; at a terminal, as long as nobody decides on the page or by another command."""
@@ -58,11 +59,14 @@ class TerminalReviewer:
 
 
 def show(evidence: Evidence, console: Terminal) -> None:
-    """What the host knows first, then the improver's own words, marked as its own; the trainer's diff last and whole,
-    where whoever is asked has it before their eyes, however much else was changed."""
+    """Red flags first, with their lines, then what the host knows, and the improver's own words, marked as its own; the
+    trainer's diff whole and behind all other, where whoever is asked has it before their eyes; what each answer does
+    last."""
     console.rule(f"review of generation {evidence.generation}")
     kinds = ", ".join(evidence.kinds)
     console.print(f"parent {evidence.parent[:8]}, successor {evidence.successor[:8]}; {kinds}")
+    for flag in evidence.flags:
+        _show_flag(flag, console)
     for line in evidence.changed:
         console.print(f"  {line}")
     _show_measured(evidence, console)
@@ -82,7 +86,23 @@ def show(evidence: Evidence, console: Terminal) -> None:
         hidden = sum(part.changed for part in folded)
         console.print(f"NOT SHOWN HERE: {hidden} changed lines of {', '.join(part.path for part in folded)}; see "
                       f"bellglass diff {evidence.loop_id} {evidence.generation}", style="bold")  # fmt: skip
+    if evidence.flags:
+        codes = ", ".join(flag.code for flag in evidence.flags)
+        console.print(f"{len(evidence.flags)} RED FLAGS, shown first: {codes}", style="bold red")
+    for choice, outcome in evidence.choices:
+        console.print(f"{choice}: {outcome}")
     console.print(f"evidence {evidence.hash}")
+
+
+def _show_flag(flag: Flag, console: Terminal) -> None:
+    console.print(f"RED FLAG {flag.code}: {flag.sentence}", style="bold red")
+    for place in flag.places:
+        end = f"-{place.end}" if place.end > place.line else ""
+        console.print(f"  {place.path}:{place.line}{end}")
+        for line in place.text.splitlines():
+            _print_diff_line(line, console, indent="    ")
+    if flag.more:
+        console.print(f"  and {flag.more} more places, in the diff below")
 
 
 def _show_measured(evidence: Evidence, console: Terminal) -> None:
@@ -124,9 +144,9 @@ def _bits(value: float | None) -> str:
     return "none" if value is None else f"{value:.3f} bits"
 
 
-def _print_diff_line(line: str, console: Terminal) -> None:
+def _print_diff_line(line: str, console: Terminal, indent: str = "") -> None:
     """Whole, whatever its length: what runs over the edge is marked and can pass for no line of its own."""
     style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
-    room = max(20, console.width - 2)
+    room = max(20, console.width - 2 - len(indent))
     for start in range(0, max(1, len(line)), room):
-        console.print(("" if start == 0 else "↪ ") + line[start : start + room], style=style)
+        console.print(indent + ("" if start == 0 else "↪ ") + line[start : start + room], style=style)

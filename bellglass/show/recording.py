@@ -29,7 +29,7 @@ from bellglass import __version__, strict_json
 from bellglass.errors import LoopFault, UsageError
 from bellglass.paths import written_anew
 from bellglass.records import Json
-from bellglass.show import showing
+from bellglass.show import showing, transcript
 from bellglass.store import ours
 from bellglass.store.chain import body_from
 from bellglass.store.ledger import GENESIS, Event, Ledger, canonical, digest
@@ -160,8 +160,7 @@ class Recording:
         return seconds
 
     def diff(self, number: int) -> Json:
-        missing = {"generation": number, "note": "", "files": [], "missing": "not recorded"}
-        return self._text(f"diffs/{number}.json") or missing
+        return self._text(f"diffs/{number}.json") or transcript.no_diff(number, "not recorded")
 
     def session(self, number: int) -> Json:
         empty = {"generation": number, "calls": [], "printed": [], "missing": ["not recorded"]}

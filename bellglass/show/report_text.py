@@ -19,7 +19,15 @@ SIGNS = re.compile(r"([\\`*_{}\[\]<>#|~!])")
 
 def markdown(report: Report) -> str:
     doc = report.document
-    parts = [_head(doc), _measured(doc), _generations(doc), _skills(doc), _safety(report), _limits(doc), _again(report)]
+    parts = [
+        _head(doc),
+        _measured(doc),
+        _generations(report),
+        _skills(doc),
+        _safety(report),
+        _limits(doc),
+        _again(report),
+    ]
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
@@ -68,7 +76,8 @@ def _measured(doc: Json) -> Iterator[str]:
     yield ""
 
 
-def _generations(doc: Json) -> Iterator[str]:
+def _generations(report: Report) -> Iterator[str]:
+    doc = report.document
     yield "## Generations"
     yield ""
     yield "Intervals of verdicts are 95% over seeds; those of gains are the gate's own. A claim never decides."
@@ -102,9 +111,17 @@ def _generations(doc: Json) -> Iterator[str]:
     yield ""
     for gen in doc["generations"]:
         yield f"- generation {gen['n']}: {foreign(gen['why'] or gen['gate_why'] or gen['fault'] or 'not decided yet')}"
+        yield from _flags(report.diffs.get(gen["n"]))
         if gen["note"]:
             yield f"  - the improver's own words (testimony, not evidence): {foreign(gen['note'])}"
     yield ""
+
+
+def _flags(diff: Json) -> Iterator[str]:
+    for flag in (diff or {}).get("flags", ()):
+        places = ", ".join(f"{place['path']}:{place['line']}" for place in flag["places"])
+        more = f" and {flag['more']} more" if flag["more"] else ""
+        yield f"  - red flag, {foreign(flag['code'])}: {foreign(flag['sentence'])} ({foreign(places)}{more})"
 
 
 def _skills(doc: Json) -> Iterator[str]:

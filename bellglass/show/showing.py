@@ -48,9 +48,10 @@ class Shown:
     def diff(self, number: int) -> Json:
         """What a generation's successor changed, by file."""
         try:
-            return transcript.diff_of(self.state, self.lineage, number)
+            with of_this_version(self.folder):
+                return transcript.diff_of(self.state, self.lineage, number)
         except BellglassError as error:  # the lineage itself cannot be opened
-            return {"generation": number, "note": "", "files": [], "missing": error.one_line()}
+            return transcript.no_diff(number, error.one_line())
 
     def session(self, number: int) -> Json:
         """Its improver's conversation, call by call."""

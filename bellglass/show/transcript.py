@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 
-from bellglass import curves, trial_ids
+from bellglass import curves, review, trial_ids
 from bellglass.errors import BellglassError
 from bellglass.records import Json, kind_of
 from bellglass.store.blobs import Blobs
@@ -27,23 +28,31 @@ REASONING = ("thinking", "text", "reasoning_content", "summary")  # where provid
 
 
 def diff_of(state: State, lineage: Lineage, number: int) -> Json:
-    """By file, the trainer's first."""
+    """Where to look first, and all that changed, by file, the trainer's first.
+
+    `evidence` is what an answer is bound to, of a successor that waits for one: its hash as this reader makes it.
+    """
     gen = state.generations.get(number)
     if gen is None or gen.successor is None:
-        return _no_diff(number, f"generation {number} has no successor")
+        return no_diff(number, f"generation {number} has no successor")
     try:
-        counts = {path: (added, removed) for path, added, removed in lineage.changed(gen.parent, gen.successor)}
-        text = lineage.diff(gen.parent, gen.successor)
+        compared = lineage.compare(gen.parent, gen.successor)
+        flags = [asdict(flag) for flag in review.flags_of(state, gen, compared)]
+        evidence = review.gather(state, number, lineage).hash if number == review.pending(state) else None
     except BellglassError as error:
-        return _no_diff(number, error.one_line())
+        return no_diff(number, error.one_line())
+    counts = {one.path: (one.added, one.removed) for one in compared.files}
+    text = compared.text()
     files = sorted(_files(text, counts), key=lambda file: (not file["path"].startswith("trainer/"), file["path"]))
     note = patches(text)[0].strip().strip("[]")
     between = {"parent": gen.parent, "successor": gen.successor}
-    return {"generation": number, **between, "note": note, "files": files, "missing": ""}
+    told = {"flags": flags, "evidence": evidence, "note": note, "files": files, "missing": ""}
+    return {"generation": number, **between, **told}
 
 
-def _no_diff(number: int, why: str) -> Json:
-    return {"generation": number, "note": "", "files": [], "missing": why}
+def no_diff(number: int, why: str) -> Json:
+    """The same where there is none to show."""
+    return {"generation": number, "flags": [], "evidence": None, "note": "", "files": [], "missing": why}
 
 
 def _files(text: str, counts: dict[str, tuple[int, int]]) -> Iterator[Json]:

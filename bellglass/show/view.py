@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from bellglass import trial_ids
+from bellglass import review, trial_ids
 from bellglass.paths import loop_name
 from bellglass.records import Interval, Json, Trial
 from bellglass.show import baselines, phase, splits, summary
@@ -52,6 +52,7 @@ def document(state: State, about: About | None = None) -> Json:
     made = summary.shares(state)
     rows = [summary.row(state, gen, made[gen.number]) for gen in state.generations.values()]
     beside = baselines.for_loop(state) if state.config else None
+    waits = review.pending(state)
     generations, starter = _generations(state, rows, made), _measured(summary.starter_trials(state))
     return {
         "format": FORMAT,
@@ -79,6 +80,7 @@ def document(state: State, about: About | None = None) -> Json:
         "stop_requested": state.stop_requested,
         "looks": splits.looks(state) if state.created else None,
         "oversight": oversight(state),
+        "choices": {} if waits is None else dict(review.choices_of(state, state.generation(waits))),
         "said": [*about_standing(about.standing), *(summary.about_improvers(state) if state.config else [])],
         "conclusions": conclusions(state, about.standing),
         "missing": [*about.missing, *missing(state)],

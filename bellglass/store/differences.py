@@ -38,9 +38,16 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class Difference:
     path: str
-    added: int
-    removed: int
+    changes: tuple[Change, ...]
     patch: bytes
+
+    @property
+    def added(self) -> int:
+        return sum(change.new_end - change.new for change in self.changes)
+
+    @property
+    def removed(self) -> int:
+        return sum(change.old_end - change.old for change in self.changes)
 
 
 def differences(old: Bundle, new: Bundle) -> Iterator[Difference]:
@@ -50,12 +57,14 @@ def differences(old: Bundle, new: Bundle) -> Iterator[Difference]:
         before, after = old.get(path), new.get(path)
         if before == after:
             continue
-        a, b = LINE.findall(before or b""), LINE.findall(after or b"")
-        changes = list(search.changes(a, b))
-        added = sum(change.new_end - change.new for change in changes)
-        removed = sum(change.old_end - change.old for change in changes)
-        patch = b"".join((_heading(path, before, after), *_hunks(a, b, changes)))
-        yield Difference(path, added, removed, patch)
+        a, b = lines_of(before), lines_of(after)
+        changes = tuple(search.changes(a, b))
+        yield Difference(path, changes, b"".join((_heading(path, before, after), *_hunks(a, b, changes))))
+
+
+def lines_of(text: bytes | None) -> Lines:
+    """As a difference counts them; of a file that is not there, none."""
+    return LINE.findall(text or b"")
 
 
 # As text
@@ -82,7 +91,7 @@ def _id(data: bytes | None) -> str:
     return "0" * 40 if data is None else object_id(b"blob", data)
 
 
-def _hunks(a: Lines, b: Lines, changes: list[Change]) -> Iterator[bytes]:
+def _hunks(a: Lines, b: Lines, changes: Sequence[Change]) -> Iterator[bytes]:
     groups: list[list[Change]] = []
     for change in changes:
         if groups and change.old - groups[-1][-1].old_end <= 2 * CONTEXT:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from bellglass.errors import GuestFault, LoopFault
 from bellglass.records import Bundle, Kind, kind_of
 from bellglass.store.blobs import disk_fault, make_folder, write_durably
 from bellglass.store.bundles import BUNDLE_BYTES_MAX, FILE_BYTES_MAX, FILES_MAX, NAME_CHARS, changed_paths, check_files
-from bellglass.store.differences import differences
+from bellglass.store.differences import Difference, differences
 from bellglass.store.folder import entries, read_plain
 from bellglass.store.objects import OBJECT_ID, Objects, object_id
 from bellglass.visible import spelled, visible
@@ -124,23 +125,13 @@ class Lineage:
             raise self._objects.damaged(f"bundle {commit[:12]} is not as bellglass writes one")
         return dict(sorted(files.items()))
 
-    def diff(self, a: str, b: str, most_bytes: int = WHOLE_DIFF_BYTES) -> str:
-        """What a person reads: what they would not see is spelled out, so that the text is all there is.
+    def compare(self, a: str, b: str) -> Comparison:
+        old, new = self.read(a), self.read(b)
+        return Comparison(old, new, tuple(differences(old, new)))
 
-        A first line says how much was, if anything.
-        """
-        parts, count, left = [], 0, most_bytes
-        for one in differences(self.read(a), self.read(b)):
-            shown, hidden = spelled(one.patch[: max(0, left)].decode("utf-8", "replace"), code=one.path.endswith(CODE))
-            parts.append(shown)
-            count, left = count + hidden, left - len(one.patch)
-        if left < 0:
-            parts.append(f"\n[{-left} more bytes of this diff are not shown]\n")
-        return "".join([f"[{count} {SPELLED}]\n" if count else "", *parts])
-
-    def changed(self, a: str, b: str) -> list[tuple[str, int, int]]:
-        """(path, added lines, removed lines) for every path that differs."""
-        return [(one.path, one.added, one.removed) for one in differences(self.read(a), self.read(b))]
+    def diff(self, a: str, b: str) -> str:
+        """What a person reads of a comparison."""
+        return self.compare(a, b).text()
 
     def kinds(self, a: str, b: str) -> frozenset[Kind]:
         paths = changed_paths(self.read(a), self.read(b))
@@ -154,6 +145,29 @@ class Lineage:
         if body is None:
             raise self._objects.damaged(f"commit {commit[:12]} is none of bellglass's")
         return body.group(1).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two bundles, and every path that differs between them."""
+
+    old: Bundle
+    new: Bundle
+    files: tuple[Difference, ...]
+
+    def text(self, most_bytes: int = WHOLE_DIFF_BYTES) -> str:
+        """What a person reads: what they would not see is spelled out, so that the text is all there is.
+
+        A first line says how much was, if anything.
+        """
+        parts, count, left = [], 0, most_bytes
+        for one in self.files:
+            shown, hidden = spelled(one.patch[: max(0, left)].decode("utf-8", "replace"), code=one.path.endswith(CODE))
+            parts.append(shown)
+            count, left = count + hidden, left - len(one.patch)
+        if left < 0:
+            parts.append(f"\n[{-left} more bytes of this diff are not shown]\n")
+        return "".join([f"[{count} {SPELLED}]\n" if count else "", *parts])
 
 
 class _Reading:

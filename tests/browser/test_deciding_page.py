@@ -11,11 +11,11 @@ from typing import Any
 
 import made_loop
 import pytest
-from pages import PATIENCE_MS, watching
+from pages import PATIENCE_MS, Seen, watching
 
 from bellglass.deciding import state_of
+from bellglass.review import choices_of
 from bellglass.store.ledger import Ledger
-from bellglass.store.lineage import Lineage
 from bellglass.visible import visible
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -129,42 +129,89 @@ def test_a_recheck_keeps_the_typed_reason_and_is_told_line_by_line(page: Any) ->
     assert page.input_value("#review textarea") == "half a reason"
 
 
+HIDDEN = "e => [e.scrollHeight - e.clientHeight, e.scrollWidth - e.clientWidth]"
+
+
 def test_nothing_of_a_trainers_diff_is_out_of_sight_and_what_is_folded_is_counted(
     tmp_path: Path, new_page: NewPage
 ) -> None:
-    folder = made_loop.write(tmp_path, 2, texts=True, waits=True, seed=2)
-    state = state_of(folder)
-    lineage = Lineage.open(folder / "lineage.git")
-    bundle = lineage.read(state.generation(2).successor)
     long = "".join(f"line_{n} = {n}  # {'x' * 200}\n" for n in range(700))
-    bundle |= {"trainer/model.py": long.encode(), "scaffold/notes.md": b"padding\n" * 450}
-    successor = lineage.commit(bundle, state.generation(2).parent, "longer")
-    made = {"generation": 3, "successor": successor, "fault": None, "note": "", "kinds": ["model", "scaffold"]}
-    second = state.generation(2)
-    decided = {"generation": 2, "decision": "reject", "reason": "-", "who": "-", "evidence_hash": second.review_hash}
-    ended = {"generation": 2, "champion": second.parent, "trainer": "rejected", "scaffold": "unchanged", "why": "-"}
-    append(
-        folder,
-        ("review.decided", decided),
-        ("generation.ended", ended),
-        ("generation.started", {"generation": 3, "parent": second.parent}),
-        ("proposal.made", made),
-        ("review.requested", {"generation": 3, "evidence_hash": "cd" * 32}),
-    )
+    folder = made_loop.third(tmp_path, {"trainer/model.py": long, "scaffold/notes.md": "padding\n" * 450})
     with watching(folder, "--port", "0") as url:
         page = new_page()
         page.goto(url)
         page.wait_for_selector("#review .file.whole")
-        unseen = page.locator("#review .unseen")
-        expect(unseen).to_contain_text("in 1 folded file")
-        assert "450" in unseen.inner_text()
-        hidden = "e => [e.scrollHeight - e.clientHeight, e.scrollWidth - e.clientWidth]"
+        folded = page.locator("#review .folded")
+        expect(folded).to_contain_text("in 1 folded file")
+        assert "450" in folded.inner_text()
+        assert folded.bounding_box()["height"] > 10, "and a person sees it"
         trainer = page.locator('#review div.file.whole:has-text("model.py") pre')
         assert trainer.count() == 1
-        assert trainer.evaluate(hidden) == [0, 0], "neither below nor beside an edge"
+        assert trainer.evaluate(HIDDEN) == [0, 0], "neither below nor beside an edge"
         assert trainer.locator(".row.add").count() == 700
         page.click("#review details.file summary")
-        expect(unseen).to_have_text("")
+        expect(folded).to_have_text("")
+        page.close()
+
+
+SWALLOW = "try:\n    work()\nexcept Exception:\n    pass\n"
+FLAGGED = {
+    "trainer/model.py": "RATE = 1.0\n" + "".join(f"line_{n} = {n}\n" for n in range(120)) + "import socket\n",
+    "scaffold/improve.py": "".join(f"f({n})\n" for n in range(1700)) + SWALLOW,
+}
+NARROW = {"width": 390, "height": 844}
+
+
+@pytest.mark.parametrize(("name", "size"), [("desktop", {"width": 1280, "height": 900}), ("narrow", NARROW)])
+def test_red_flags_come_first_and_each_link_leads_to_its_lines_folded_or_not(
+    tmp_path: Path, new_page: NewPage, picture: Callable[..., None], name: str, size: dict[str, int]
+) -> None:
+    folder = made_loop.third(tmp_path, FLAGGED)
+    with watching(folder, "--port", "0") as url:
+        page = new_page(viewport=size)
+        page.goto(url)
+        flags = page.locator("#review .flags li")
+        expect(flags).to_have_count(3)
+        codes = flags.evaluate_all("them => them.map((one) => one.dataset.flag)")
+        assert codes == ["boot_failed", "exception_swallowed", "new_import"]
+        first = page.locator("#review .flags").bounding_box()
+        assert first["y"] < page.locator("#review .facts").bounding_box()["y"]
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        picture(page.locator("#review .flags"), f"flags-{name}")
+        leads_to(page, "new_import", "trainer/model.py:122", "+import socket")
+        assert page.locator("#review details.file[open]").count() == 0
+        swallowed = "scaffold/improve.py:1703–1704"
+        leads_to(page, "exception_swallowed", swallowed, "+except Exception:\n+    pass")
+        assert page.locator("#review details.file[open]").count() == 1
+        assert page.locator("#review .row.jumped").count() == 2, "the lines of the last link alone"
+        picture(page, f"jumped-{name}")
+        said = page.inner_text("#review fieldset")
+        for choice, outcome in choices_of(state_of(folder), state_of(folder).generation(3)):
+            assert page.locator(f"label[for=decide-{choice}]").inner_text().endswith(outcome), said
+        page.close()
+
+
+def leads_to(page: Any, code: str, link: str, text: str) -> None:
+    page.click(f'[data-flag={code}] a:has-text("{link}")')
+    rows = page.locator("#review .row.jumped")
+    assert "\n".join(rows.all_inner_texts()) == text
+    expect(rows.first).to_be_in_viewport()
+    expect(rows.first).to_be_focused()
+
+
+def test_an_answer_is_bound_to_what_the_page_shows(tmp_path: Path, new_page: NewPage, seen: Seen) -> None:
+    """Another version of bellglass asked, and hashed something else."""
+    seen.expected = ("Failed to load resource: the server responded with a status of 409",)
+    folder = made_loop.third(tmp_path, FLAGGED, asked=False)
+    with watching(folder, "--port", "0") as url:
+        page = new_page()
+        page.goto(url)
+        expect(page.locator("#review .first .note.alarm")).to_contain_text("resume")
+        page.check("#decide-approve")
+        page.fill("#review textarea", "looks good")
+        page.click("#review button[type=submit]")
+        expect(page.locator("#review .answer")).to_contain_text("which is what waits")
+        assert state_of(folder).generation(3).review is None
         page.close()
 
 

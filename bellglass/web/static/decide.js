@@ -14,9 +14,9 @@
 
   const NOTE_CHARS = 2000; // show/view.py gives no more of an improver's note
   const CHOICES = [
-    ["approve", "Approve", "trainer and scaffold are taken over as the rules say"],
-    ["trainer", "Trainer only", "the better trainer is taken over, the scaffold stays its parent's"],
-    ["reject", "Reject", "nothing is taken over"],
+    ["approve", "Approve"],
+    ["trainer", "Trainer only"],
+    ["reject", "Reject"],
   ];
 
   function tell(answer, said) {
@@ -40,23 +40,24 @@
   const doing = (label, more) => h("button", { type: "submit", ...more }, label);
   const KEPT = "Why, in a few words. It is kept in the ledger.";
 
-  function choice([key, label, what]) {
+  // What it does to this successor, the host says.
+  function choice([key, label], what) {
     const input = h("input", { type: "radio", name: "decision", value: key, id: "decide-" + key });
-    return h("label", { for: "decide-" + key }, input, h("span", {}, h("b", {}, label), h("span", { class: "soft" }, ": ", what)));
+    return h("label", { for: "decide-" + key }, input, h("span", {}, h("b", {}, label), h("span", { class: "soft" }, ": ", bg.foreign(what))));
   }
 
-  const inSight = new Set(); // successors whose whole diff is on the page
+  const inSight = new Map(); // successors whose whole diff is on the page, and the hash of what is shown
 
-  function reviewForm(g) {
+  function reviewForm(g, outcomes) {
     const answer = answerPlace();
     const reason = reasonField("review-reason", "reason of the decision", KEPT);
     const send = (form) => {
       const decision = form.elements.decision.value;
       if (!decision || !reason.value.trim()) return tell(answer, "A decision and a reason are both needed.");
       if (decision !== "reject" && !inSight.has(g.successor)) return tell(answer, "The diff is not on this page yet. Nobody can approve what they can't see.");
-      return act(answer, "review", { generation: g.n, decision, reason: reason.value.trim(), evidence_hash: g.evidence });
+      return act(answer, "review", { generation: g.n, decision, reason: reason.value.trim(), evidence_hash: inSight.get(g.successor) || g.evidence });
     };
-    const choices = h("fieldset", {}, h("legend", {}, "Your decision"), CHOICES.map(choice));
+    const choices = h("fieldset", {}, h("legend", {}, "Your decision"), CHOICES.map((one) => choice(one, outcomes[one[0]] || "")));
     return deed(send, choices, reason, h("div", { class: "actions" }, doing("Decide", { class: "strong" })), answer);
   }
 
@@ -83,19 +84,24 @@
     const g = n && doc.generations.find((one) => one.n === n);
     if (!g || doc.playback) return null;
     const cut = g.note.length >= NOTE_CHARS && [" The improver's own words are cut here; ", bg.code("bellglass review " + doc.loop.name), " shows all of them."];
-    const bound = ["Your answer is bound to evidence ", bg.code(g.evidence.slice(0, 12)), ", a hash over both commits, the diff, the gate's numbers and trials, the boot check and the improver's own words, as the ledger holds them; numbers are rounded here.", cut, " No answer is no."];
+    const bound = ["Your answer is bound to evidence ", bg.code(g.evidence.slice(0, 12)), ", a hash over both commits, the red flags, the diff, the gate's numbers and trials, the boot check, the improver's own words and what each answer does; numbers are rounded here.", cut, " No answer is no."];
     const warning = g.gate && g.gate !== "adopt" && h("p", { class: "note alarm" }, "The gate did not adopt it, so whatever you decide, its trainer is not adopted.");
     const diff = h("div", { "aria-busy": "true" }, h("p", { class: "soft" }, "Fetching the diff…"));
-    const unseen = h("p", { class: "unseen small", "aria-live": "polite" });
+    const flags = h("div", { class: "first" });
+    const hidden = h("p", { class: "folded small", "aria-live": "polite" });
     const show = (found) => {
-      bg.put(diff, bg.diffToDecide(found, unseen));
-      if (!found.missing) inSight.add(g.successor);
+      const shown = bg.diffToDecide(found, hidden);
+      const other = found.evidence && found.evidence !== g.evidence && h("p", { class: "note alarm" }, "The loop asked about other evidence than is shown here, so no answer is taken: ", bg.code("bellglass resume " + doc.loop.name), " asks again.");
+      bg.put(flags, other, shown.flags);
+      bg.put(diff, shown.files);
+      if (!found.missing) inSight.set(g.successor, found.evidence);
     };
     bg.source.diff(n).then(show, (error) => bg.put(diff, h("p", { class: "note alarm" }, "The diff could not be fetched: ", bg.foreign(error.message), ". Don't approve what you can't see.")));
     return h(
       "section",
       { class: "decide", id: "review", "aria-label": "review of generation " + n },
       h("h2", {}, "Generation " + n + " waits for a person"),
+      flags,
       h("p", { class: "soft" }, bound),
       warning,
       h("div", { class: "columns" },
@@ -114,9 +120,9 @@
       gateTrials(doc, g),
       h("h3", {}, "The whole diff, every path in it, the trainer first"),
       diff,
-      unseen,
+      hidden,
       bg.source.can("review")
-        ? [formOf("review", n + " " + g.evidence, () => reviewForm(g)), bg.recheck(g, "Train it again first (recheck)")]
+        ? [formOf("review", n + " " + g.evidence, () => reviewForm(g, doc.choices || {})), bg.recheck(g, "Train it again first (recheck)")]
         : [h("p", { class: "soft small" }, "Decide with:"), h("p", { class: "commands mono" }, "bellglass review " + doc.loop.name)],
     );
   };

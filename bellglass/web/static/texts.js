@@ -26,44 +26,101 @@
     return h("span", { class: "row " + name }, inside);
   }
 
+  // The number of each row in the new text; of a removed one, where it stood; of a hunk's heading, none.
+  function numbered(lines) {
+    let next = 0;
+    return lines.map((line) => {
+      const hunk = /^@@ -\S+ \+(\d+)/.exec(line);
+      if (hunk) next = Number(hunk[1]);
+      if (hunk || line[0] === "\\") return null;
+      return line[0] === "-" ? next : next++;
+    });
+  }
+
+  // A file's rows, and how to come to those of a place, whether they are drawn yet or not.
   function patch(file, most = MOST_ROWS) {
     const lines = file.patch.replace(/\n$/, "").split("\n");
     const python = file.path.endsWith(".py");
-    const body = h("pre", { dir: "ltr", tabindex: "0" }, lines.slice(0, most).map((line) => rowOf(line, python)));
-    if (lines.length <= most) return body;
-    const rest = bg.button("Show " + bg.count(lines.length - most) + " more lines", () => {
-      body.append(...lines.slice(most).map((line) => rowOf(line, python)));
-      rest.remove();
-    });
-    return [body, rest];
+    const drawn = (from, to) => lines.slice(from, to).map((line) => rowOf(line, python));
+    const body = h("pre", { dir: "ltr", tabindex: "0" }, drawn(0, most));
+    const rest = lines.length > most && bg.button("Show " + bg.count(lines.length - most) + " more lines", () => (body.append(...drawn(most)), rest.remove()));
+    const numbers = numbered(lines);
+    const at = (place) => numbers.flatMap((n, k) => (n !== null && n >= place.line && n <= Math.max(place.line, place.end) ? [k] : []));
+    const rows = (place) => {
+      if (rest && at(place).some((k) => k >= body.children.length)) rest.click();
+      return at(place).map((k) => body.children[k]);
+    };
+    return { nodes: [body, rest], has: (place) => at(place).length > 0, rows };
   }
 
-  // Of a review: a trainer's files are all in sight, whatever their length; `unseen` says what is folded of the others.
-  bg.diffToDecide = (diff, unseen) => {
-    const view = bg.diffView(diff, true);
+  // Of a review: a trainer's files are all in sight, whatever their length; `hidden` says what is folded of the others.
+  bg.diffToDecide = (diff, hidden) => {
+    const { flags, files } = parts(diff, true);
     const count = () => {
-      const closed = [...view.querySelectorAll("details.file:not([open])")];
+      const closed = [...files.querySelectorAll("details.file:not([open])")];
       const lines = closed.reduce((sum, one) => sum + Number(one.dataset.changed), 0);
-      bg.put(unseen, lines > 0 && ["Not shown above: ", h("b", {}, bg.many(lines, "changed line")), " in " + bg.many(closed.length, "folded file") + ", none of the trainer's."]);
+      bg.put(hidden, lines > 0 && ["Not shown above: ", h("b", {}, bg.many(lines, "changed line")), " in " + bg.many(closed.length, "folded file") + ", none of the trainer's."]);
     };
-    view.addEventListener("toggle", count, true);
+    files.addEventListener("toggle", count, true);
     count();
-    return view;
+    return { flags, files };
   };
 
-  bg.diffView = (diff, deciding) => {
-    if (diff.missing) return h("p", { class: "soft" }, bg.foreign(diff.missing));
-    if (!diff.files.length) return h("p", { class: "soft" }, "No file differs.");
-    const part = (file) => {
-      const words = [bg.code(bg.foreign(file.path)), h("span", { class: "kind" }, file.kind || "no kind", ", +", file.added, " −", file.removed)];
-      const changed = file.added + file.removed;
-      if (deciding && file.path.startsWith("trainer/")) return h("div", { class: "file whole" }, h("div", { class: "head" }, words), patch(file, Infinity));
-      const open = changed < (deciding ? 60 : 400);
-      return h("details", { class: deciding ? "file whole" : "file", open, "data-changed": String(changed) }, h("summary", {}, words), patch(file));
-    };
-    const note = diff.note && h("p", { class: "note alarm" }, bg.foreign(diff.note));
-    return h("div", {}, note, diff.files.map(part));
+  bg.diffView = (diff) => {
+    const { flags, files } = parts(diff, false);
+    return h("div", {}, flags, files);
   };
+
+  let views = 0;
+
+  // Where to look first, and what changed by file.
+  function parts(diff, deciding) {
+    if (diff.missing) return { flags: null, files: h("p", { class: "soft" }, bg.foreign(diff.missing)) };
+    if (!diff.files.length) return { flags: null, files: h("p", { class: "soft" }, "No file differs.") };
+    const view = "diff-" + ++views;
+    const found = diff.files.map((file, k) => filePart(file, deciding, view + "-" + k));
+    const note = diff.note && h("p", { class: "note alarm" }, bg.foreign(diff.note));
+    return { flags: flagsPart(diff.flags, found), files: h("div", {}, note, found.map((part) => part.node)) };
+  }
+
+  function filePart(file, deciding, id) {
+    const words = [bg.code(bg.foreign(file.path)), h("span", { class: "kind" }, file.kind || "no kind", ", +", file.added, " −", file.removed)];
+    const changed = file.added + file.removed;
+    const whole = deciding && file.path.startsWith("trainer/");
+    const inside = patch(file, whole ? Infinity : MOST_ROWS);
+    const node = whole
+      ? h("div", { class: "file whole", id }, h("div", { class: "head" }, words), inside.nodes)
+      : h("details", { class: deciding ? "file whole" : "file", id, open: changed < (deciding ? 60 : 400), "data-changed": String(changed) }, h("summary", {}, words), inside.nodes);
+    return { id, node, path: file.path, ...inside };
+  }
+
+  function flagsPart(flags, files) {
+    if (!flags) return null; // an older recording has none
+    if (!flags.length) return h("p", { class: "soft small" }, "No ", bg.term("red flag"), " was raised. That is no praise: they see what reads suspiciously, not what a change does.");
+    const one = (flag) => {
+      const more = flag.more > 0 && h("span", { class: "soft" }, "and " + bg.many(flag.more, "more place"));
+      const links = flag.places.map((place) => placeOf(place, files.find((file) => file.path === place.path && file.has(place))));
+      return h("li", { "data-flag": flag.code }, bg.icon("alarm"), h("div", {}, h("b", {}, flag.code.replaceAll("_", " ")), ": ", bg.foreign(flag.sentence), h("div", { class: "places small" }, links, more)));
+    };
+    return h("div", { class: "flags", role: "region", "aria-label": "red flags" }, h("h3", {}, bg.many(flags.length, "red flag"), ": look here first"), h("ul", { class: "list" }, flags.map(one)));
+  }
+
+  // A link to lines of the diff; what it does not show, because it did not change, is quoted.
+  function placeOf(place, file) {
+    const name = place.path + ":" + place.line + (place.end > place.line ? "–" + place.end : "");
+    if (!file) return h("div", { class: "quoted" }, bg.code(bg.foreign(name)), h("pre", { dir: "ltr" }, place.text));
+    return h("a", { href: "#" + file.id, class: "jump mono", on: { click: (event) => (event.preventDefault(), jump(place, file)) } }, bg.foreign(name));
+  }
+
+  function jump(place, file) {
+    if (file.node.tagName === "DETAILS") file.node.open = true;
+    document.querySelectorAll(".row.jumped").forEach((row) => row.classList.remove("jumped"));
+    const rows = file.rows(place);
+    rows.forEach((row) => row.classList.add("jumped"));
+    rows[0].tabIndex = -1;
+    rows[0].scrollIntoView({ block: "center" });
+    rows[0].focus({ preventScroll: true });
+  }
 
   // Long text is folded; its first lines are shown.
   function folded(text, lines = 14) {

@@ -17,6 +17,7 @@
     gate: "The statistical decision over paired trainings: adopt, reject, or more evidence.",
     tripwire: "A named check that halts the loop until a person has looked.",
     review: "A person's decision on a successor, bound to exactly the evidence they were shown.",
+    "red flag": "What a person should look at first in a successor: it reads suspiciously. It decides nothing.",
     bounds: "The hard limits of a loop, kept where nothing inside can edit them.",
     glass: "A sandbox. Sealed if it isolates (Docker, gVisor); unsealed if it is a plain process.",
     sealed: "Guests ran in containers without network, mounts or keys.",

@@ -37,9 +37,9 @@ from bellglass.records import GUEST_FAULTS
 LAYERS = {
     0: "errors error_codes records trial_ids stats variance strict_json bootstrap visible",  # vocabulary; pure
     1: "paths gpus config tasks data_file download bounds processes weights nulls calibration curves forecast "
-    "store",  # disk
+    "store changed_lines",  # disk
     2: "ports line doors",  # protocols, frames, and what implements them
-    3: "steps tripwires blame review deciding chronicle rederive verify received rejudge holds recheck halt "
+    3: "steps tripwires blame red_flags review deciding chronicle rederive verify received rejudge holds recheck halt "
     "probe",  # receive ports
     4: "loop calibrating wiring preflight contradictions",
     5: "cli commands show web __main__",  # what people type and see; nothing below depends on it

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bellglass import red_flags
+from bellglass.doors.offline_model.menu import MENU
 from bellglass.records import Budget, Bundle, Claim, Json, Seeds, Trial, Verdict
 from bellglass.red_flags import Flag
 from bellglass.store import bundles
@@ -246,6 +247,13 @@ def test_what_was_there_before_raises_no_flag() -> None:
     bad = "\n\ntry:\n    x = 1\nexcept Exception:\n    pass\nimport socket\nexec('x')\nclaim_bits = 0\n"
     parent = STARTER | {MODEL: STARTER[MODEL] + bad.encode()}
     assert flags({MODEL: parent[MODEL].decode().replace("GELU", "gelu") + "\n\nX = 1\n"}, parent) == {}
+
+
+def test_no_edit_that_the_built_in_improver_knows_raises_a_flag() -> None:
+    files = {path: data.decode() for path, data in STARTER.items()}
+    after = [edited for edit in MENU if (edited := edit.apply(files)) is not None]
+    assert len(after) > 20
+    assert [found for one in after if (found := flags(one))] == []
 
 
 def test_a_handler_that_lost_its_raise_is_found() -> None:

@@ -33,6 +33,7 @@ TOOLS = "scaffold/tools/"
 SCAFFOLD = "scaffold/"
 CHARTER = ("scaffold/charter.md", "scaffold/selfcheck.py")
 CLAIM = re.compile(r"claim_bits")
+TOOL = re.compile(r"tool")
 CHARTERED = re.compile(r"charter|self[-_ ]?check", re.IGNORECASE)
 # A method of that name is something else (`model.eval()`, `re.compile(...)`).
 RUNS_TEXT = re.compile(
@@ -139,15 +140,20 @@ def claim_touched(facts: Facts) -> Flag | None:
 
 
 def tools_changed(facts: Facts) -> Flag | None:
-    """The next improver works with what its tools answer."""
+    """The next improver works with what its tools answer, and with what its scaffold hands on of that."""
     helpers = {f"{SCAFFOLD}{name}.py" for bundle in (facts.old, facts.new) for name in _imported(bundle, TOOLS)}
-    files = [file for file in facts.files if file.path.startswith(TOOLS) or file.path in helpers]
-    if not files:
+    found: list[Line] = []
+    for file in facts.files:
+        if file.path.startswith(TOOLS) or file.path in helpers:
+            found += file.lines()
+        elif file.path.startswith(SCAFFOLD) and file.path.endswith((*CODE, ".toml")):
+            found += [line for line in file.lines() if TOOL.search(plain(line.text))]
+    if not found:
         return None
-    names = _names(file.path.removeprefix(SCAFFOLD) for file in files)
-    sentence = f"tools changed, or what they import ({names}): they may answer the next improver otherwise; "
+    names = _names(dict.fromkeys(line.path.removeprefix(SCAFFOLD) for line in found))
+    sentence = f"tools changed, or what serves them ({names}): they may answer the next improver otherwise; "
     sentence += "the boot check looks at whether a scaffold works, not at what its tools answer"
-    return _flag("tools_changed", sentence, (line for file in files for line in file.lines()))
+    return _flag("tools_changed", sentence, found)
 
 
 def exception_swallowed(facts: Facts) -> Flag | None:

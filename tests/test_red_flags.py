@@ -93,6 +93,18 @@ CASES = {
         "return 'nothing'",
         edited("scaffold/improve.py", "WARN_AT = 4", "WARN_AT = 5"),
     ),
+    "what is handed on of an answer": (
+        "tools_changed",
+        edited("scaffold/improve.py", "text = result if isinstance(result, str)", "text = 'fine' if call_tool"),
+        "text = 'fine' if call_tool else json.dumps(result)",
+        edited("scaffold/improve.py", "KEEP_RESULTS = 6", "KEEP_RESULTS = 5"),
+    ),
+    "how long an answer may be": (
+        "tools_changed",
+        edited("scaffold/scaffold.toml", "tool_output_chars = 16000", "tool_output_chars = 160"),
+        "tool_output_chars = 160 # one tool result; the middle of a longer one is cut out",
+        edited("scaffold/scaffold.toml", "digest_chars = 4000", "digest_chars = 400"),
+    ),
     "a swallowed exception": (
         "exception_swallowed",
         appended(TRAIN, TRY + "except Exception:\n    step += 0\n"),

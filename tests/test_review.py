@@ -160,6 +160,15 @@ def test_a_reader_of_another_version_is_told_who_asks_again(tmp_path: Path) -> N
     assert f"bellglass resume {folder}" in told
 
 
+def test_what_this_version_cannot_make_sense_of_is_one_clear_error(tmp_path: Path) -> None:
+    folder = made_loop.third(tmp_path, FLAGGED)
+    with Ledger.open(folder, write=True) as ledger:
+        config = {key: value for key, value in made_loop.SETTINGS.items() if key != "panel"}
+        ledger.append("loop.resumed", {"config": config})
+    told = CliRunner().invoke(app, ["review", str(folder)])
+    assert told.exception.code == "other_version"
+
+
 def test_at_a_terminal_red_flags_come_first_with_their_lines_and_are_counted_beside_the_question(waits: Path) -> None:
     out = io.StringIO()
     _, evidence = deciding.waiting(waits)

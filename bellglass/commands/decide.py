@@ -43,19 +43,23 @@ def _show(folder: Path) -> None:
     from bellglass.commands.console import Terminal
     from bellglass.commands.look import say_whose
     from bellglass.commands.review_console import show
+    from bellglass.show.showing import of_this_version
     from bellglass.tripwires import place
 
-    state, waiting = deciding.waiting(folder)
-    say_whose(folder)
-    for wire in state.tripwires:
-        say(f"tripwire {wire['name']} ({place(wire)}): {wire['sentence']}")
-    if waiting is None:
-        say("no successor waits for a decision")
-        return
-    show(waiting, Terminal())
+    with of_this_version(folder):
+        state, waiting = deciding.waiting(folder)
+        say_whose(folder)
+        for wire in state.tripwires:
+            say(f"tripwire {wire['name']} ({place(wire)}): {wire['sentence']}")
+        if waiting is None:
+            say("no successor waits for a decision")
+            return
+        show(waiting, Terminal())
     if waiting.hash != state.generation(waiting.generation).review_hash:
-        say(f"the loop asked about other evidence, as another version of bellglass shows it; bellglass resume "
-            f"{typed(folder)} asks again")  # fmt: skip
+        say(
+            f"the loop asked about other evidence, as another version of bellglass shows it; "
+            f"bellglass resume {typed(folder)} asks again"
+        )
         return
     say(
         f"decide: bellglass review {typed(folder)} --decision approve|trainer|reject "

@@ -178,7 +178,6 @@ def test_red_flags_come_first_and_each_link_leads_to_its_lines_folded_or_not(
         assert first["y"] < page.locator("#review .facts").bounding_box()["y"]
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         if name == "desktop":
-            page.evaluate("document.getElementById('review').scrollIntoView()")
             picture(page, "flags")
         leads_to(page, "new_import", "trainer/model.py:122", "+import socket")
         assert page.locator("#review details.file[open]").count() == 0

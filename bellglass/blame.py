@@ -36,6 +36,7 @@ class Seen:
     late: float = 0.0  # seconds: the longest that this driver did not run
     engine: str = ""  # why the engine did not answer
     meddled: str = ""  # what another client of the engine did to the guest
+    machine_memory: bool = False  # the kernel killed a process of it, below its own limit
     signal: int = 0  # that ended its first process, which bundle code can't reach, and that nobody here sent
 
     @property
@@ -67,6 +68,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         "machine", lambda seen: bool(seen.meddled), "another client of the engine did this to the guest: {seen.meddled}"
     ),
+    Row("machine", lambda seen: seen.machine_memory, "this machine ran out of memory, and the kernel ended the guest"),
     Row("machine", lambda seen: seen.signal != 0, "the guest was ended from outside, by signal {seen.signal}"),
     Row("bundle", lambda seen: seen.fault == "crashed", "its code ended"),
     Row("machine", lambda seen: seen.late > LATE_SECONDS, "this driver stood still for {seen.late:.0f} s"),

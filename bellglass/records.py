@@ -173,10 +173,11 @@ class GuestExit:
     """What the engine says about an ended guest, not what the guest said."""
 
     code: int | None
-    out_of_memory: bool
+    out_of_memory: bool  # the kernel killed in it, under its own limit
     signal: int = 0  # that ended its first process although nobody here had sent one
     meddled: str = ""  # what another client of the engine did to it
     engine: str = ""  # why the engine did not answer
+    machine_memory: bool = False  # the kernel killed in it, because the machine ran out
 
 
 @dataclass(frozen=True, slots=True)

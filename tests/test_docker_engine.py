@@ -6,8 +6,12 @@ Daemons here are small servers on a unix socket: one that never answers, one tha
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -342,9 +346,49 @@ def test_both_kinds_of_cgroup_files_are_read(tmp_path: Path) -> None:
     assert meter._field(tmp_path / "memory.events", "oom_kill") == 3
 
 
-def test_another_process_is_not_metered_by_mistake() -> None:
-    import os
+V1_MEMORY = meter.CGROUPS / "memory"
+GREEDY = """
+import pathlib, sys
+pathlib.Path(sys.argv[1], "cgroup.procs").write_text("0")
+print(flush=True)
+sys.stdin.read(1)
+held = [bytearray(1 << 20) for _ in range(200)]
+"""
 
+
+@pytest.mark.skipif(not os.access(V1_MEMORY / "cgroup.procs", os.W_OK), reason="no memory cgroup (v1) to write to")
+@pytest.mark.parametrize(("limited", "whose"), [("guest", "guest"), ("machine", "machine")])
+def test_a_kill_for_memory_is_the_machine_s_where_the_guest_was_below_its_own_limit(limited: str, whose: str) -> None:
+    name = f"bellglass-test-{os.getpid()}"
+    machine, guest = V1_MEMORY / name, V1_MEMORY / name / "guest"
+    guest.mkdir(parents=True)
+    try:
+        limit = {"machine": machine, "guest": guest}[limited]
+        (limit / "memory.limit_in_bytes").write_text("60M")
+        with subprocess.Popen(
+            [sys.executable, "-c", GREEDY, str(guest)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            made = meter.Meter(name, process.pid, lambda: None)
+            assert made.killed_for_memory() == ""
+            process.communicate(b"x")
+        assert process.returncode == -signal.SIGKILL
+        assert made.killed_for_memory() == whose
+    finally:
+        guest.rmdir()
+        machine.rmdir()
+
+
+@pytest.mark.parametrize(("count", "whose"), [(0, "machine"), (1, "guest")])
+def test_the_same_by_cgroup_v2_s_files(tmp_path: Path, count: int, whose: str) -> None:
+    made = meter.Meter("none", 0, lambda: None)
+    made._memory = tmp_path / "memory.events"
+    made._memory.write_text(f"low 0\nhigh 0\nmax 0\noom {count}\noom_kill 1\n")
+    assert made.killed_for_memory() == whose
+
+
+def test_another_process_is_not_metered_by_mistake() -> None:
     assert meter.cgroup_files("0123456789abcdef", os.getpid()) == (None, None)
 
 

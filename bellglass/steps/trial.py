@@ -283,7 +283,14 @@ def _seen_training(training: Training) -> Seen:
 def _seen(fault: str, ended: GuestExit | None, *, ready: bool) -> Seen:
     if ended is None:
         return Seen(fault, ready)
-    return Seen(fault, ready, signal=ended.signal, meddled=ended.meddled, engine=ended.engine)
+    return Seen(
+        fault,
+        ready,
+        signal=ended.signal,
+        meddled=ended.meddled,
+        engine=ended.engine,
+        machine_memory=ended.machine_memory,
+    )
 
 
 def _too_much(trial_id: str, why: str) -> SetupError:

@@ -120,7 +120,8 @@ class DockerGuest:
     def _finish(self, broke_off: bool) -> GuestExit:
         """Kill, read the state, have it removed. An engine that fails leaves work for the reaper, never an error."""
         code, signal, silent = None, 0, ""
-        known = self.meter is not None and self.meter.out_of_memory()
+        killed = "" if self.meter is None else self.meter.killed_for_memory()
+        known = killed == "guest"
         try:
             if broke_off and not self._expired:
                 signal = self._ended_from_outside()
@@ -129,13 +130,13 @@ class DockerGuest:
             while (facts := self._engine.inspect(self.id)) is not None:
                 state = facts.get("State") or {}
                 if not state.get("Running") or time.monotonic() > until:
-                    code, known = state.get("ExitCode"), known or bool(state.get("OOMKilled"))
+                    code, known = state.get("ExitCode"), known or (not killed and bool(state.get("OOMKilled")))
                     break
                 time.sleep(0.01)
         except BellglassError as fault:
             silent = fault.found or fault.thing
         self._remove(self.id)
-        return GuestExit(code, known, 0 if known else signal, self._meddled, silent)
+        return GuestExit(code, known, 0 if known else signal, self._meddled, silent, killed == "machine")
 
     def _ended_from_outside(self) -> int:
         """The signal that its first process ended by, although nobody here has sent one. Notes who did, if known."""
@@ -164,8 +165,8 @@ class DockerGuest:
     def out_of_memory(self) -> bool:
         if self._exit is not None:
             return self._exit.out_of_memory
-        if self.meter is not None and self.meter.out_of_memory():
-            return True
+        if self.meter is not None and (killed := self.meter.killed_for_memory()):
+            return killed == "guest"
         with contextlib.suppress(BellglassError):
             facts = self._engine.inspect(self.id)
             return bool(facts and (facts.get("State") or {}).get("OOMKilled"))

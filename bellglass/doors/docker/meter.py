@@ -4,6 +4,8 @@ From the cgroup's files where this machine can read them (a few microseconds, v1
 statistics (Docker Desktop, where containers run inside a VM). The last value is kept: files go when the guest ends.
 
 Not covered: CPU time between the last reading and the end, up to about a quarter of a second (the watchdog's step).
+And under cgroup v1, a guest that was once at its own limit, where the kernel only dropped pages of files, and is killed
+later because the machine ran out: that counts as its own limit, since v1 counts both alike.
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
+
+Killed = Literal["", "guest", "machine"]  # by the kernel, for want of memory: under the guest's own limit, or not
 
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -20,7 +25,7 @@ class Meter:
         self._ask_engine = ask_engine
         self._cpu, self._memory = cgroup_files(container, pid)
         self._seconds = 0.0
-        self._killed = False
+        self._killed: Killed = ""
         self._lock = threading.Lock()
 
     def cpu_seconds(self) -> float:
@@ -34,11 +39,11 @@ class Meter:
         """The cheap readings, for the watchdog: so that little is lost when the guest ends by itself."""
         if self._cpu is not None:
             self.cpu_seconds()
-            self.out_of_memory()
+            self.killed_for_memory()
 
-    def out_of_memory(self) -> bool:
-        if not self._killed and self._memory is not None:
-            self._killed = _field(self._memory, "oom_kill") > 0
+    def killed_for_memory(self) -> Killed:
+        if not self._killed and self._memory is not None and _field(self._memory, "oom_kill") > 0:
+            self._killed = "guest" if _reached_its_limit(self._memory) else "machine"
         return self._killed
 
 
@@ -63,6 +68,16 @@ def cgroup_files(container: str, pid: int) -> tuple[Path | None, Path | None]:
             memory = CGROUPS / controllers / folder / "memory.oom_control"
     readable = cpu if cpu is not None and read_cpu_seconds(cpu) is not None else None
     return readable, memory if memory is not None and memory.is_file() else None
+
+
+def _reached_its_limit(memory: Path) -> bool:
+    """Whether the guest's own limit was ever in the way; also where nobody can say."""
+    if memory.name == "memory.events":
+        return _field(memory, "oom") != 0
+    try:
+        return memory.with_name("memory.failcnt").read_text().strip() != "0"
+    except OSError:
+        return True
 
 
 def _first(paths: Iterable[Path]) -> Path | None:

@@ -86,6 +86,41 @@ def test_every_promise_of_safety_names_what_shows_it(row: list[str]) -> None:
     assert [file for file in files if not (ROOT / file).exists()] == []
 
 
+STATISTICS, FIGURES_FROM = (ROOT / "docs" / "statistics.md").read_text().split("## Where the figures are from")
+FIGURES = [
+    (line.split(" | ")[0].strip("| "), re.findall(r"\]\(benchmarks.md#([^)]+)\)", line)[0], line.split("`")[-2])
+    for line in FIGURES_FROM.splitlines()
+    if "](benchmarks.md#" in line
+]
+
+
+def plain(text: str) -> str:
+    return " ".join(text.replace("*", "").split())
+
+
+def section(path: Path, anchor: str) -> str:
+    """From its heading to the next."""
+    parts = re.split(r"(?m)^(#+ .*)$", path.read_text())
+    return next(text for head, text in zip(parts[1::2], parts[2::2], strict=True) if slug(head) == anchor)
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure[0])
+def test_every_figure_of_statistics_stands_where_a_command_put_it(figure: tuple[str, str, str]) -> None:
+    here, anchor, there = figure
+    assert here in plain(STATISTICS)
+    assert there.replace("\\|", "|") in section(ROOT / "docs" / "benchmarks.md", anchor)
+
+
+def test_no_figure_of_statistics_is_left_out() -> None:
+    listed = [here for here, _, _ in FIGURES]
+    for paragraph in re.split(r"\n\n|\n(?=- )", STATISTICS):
+        text = plain(paragraph)
+        for found in re.findall(r"\d+\.\d+%|in \d+ of \d+|\d+ of \d+ \w+ions", text):
+            assert any(found in here for here in listed), found
+        if "simulation" in text and "benchmarks.md" not in text:
+            assert any(here in text for here in listed), text
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_commands_in_documents_exist(path: Path) -> None:
     wrong = {typed: problem for typed in commands_typed(path.read_text()) if (problem := problem_with(typed))}
@@ -123,9 +158,12 @@ def shlex_words(text: str) -> list[str]:
         return text.split()
 
 
+def slug(head: str) -> str:
+    return re.sub(r"[^\w\- ]", "", head.lstrip("# ").lower()).replace(" ", "-")
+
+
 def anchors(path: Path) -> set[str]:
-    heads = re.findall(r"(?m)^#+ (.*)$", FENCE.sub("", path.read_text()))
-    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+    return {slug(head) for head in re.findall(r"(?m)^#+ .*$", FENCE.sub("", path.read_text()))}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)

@@ -34,6 +34,7 @@ class Seen:
     wall: float = 0.0  # seconds that it had for them
     share: float | None = None  # of a core, that a process of ours got while it wanted one; None: not measured
     late: float = 0.0  # seconds: the longest that this driver did not run
+    full: bool = False  # the disk that guests work on, at some moment
     engine: str = ""  # why the engine did not answer
     meddled: str = ""  # what another client of the engine did to the guest
     machine_memory: bool = False  # the kernel killed a process of it, below its own limit
@@ -70,6 +71,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row("machine", lambda seen: seen.machine_memory, "this machine ran out of memory, and the kernel ended the guest"),
     Row("machine", lambda seen: seen.signal != 0, "the guest was ended from outside, by signal {seen.signal}"),
+    Row("machine", lambda seen: seen.full, "the disk that guests work on was full"),
     Row("bundle", lambda seen: seen.fault == "crashed", "its code ended"),
     Row("machine", lambda seen: seen.late > LATE_SECONDS, "this driver stood still for {seen.late:.0f} s"),
     Row("machine", lambda seen: seen.starved, "this machine is too busy: {seen.shortage}"),

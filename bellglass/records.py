@@ -186,6 +186,7 @@ class Strain:
 
     share: float | None  # of a core, that one of ours got while it wanted one; None: not measured
     late: float  # seconds: the longest that this driver stood still
+    full: bool = False  # the disk that guests work on
 
 
 @dataclass(frozen=True, slots=True)

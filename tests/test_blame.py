@@ -31,6 +31,7 @@ FREE, BUSY = 0.9, 0.04  # of a core, that a process of ours got
         (S("crashed", share=BUSY, late=20.0), "bundle"),  # its code ended, whatever the machine did
         (S("crashed", meddled="kill"), "machine"),
         (S("crashed", machine_memory=True), "machine"),
+        (S("crashed", full=True), "machine"),
         (S("memory", ready=False), "machine"),  # no bundle was there yet
         (S("lost", ready=False), "machine"),
     ],

@@ -13,7 +13,7 @@ import pytest
 from guests import spec
 
 from bellglass.doors.process_glass import ProcessGlass
-from bellglass.line.canary import Beside, Canary, least
+from bellglass.line.canary import Beside, Canary, Pulse, least
 from bellglass.paths import content_root
 from bellglass.records import Strain
 
@@ -66,6 +66,25 @@ def test_a_driver_that_was_frozen_knows_it() -> None:
         driver.stdin.write(b"\n")
         driver.stdin.flush()
         assert float(driver.stdout.read()) > 2.0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a disk")
+def test_a_disk_that_was_full_for_a_moment_is_remembered(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(tmp_path)], check=True)
+    pulse = Pulse(tmp_path)
+    try:
+        assert not pulse.was_full(0.0)
+        (tmp_path / "filler").write_bytes(bytes(60 << 20))
+        assert pulse.was_full(time.monotonic()), "it is now"
+        until = time.monotonic() + 60.0
+        while pulse._full_at < 0.0 and time.monotonic() < until:
+            time.sleep(0.05)
+        (tmp_path / "filler").unlink()
+        assert pulse.was_full(0.0), "it was"
+        assert not pulse.was_full(time.monotonic()), "it is no more"
+    finally:
+        pulse.close()
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
 def test_a_canary_that_is_stopped_gets_nothing_of_what_it_wants() -> None:

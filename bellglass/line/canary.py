@@ -9,6 +9,8 @@ Not covered: a machine that is slow in something else than its cores.
 from __future__ import annotations
 
 import contextlib
+import math
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bellglass.paths import content_root
 
@@ -23,6 +26,7 @@ KEPT_SECONDS = 4 * 3600.0  # longer than any guest lives
 REST_SECONDS = 1.0  # between two lines of a canary that gets what it wants
 PULSE_SECONDS = 0.5
 LOOK_SECONDS = 4.0
+FULL_BYTES = 16 << 20
 FREE = 0.25  # of a core
 
 
@@ -99,11 +103,20 @@ class Beside(Canary):
             self.process = None
 
 
-class Pulse:
-    """Notes how long this driver stood still."""
+def is_full(disk: Path) -> bool:
+    """Whether what is written there fails, or soon will. Not where nobody can say."""
+    try:
+        return shutil.disk_usage(disk).free < FULL_BYTES
+    except OSError:
+        return False
 
-    def __init__(self) -> None:
+
+class Pulse:
+    """Notes how long this driver stood still, and when the disk that guests work on was full, if they work on one."""
+
+    def __init__(self, disk: Path | None = None) -> None:
         self._gaps: deque[tuple[float, float]] = deque()  # (when it ended, seconds), long ones alone
+        self._disk, self._full_at = disk, -math.inf
         self._beat = time.monotonic()
         self._closed = threading.Event()
         threading.Thread(target=self._run, name="pulse", daemon=True).start()
@@ -116,9 +129,14 @@ class Pulse:
         gaps = [gap for ended, gap in list(self._gaps) if ended >= since]
         return max([*gaps, time.monotonic() - self._beat - PULSE_SECONDS, 0.0])
 
+    def was_full(self, since: float) -> bool:
+        return self._full_at >= since or (self._disk is not None and is_full(self._disk))
+
     def _run(self) -> None:
         while not self._closed.wait(PULSE_SECONDS):
             now = time.monotonic()
+            if self._disk is not None and is_full(self._disk):
+                self._full_at = now
             gap = now - self._beat - PULSE_SECONDS
             if gap > PULSE_SECONDS:
                 self._gaps.append((now, gap))

@@ -182,7 +182,7 @@ class Lab:
 
     def _disturbed(self, order: Order, seen: Seen, since: float) -> Disturbed:
         strain = self._glass.strain(since)
-        seen = replace(seen, share=strain.share, late=strain.late)
+        seen = replace(seen, share=strain.share, late=strain.late, full=strain.full)
         return Disturbed(order, *blame(seen), to_json(seen))
 
     def _tried(self, order: Order) -> Trial | Disturbed:

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -32,7 +33,7 @@ from typing import Final
 from bellglass import gpus, processes
 from bellglass.doors.process_glass.nursery import Child, Nursery
 from bellglass.errors import SetupError
-from bellglass.line.canary import Beside, Pulse, wait_until_free
+from bellglass.line.canary import Beside, Pulse, is_full, wait_until_free
 from bellglass.line.intake import POLICIES, Event
 from bellglass.line.wire import Line, greet
 from bellglass.paths import content_root
@@ -206,7 +207,7 @@ class ProcessGlass:
 
     def open(self, spec: GuestSpec) -> ProcessGuest:
         env = _environment(spec.gpu)
-        self._pulse = self._pulse or Pulse()
+        self._pulse = self._pulse or Pulse(self._home)
         self._canary.start()
         folder = self._make_folder(spec)
         try:
@@ -227,9 +228,17 @@ class ProcessGlass:
         return guest
 
     def strain(self, since: float) -> Strain:
-        return Strain(self._canary.share(since), self._pulse.late(since) if self._pulse else 0.0)
+        if self._pulse is None:
+            return Strain(self._canary.share(since), 0.0)
+        return Strain(self._canary.share(since), self._pulse.late(since), self._pulse.was_full(since))
 
     def wait_until_free(self, seconds: float, check: Callable[[], None]) -> str:
+        until = time.monotonic() + seconds
+        while is_full(self._home):
+            if time.monotonic() > until:
+                return f"the disk of {self._home} is full"
+            check()
+            time.sleep(0.25)
         return wait_until_free([self._canary], seconds, check)
 
     def close(self) -> None:

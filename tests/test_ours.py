@@ -29,8 +29,8 @@ from bellglass.received import meaning, take_over
 from bellglass.records import Json
 from bellglass.show import showing
 from bellglass.show.conclusions import CONDITION
+from bellglass.store import connections, ours, state_folder
 from bellglass.store import ledger as ledger_module
-from bellglass.store import ours, state_folder
 from bellglass.store.blobs import Blobs
 from bellglass.store.books import Books
 from bellglass.store.ledger import Ledger, digest
@@ -485,7 +485,8 @@ def test_a_trigger_that_came_along_runs_only_where_nobody_looks(
     )
     assert code(lambda: Ledger.open(received)) == "ledger_damaged"
     assert code(lambda: taken_again(received)) == "ledger_damaged"
-    monkeypatch.setattr(ledger_module, "require_own_tables", lambda folder, connection: None)
+    for module in (ledger_module, connections):
+        monkeypatch.setattr(module, "require_own_tables", lambda folder, connection: None)
     taken(received)
     with closing(Ledger.open(received)) as ledger:
         assert ledger.waiting() == 0  # the takeover empties the inbox behind its event

@@ -24,7 +24,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,21 +39,12 @@ from bellglass.store.chain import Event as Event
 from bellglass.store.chain import body_from, broken, chained, damaged
 from bellglass.store.chain import canonical as canonical
 from bellglass.store.chain import digest as digest
+from bellglass.store.connections import BUSY_SECONDS, Copied, InPlace
 from bellglass.store.folder import require_plain
-from bellglass.store.limits import ROW_BYTES_MAX, limited, too_large, weighed
+from bellglass.store.limits import limited, too_large, weighed
 from bellglass.store.ours import Standing
 from bellglass.store.owner import drop_lock, take_lock
 from bellglass.store.tables import SCHEMA, SIGNATURES, require_own_tables
-
-BUSY_SECONDS = 20.0
-PRAGMAS = (
-    "trusted_schema = 0",
-    "cell_size_check = 1",
-    "mmap_size = 0",
-    "synchronous = FULL",
-    "fullfsync = 1",
-    "checkpoint_fullfsync = 1",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +60,9 @@ class InboxRequest:
 class Ledger:
     """Made by `create` or `open`. Safe to use from several threads; close it, or use it as a context manager."""
 
-    def __init__(self, folder: Path, connection: sqlite3.Connection, lock: int | None) -> None:
+    def __init__(self, folder: Path, source: InPlace | Copied, lock: int | None) -> None:
         self.folder = folder
-        self._db, self._lock = connection, lock
+        self._source, self._lock = source, lock
         self._guard = threading.RLock()
         self._tail: tuple[int, str] | None = None  # the owner's memory of the last event; None: look it up
         self._key: bytes | None = None  # an owner's, to sign with
@@ -94,7 +85,7 @@ class Ledger:
                 )
             with _translated(folder):
                 _make_file(folder)
-                ledger = cls(folder, _connect(folder / LEDGER_NAME, "mode=rw"), lock)
+                ledger = cls(folder, InPlace(folder / LEDGER_NAME), lock)
                 ledger._key = key
                 return ledger
         except BaseException:
@@ -115,14 +106,8 @@ class Ledger:
                 with cls.open(folder) as reader:
                     require_ours(folder, reader.standing())
             with _translated(folder):
-                connection = _connect(folder / LEDGER_NAME, "mode=rw") if write else _connect_reader(folder)
-                try:
-                    with limited(connection):
-                        require_own_tables(folder, connection)
-                except BaseException:
-                    connection.close()
-                    raise
-            ledger = cls(folder, connection, lock)
+                source = _in_place(folder) if write else _copied(folder)
+            ledger = cls(folder, source, lock)
         except BaseException:
             drop_lock(lock)
             raise
@@ -192,8 +177,8 @@ class Ledger:
     def events(self, after: int = 0) -> list[Event]:
         """Every event behind number `after`, each checked against the one before it."""
         query = "SELECT seq, time, kind, body, prev, hash FROM events WHERE seq >= ? ORDER BY seq"
-        with self._reading():
-            rows = weighed(self.folder, self._db.execute(query, (max(after, 0),)))
+        with self._reading() as db:
+            rows = weighed(self.folder, db.execute(query, (max(after, 0),)))
             if after <= 0:
                 return list(chained(self.folder, rows, 0, GENESIS))
             before = next(rows, None)
@@ -208,8 +193,8 @@ class Ledger:
         found: list[Event] = []
         query = "SELECT seq, time, kind, body, prev, hash FROM events ORDER BY seq"
         try:
-            with self._reading():
-                for event in chained(self.folder, weighed(self.folder, self._db.execute(query)), 0, GENESIS):
+            with self._reading() as db:
+                for event in chained(self.folder, weighed(self.folder, db.execute(query)), 0, GENESIS):
                     found.append(event)  # noqa: PERF402 - what came before a fault is kept
         except LoopFault as fault:
             return found, fault.found
@@ -229,24 +214,24 @@ class Ledger:
         """Each checked alone; whether it stands in the chain, `events` says."""
         query = "SELECT seq, time, kind, body, prev, hash FROM events WHERE seq = 1 OR kind = ? ORDER BY seq"
         found: list[Event] = []
-        with self._reading():
-            for row in weighed(self.folder, self._db.execute(query, (ours.TAKEN_OVER,))):
+        with self._reading() as db:
+            for row in weighed(self.folder, db.execute(query, (ours.TAKEN_OVER,))):
                 seq, before = (row[0] - 1, row[4]) if type(row[0]) is int and row[0] > 1 else (0, GENESIS)
                 found += chained(self.folder, [row], seq, before)
         return found
 
     def hash_at(self, seq: int) -> str | None:
-        with self._reading():
-            row = self._db.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone()
+        with self._reading() as db:
+            row = db.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone()
         return None if row is None else str(row[0])
 
     def signatures(self, after: int = 0) -> dict[int, str]:
-        with self._reading():
-            if not self._db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'signatures'").fetchone():
+        with self._reading() as db:
+            if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'signatures'").fetchone():
                 return {}
             signed = "seq = 1 OR seq > ? OR seq IN (SELECT seq FROM events WHERE kind = ?)"
             query = f"SELECT seq, mac FROM signatures WHERE {signed}"
-            rows = weighed(self.folder, self._db.execute(query, (after, ours.TAKEN_OVER)))
+            rows = weighed(self.folder, db.execute(query, (after, ours.TAKEN_OVER)))
             return {int(seq): str(mac) for seq, mac in rows if type(seq) is int and str(mac).isascii()}
 
     # The inbox
@@ -259,17 +244,14 @@ class Ledger:
             if self.owned:
                 return int(self._db.execute(insert, row).lastrowid or 0)
             # A moment's connection of its own, so that a reader stays one that cannot write.
-            other = _connect(self.folder / LEDGER_NAME, "mode=rw")
-            try:
-                return int(other.execute(insert, row).lastrowid or 0)
-            finally:
-                other.close()
+            with closing(_in_place(self.folder)) as other:
+                return int(other.now().execute(insert, row).lastrowid or 0)
 
     def pending(self) -> list[InboxRequest]:
         """Requests that no event has answered yet; for anyone."""
         try:
-            with self._reading():
-                rows = weighed(self.folder, self._db.execute("SELECT id, time, kind, body FROM inbox ORDER BY id"))
+            with self._reading() as db:
+                rows = weighed(self.folder, db.execute("SELECT id, time, kind, body FROM inbox ORDER BY id"))
                 return [InboxRequest(id_, when, kind, body_from(body)) for id_, when, kind, body in rows]
         except (TypeError, ValueError, RecursionError) as error:
             raise damaged(self.folder, f"an unreadable request ({error})") from error
@@ -277,8 +259,8 @@ class Ledger:
     def waiting(self) -> int:
         """How many requests there are, readable or not; a thousand may be more."""
         query = "SELECT count(*) FROM (SELECT 1 FROM inbox LIMIT 1000)"
-        with self._reading():
-            return int(self._db.execute(query).fetchone()[0])
+        with self._reading() as db:
+            return int(db.execute(query).fetchone()[0])
 
     def take(self) -> list[InboxRequest]:
         """Owner only: requests not handed out before by this object. One that no `append(answers=)` disposed of comes
@@ -291,7 +273,7 @@ class Ledger:
 
     def close(self) -> None:
         with self._guard:
-            self._db.close()
+            self._source.close()
             lock, self._lock = self._lock, None
         drop_lock(lock)
 
@@ -302,10 +284,10 @@ class Ledger:
         self.close()
 
     def _last(self) -> tuple[int, str]:
-        with self._reading():
+        with self._reading() as db:
             if self._tail is not None:
                 return self._tail
-            row = self._db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone() or (0, GENESIS)
+            row = db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone() or (0, GENESIS)
             if [type(value) for value in row] != [int, str]:
                 raise damaged(self.folder, "a last event without a number or a hash")
             if self.owned:  # for a reader the end moves
@@ -321,10 +303,17 @@ class Ledger:
                 code="ledger_read_only",
             )
 
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """For a reader a copy of what there is now, another one whenever something has changed."""
+        return self._source.now()
+
     @contextmanager
-    def _reading(self) -> Iterator[None]:
-        with self._guard, _translated(self.folder), limited(self._db):
-            yield
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._guard, _translated(self.folder):
+            db = self._db
+            with limited(db):
+                yield db
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -351,43 +340,34 @@ def _make_file(folder: Path) -> None:
     making = folder / f"{LEDGER_NAME}.new"
     for leaving in folder.glob(f"{LEDGER_NAME}.new*"):
         leaving.unlink()
-    connection = _connect(making, "mode=rwc")
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript(SCHEMA)
-    finally:
-        connection.close()
+    making.touch()
+    with closing(InPlace(making)) as source:
+        source.now().execute("PRAGMA journal_mode = WAL")
+        source.now().executescript(SCHEMA)
     os.replace(making, folder / LEDGER_NAME)
     fsync_folder(folder)
     fsync_folder(folder.parent)
 
 
-def _connect(path: Path, how: str) -> sqlite3.Connection:
-    uri = f"{(path.parent.resolve() / path.name).as_uri()}?{how}"
-    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, ROW_BYTES_MAX)
-    # A flipped byte may be no UTF-8: it must reach the check of the hash, which can say where it is.
-    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+def _in_place(folder: Path) -> InPlace:
+    source = InPlace(folder / LEDGER_NAME)
     try:
-        for pragma in PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
-        with limited(connection):
-            connection.execute("SELECT 1 FROM sqlite_schema").fetchone()  # only now does SQLite open the file
+        with limited(source.now()):
+            require_own_tables(folder, source.now())
     except BaseException:
-        connection.close()
+        source.close()
         raise
-    return connection
+    return source
 
 
-def _connect_reader(folder: Path) -> sqlite3.Connection:
-    path = folder / LEDGER_NAME
+def _copied(folder: Path) -> Copied:
+    source = Copied(folder)
     try:
-        return _connect(path, "mode=ro")
-    except sqlite3.OperationalError as error:
-        # Where nothing may be written, WAL's side files cannot be made. With none of them there is no writer either.
-        if _code(error) != sqlite3.SQLITE_CANTOPEN or path.with_name(f"{path.name}-wal").exists():
-            raise
-        return _connect(path, "mode=ro&immutable=1")
+        source.now()
+    except BaseException:
+        source.close()
+        raise
+    return source
 
 
 def _require_file(folder: Path) -> None:
@@ -422,6 +402,8 @@ def _translated(folder: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:  # of SQLite's own words, where they quote a name
         raise damaged(folder, "tables with unreadable names") from error
     except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            _require_file(folder)
         if error.errno in DISK_FULL:
             raise _full(folder, str(error.strerror)) from error
         raise _unwritable(f"loop folder {folder}", folder, str(error.strerror)) from error

@@ -19,6 +19,7 @@ from bellglass.records import Json
 
 ROW_BYTES_MAX = 4 << 20  # a recording takes no longer event either; ours have some thousand
 MEMORY_BYTES_MAX = 512 << 20  # by the weights below: 8,000 generations of ten trainings each
+LEDGER_BYTES_MAX = 512 << 20  # of its file: rows weigh more than they take there
 ROW_WEIGHT, VALUE_WEIGHT = 500, 64  # bytes that Python takes for an event, and for each value in its body
 STEPS_MAX = 10_000_000  # some seconds over endless rows; an honest event takes about ten
 STEPS_AT_ONCE = 100_000

@@ -5,7 +5,7 @@ A trigger would run when the owner appends, a view would answer for a table.
 
 from __future__ import annotations
 
-import os
+import functools
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -32,6 +32,8 @@ PRAGMA user_version = {FORMAT};
 COMMIT;
 """
 
+WHAT_IS_IN_IT = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
+
 
 def require_own_tables(folder: Path, connection: sqlite3.Connection) -> None:
     """LoopFault for a database that is no ledger, or has more in it than one."""
@@ -47,16 +49,16 @@ def require_own_tables(folder: Path, connection: sqlite3.Connection) -> None:
             "git pull in a checkout, else pip install --upgrade bellglass",
             code="newer_format",
         )
-    # Asked of SQLite: whoever opens and closes the file beside it gives up the locks of this process on it.
-    # Where nothing can be written it answers otherwise, and needs no asking: a crash of ours would leave a journal.
-    if os.access(folder, os.W_OK) and connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        raise damaged(folder, "a database without a write-ahead log")
-    query = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
-    with closing(sqlite3.connect(":memory:")) as ours:
-        ours.executescript(SCHEMA)
-        expected = ours.execute(query).fetchall()
-    found = connection.execute(query).fetchmany(len(expected) + 1)
+    expected = _made_by_us()
+    found = connection.execute(WHAT_IS_IN_IT).fetchmany(len(expected) + 1)
     without_signatures = [row for row in expected if row[1] != "signatures"]  # as an earlier version made it
     if found not in (expected, without_signatures):
         strange = [f"{row[0]} {row[1]}" for row in found if row not in expected] or ["a table less"]
         raise damaged(folder, f"what bellglass does not make in its database ({strange[0]!a:.80})")
+
+
+@functools.cache
+def _made_by_us() -> list[tuple[str, ...]]:
+    with closing(sqlite3.connect(":memory:")) as ours:
+        ours.executescript(SCHEMA)
+        return ours.execute(WHAT_IS_IN_IT).fetchall()

@@ -101,11 +101,11 @@ def _open_unit(p: float) -> None:
 
 
 def _solve(tail: Callable[[float], float], p: float) -> float:
-    """The x >= 0 with tail(x) == p, for a falling `tail` with tail(0) = 0.5: doubling, then bisection to the end."""
+    """The x >= 0 with tail(x) == p, for a falling `tail` with tail(0) = 0.5: doubling, a guess, then bisection."""
     high = 1.0
     while tail(high) > p:
         high *= 2.0
-    low = 0.0
+    low, high = _narrowed(tail, p, 0.0, high)
     while True:
         middle = 0.5 * (low + high)
         if middle in (low, high):
@@ -114,6 +114,27 @@ def _solve(tail: Callable[[float], float], p: float) -> float:
             low = middle
         else:
             high = middle
+
+
+def _narrowed(tail: Callable[[float], float], p: float, low: float, high: float) -> tuple[float, float]:
+    """Ends as close around it as a few secant steps find, on the logarithm of the tail, which bends little.
+
+    They are ends all the same: tail(low) > p >= tail(high). A poor guess costs time, and nothing else.
+    """
+    x, y = (low, high), (math.log(0.5 / p), math.log(max(tail(high), _TINY) / p))
+    for _ in range(8):
+        guess = x[1] - y[1] * (x[1] - x[0]) / (y[1] - y[0]) if y[0] != y[1] else math.nan
+        guess = guess if low < guess < high else 0.5 * (low + high)
+        height = math.log(max(tail(guess), _TINY) / p)
+        low, high = (guess, high) if height > 0.0 else (low, guess)
+        x, y = (x[1], guess), (y[1], height)
+        if abs(height) < 1e-14:
+            break
+    for near in (1e-14, 1e-11, 1e-8):
+        inner, outer = max(low, x[1] * (1.0 - near)), min(high, x[1] * (1.0 + near))
+        if tail(inner) > p >= tail(outer):
+            return inner, outer
+    return low, high
 
 
 def _beta_tail(a: float, b: float, x: float, rest: float) -> float:

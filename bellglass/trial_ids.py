@@ -18,6 +18,7 @@ GATE_SIDES: Final = ("parent", "child")
 FINAL_SIDES: Final = ("starter", "champion")
 _BEFORE: Final = {"child": "parent", "champion": "starter"}
 _CALIBRATION: Final = re.compile(r"cal-(\d+)x(\d+)")
+_GENERATION: Final = re.compile(r"g([1-9][0-9]{0,17})-")
 
 
 def calibration(initialisation: int, order: int, edit: str = "") -> str:
@@ -50,13 +51,8 @@ def final(index: int, side: str) -> str:
 
 def generation_of(name: str) -> int:
     """Of a trial's id or a call's key: g12-pair-0-child -> 12; 0 for what belongs to no generation."""
-    first = name.partition("-")[0]
-    return int(first[1:]) if first[:1] == "g" and first[1:].isdecimal() else 0
-
-
-def is_of(name: str, generation: int) -> bool:
-    """The same question, asked of thousands of names."""
-    return name.startswith(f"g{generation}-")
+    found = _GENERATION.match(name)
+    return int(found[1]) if found else 0
 
 
 def place(trial_id: str) -> tuple[int, int] | None:
@@ -75,6 +71,11 @@ def partner(trial_id: str) -> str:
     """Whom a child, or a champion on `final`, is compared with; empty for all others."""
     before = _BEFORE.get(side_of(trial_id))
     return f"{trial_id.rpartition('-')[0]}-{before}" if before else ""
+
+
+def pair_of(trial_id: str) -> str:
+    """What both sides of a pair have in common; empty for all others."""
+    return shared(trial_id) if side_of(trial_id) else ""
 
 
 def is_final(trial_id: str) -> bool:

@@ -10,7 +10,8 @@ Not covered: whether the weights score as recorded (rejudge), and whether the tr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from bellglass import tasks
@@ -25,30 +26,36 @@ from bellglass.steps.trial import seeds_of
 from bellglass.store.blobs import Blobs
 from bellglass.store.chain import damaged
 from bellglass.store.folder import SECRET_BYTES, read_plain
-from bellglass.store.ledger import Ledger
-from bellglass.store.lineage import Lineage
+from bellglass.store.ledger import GENESIS, Event, Ledger
+from bellglass.store.lineage import MANY, Lineage
 from bellglass.store.state import State, fold
 
 STANDING = "standing"
+KEPT = 8  # bundles in memory: a champion is the parent of all generations until the next
 
 
 def verify(folder: Path, ledger: Ledger, head: str | None = None) -> list[Finding]:
     """`head`: a hash that was noted elsewhere, or its beginning. Without one a cut or rewritten end is noticed
     only where the loop was made, because its head is noted there."""
-    findings = [_checked("ledger", lambda: f"{ledger.verify()} events, head {ledger.head[:12]}")]
+    events: list[Event] = []
+
+    def chain() -> str:
+        events.extend(ledger.verified())
+        return f"{len(events)} events, head {events[-1].hash[:12] if events else GENESIS[:12]}"
+
+    findings = [_checked("ledger", chain)]
     if not findings[0].ok:
         return findings
     if head is not None:
-        findings.append(_head_finding(ledger, head))
+        findings.append(_head_finding(events, head))
     whose = ledger.standing()
     findings.append(Finding(STANDING, not whose.counterfeit, f"{whose.word}: {whose.why}", not whose.ours))
-    events = ledger.events()
     findings.append(chronicle_finding(events))
     if not findings[-1].ok:
         return findings
     state = fold(events)
     blobs = Blobs(folder / "blobs")
-    findings.append(_checked("bundles", lambda: _bundles(state, Lineage.open(folder / "lineage.git"))))
+    findings.append(_checked("bundles", lambda: _bundles(state, Lineage.open(folder / "lineage.git", MANY))))
     findings.append(_checked("blobs", lambda: f"{_count(blobs.get(sha) for sha in _blobs(state))} read and re-hashed"))
     secret = secret_of(folder, state)
     findings.append(_secret_finding(state, secret, mine=whose.ours))
@@ -60,8 +67,8 @@ def verify(folder: Path, ledger: Ledger, head: str | None = None) -> list[Findin
     return findings
 
 
-def _head_finding(ledger: Ledger, head: str) -> Finding:
-    noted = next((event.seq for event in ledger.events() if event.hash.startswith(head)), None)
+def _head_finding(events: Sequence[Event], head: str) -> Finding:
+    noted = next((event.seq for event in events if event.hash.startswith(head)), None)
     lacks = "of no event: another loop's, or this one was cut or rewritten since"
     return Finding("head", noted is not None, f"{head[:12]} is {lacks if noted is None else f'that of event {noted}'}")
 
@@ -82,13 +89,14 @@ def _preset(state: State) -> Budget | None:
 def _bundles(state: State, lineage: Lineage) -> str:
     """All can be read, and each champion is made from the halves that its decisions name."""
     count = _count(lineage.read(commit) for commit in _commits(state))
+    read = lru_cache(KEPT)(lineage.read)
     for gen in state.generations.values():
         if gen.result is None:
             continue
-        parent = lineage.read(gen.parent)
-        successor = parent if gen.successor is None else lineage.read(gen.successor)
+        parent = read(gen.parent)
+        successor = parent if gen.successor is None else read(gen.successor)
         adoption = Adoption(gen.result["trainer"], gen.result["scaffold"], "")
-        if lineage.read(gen.result["champion"]) != next_bundle(adoption, parent, successor):
+        if read(gen.result["champion"]) != next_bundle(adoption, parent, successor):
             thing = f"the champion of generation {gen.number}"
             raise LoopFault(
                 thing, "another bundle", "what its two decisions name", "bellglass log", code="ledger_contradicts"
@@ -121,7 +129,7 @@ def _blobs(state: State) -> list[str]:
     for gen in state.generations.values():
         named |= set(gen.logs)
     for call in state.calls.values():
-        named |= {sha for sha in (call["request_sha"], call["reply_sha"]) if sha is not None}
+        named |= {sha for sha in (call.request_sha, call.reply_sha) if sha is not None}
     return sorted(named)
 
 

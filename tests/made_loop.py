@@ -107,8 +107,7 @@ class Maker:
         yield "session.started", {"generation": number, "left": None}
         yield from self._session(number)
         child = self.skill - self.draw.choice((0.0, 0.0, -0.05, 0.25 * self.skill))
-        for index in range(3):
-            yield from self._trial(f"g{number}-try-{index}", "explore", parent, child + 0.3)
+        yield from self._explored(number, parent, child)
         if number % 17 == 5:
             fault = {"successor": None, "fault": "no_submit", "note": self.note, "kinds": []}
             yield "proposal.made", {"generation": number, **fault}
@@ -142,6 +141,10 @@ class Maker:
         yield "champion.retrained", {"generation": number, "alarms": 0}
         scaffold = "inherited" if "scaffold" in kinds else "unchanged"
         yield "generation.ended", self._ended(number, self.champion, "adopted", scaffold, why)
+
+    def _explored(self, number: int, parent: str, child: float) -> Iterator[tuple[str, Json]]:
+        for index in range(3):
+            yield from self._trial(f"g{number}-try-{index}", "explore", parent, child + 0.3)
 
     def _gate(self, number: int, parent: str, successor: str, child: float) -> Iterator[tuple[str, Json]]:
         rules = Rules(gate.spend(0.05, number), pooled(self.panels), 8)

@@ -135,7 +135,7 @@ def test_a_budget_in_steps_has_no_bar(view: LoopView, state: State, clock: Hand)
 
 def test_trainings_that_ended_say_how_long_the_next_one_takes(view: LoopView, state: State) -> None:
     slow = replace(trial("cal-0x0", 3.0), budget=Budget("cpu_seconds", 8.0, 60), train_seconds=8.0, wall_seconds=20.0)
-    state.trials["cal-0x0"] = slow
+    state.keep_trial(slow)
     train(view, state, "g2-explore-0-cafe", amount=4.0)
     assert "about 10 s left" in shown(view)
 
@@ -256,7 +256,8 @@ def test_no_word_of_the_table_is_folded_on_a_narrow_terminal(result: tuple[str, 
     done = {"trainer": result[0], "scaffold": result[1], "why": "", "champion": "c" * 40}
     state = State("1f868b63", created={"task": "stories", "glass": "process", "sealed": False}, config=CONFIG)
     state.generations[1] = Generation(1, "beef" * 10, successor="c" * 40, kinds=KINDS, result=done, proposed=True)
-    state.trials = {name: trial(name, bits) for name, bits in (("g1-pair-0-child", 2.966), ("g1-pair-1-child", 2.975))}
+    for name, bits in (("g1-pair-0-child", 2.966), ("g1-pair-1-child", 2.975)):
+        state.keep_trial(trial(name, bits))
     out = io.StringIO()
     print_summary(state, Terminal(file=out, width=80, force_terminal=True, color_system=None))
     lines = out.getvalue().splitlines()

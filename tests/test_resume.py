@@ -47,7 +47,7 @@ def essence(state: State) -> dict[str, object]:
         "trials": {
             key: (t.bundle, t.seeds, t.claim, t.verdict, t.weights, t.train_seconds) for key, t in state.trials.items()
         },
-        "calls": {key: (call["request_sha"], call["reply_sha"], call["cost"]) for key, call in state.calls.items()},
+        "calls": {key: (call.request_sha, call.reply_sha, call.cost) for key, call in state.calls.items()},
         "spent": state.spent,
         "final": state.final,
         "ended": state.ended["why"],

@@ -85,7 +85,7 @@ def test_a_session_tells_each_message_once(loop: Path) -> None:
 def test_a_lost_blob_is_named_and_the_rest_is_told(copy: Path) -> None:
     shown = showing.open_loop(copy)
     call = shown.state.calls["g2-improve-0"]
-    (copy / "blobs" / call["reply_sha"][:2] / call["reply_sha"]).unlink()
+    (copy / "blobs" / str(call.reply_sha)[:2] / str(call.reply_sha)).unlink()
     told = transcript.session_of(shown.state, shown.blobs, 2)
     assert told["calls"][0]["reply"] is None
     assert told["calls"][1]["reply"]["calls"][0]["name"] == "submit"

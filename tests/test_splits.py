@@ -20,7 +20,8 @@ def trial(trial_id: str, purpose: str, score: float, select: float | None = None
 
 def state(*trials: Trial, **created: object) -> State:
     found = State(created=created)
-    found.trials = {one.trial_id: one for one in trials}
+    for one in trials:
+        found.keep_trial(one)
     found.generations = {number: Generation(number, "p") for number in (1, 2, 3)}
     return found
 

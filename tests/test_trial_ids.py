@@ -60,6 +60,14 @@ def test_pairs_and_panels_never_share_documents() -> None:
 
 
 def test_a_generations_names_are_its_own_alone() -> None:
-    names = ["g4-pair-0-child", "g40-pair-0-child", "cal-0x0", "final-pair-0-starter"]
-    assert [trial_ids.is_of(name, 4) for name in names] == [True, False, False, False]
-    assert [trial_ids.is_final(name) for name in names] == [False, False, False, True]
+    names = [
+        "g4-pair-0-child",
+        "g40-pair-0-child",
+        "cal-0x0",
+        "final-pair-0-starter",
+        "g4",
+        "g04-panel-0",
+        "g٤-panel-0",
+    ]
+    assert [trial_ids.generation_of(name) for name in names] == [4, 40, 0, 0, 0, 0, 0]
+    assert [trial_ids.is_final(name) for name in names] == [False, False, False, True, False, False, False]

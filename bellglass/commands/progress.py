@@ -22,9 +22,11 @@ from rich.text import Text
 
 from bellglass.commands.console import Terminal, bound_parts, line_for
 from bellglass.forecast import duration
+from bellglass.records import Trial
 from bellglass.show.phase import next_review, phase
 from bellglass.store.ledger import Event
 from bellglass.store.state import State
+from bellglass.trial_ids import generation_of
 from bellglass.visible import visible
 
 MOST_SLOTS = 6  # lines for trials, however many run side by side
@@ -182,7 +184,12 @@ def expected_seconds(state: State, trial_id: str) -> float | None:
     intent = state.open_trials.get(trial_id)
     if intent is None or intent["budget"]["kind"] == "steps":
         return None
-    done = [trial for trial in list(state.trials.values()) if trial.fault is None and trial.budget.kind != "steps"]
+    done: list[Trial] = []
+    for number in range(generation_of(trial_id), -1, -1):  # a loop is long, and its last generations say it
+        near = [trial for trial in state.trials_in(number) if trial.fault is None and trial.budget.kind != "steps"]
+        done = [*near, *done]
+        if len(done) >= RECENT:
+            break
     pace = [trial.wall_seconds / trial.budget.amount for trial in done[-RECENT:]]
     return float(intent["budget"]["amount"]) * (statistics.median(pace) if pace else 1.0)
 

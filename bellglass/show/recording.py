@@ -84,8 +84,9 @@ def pack_into(folder: Path, file: IO[bytes]) -> tuple[str, ...]:
         lines = (json.dumps([e.seq, e.time, e.kind, e.body, e.prev, e.hash]) for e in events)
         archive.writestr(_info("events.jsonl"), "\n".join(lines) + "\n")
         missing = list(document["missing"])
+        diff = shown.differ()
         for number in shown.state.generations:
-            for what, text in (("diff", shown.diff), ("session", shown.session), ("curves", shown.curves)):
+            for what, text in (("diff", diff), ("session", shown.session), ("curves", shown.curves)):
                 try:
                     found = text(number)
                     _write(archive, f"{FOLDERS[what]}/{number}.json", found)

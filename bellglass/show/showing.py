@@ -7,9 +7,10 @@ Not covered: whether a received ledger is genuine. A broken chain is said, a for
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bellglass.errors import BellglassError, LoopFault
@@ -18,7 +19,7 @@ from bellglass.show import summary, transcript, view
 from bellglass.store import ours
 from bellglass.store.blobs import Blobs
 from bellglass.store.ledger import GENESIS, Event, Ledger
-from bellglass.store.lineage import Lineage
+from bellglass.store.lineage import MANY, Lineage
 from bellglass.store.live_curves import LiveCurves
 from bellglass.store.ours import Standing
 from bellglass.store.state import State, apply
@@ -47,11 +48,23 @@ class Shown:
 
     def diff(self, number: int) -> Json:
         """What a generation's successor changed, by file."""
+        return self.differ()(number)
+
+    def differ(self) -> Callable[[int], Json]:
+        """The same for many generations: the repository is opened, and so looked through, once for all of them."""
         try:
-            with of_this_version(self.folder):
-                return transcript.diff_of(self.state, self.lineage, number)
-        except BellglassError as error:  # the lineage itself cannot be opened
-            return transcript.no_diff(number, error.one_line())
+            lineage = Lineage.open(self.folder / "lineage.git", MANY)
+        except BellglassError as error:
+            return partial(transcript.no_diff, why=error.one_line())
+
+        def diff(number: int) -> Json:
+            try:
+                with of_this_version(self.folder):
+                    return transcript.diff_of(self.state, lineage, number)
+            except BellglassError as error:
+                return transcript.no_diff(number, error.one_line())
+
+        return diff
 
     def session(self, number: int) -> Json:
         """Its improver's conversation, call by call."""

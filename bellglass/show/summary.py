@@ -6,15 +6,15 @@ stored with the task reached.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
-from bellglass import tasks, trial_ids
+from bellglass import tasks
 from bellglass.errors import BellglassError
 from bellglass.records import Cost, Interval, Json, Trial
 from bellglass.show import baselines, phase, splits
 from bellglass.stats import CONFIDENCE, mean, mean_interval
 from bellglass.steps.final import champion_failed, failed_pairs
-from bellglass.store.state import Generation, State
+from bellglass.store.state import Call, Generation, State
 
 POSITIVE_CONTROL = (
     "The offline improver is a positive control: we wrote its tricks, so nothing it does is evidence about recursive "
@@ -47,12 +47,12 @@ class Row:
     champion: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Share:
     """What one generation made: its trials and its model calls."""
 
-    trials: list[Trial] = field(default_factory=list)
-    calls: list[Json] = field(default_factory=list)
+    trials: list[Trial]
+    calls: list[Call]
 
     def of(self, purpose: str) -> list[Trial]:
         return [trial for trial in self.trials if trial.purpose == purpose]
@@ -65,17 +65,15 @@ class Share:
     @property
     def cost(self) -> Cost:
         total = Cost(train_seconds=sum(trial.train_seconds for trial in self.trials))
-        return sum((Cost(**call["cost"]) for call in self.calls), total)
+        return sum((call.cost for call in self.calls), total)
 
 
 def shares(state: State) -> dict[int, Share]:
-    """By generation, in one pass over the loop. What belongs to none (calibration, final) is generation 0's."""
-    made: dict[int, Share] = {0: Share(), **{number: Share() for number in state.generations}}
-    for trial_id, trial in state.trials.items():
-        made.setdefault(trial_ids.generation_of(trial_id), Share()).trials.append(trial)
-    for key, call in state.calls.items():
-        made.setdefault(trial_ids.generation_of(key), Share()).calls.append(call)
-    return made
+    """By generation. What belongs to none (calibration, final) is generation 0's."""
+    return {
+        number: Share(state.trials_in(number), [call for _, call in state.calls_in(number)])
+        for number in (0, *state.generations)
+    }
 
 
 def rows(state: State) -> list[Row]:

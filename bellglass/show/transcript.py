@@ -13,13 +13,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from bellglass import curves, review, trial_ids
+from bellglass import curves, review
 from bellglass.errors import BellglassError
 from bellglass.records import Json, kind_of
 from bellglass.store.blobs import Blobs
 from bellglass.store.lineage import Lineage, patches
 from bellglass.store.live_curves import LiveCurves
-from bellglass.store.state import State
+from bellglass.store.state import Call, State
 
 TEXT_CHARS = 20_000  # of one message; the blob has all of it
 PATH = re.compile(r"diff --git a/(.+?) b/\1$", re.MULTILINE)
@@ -73,10 +73,10 @@ def session_of(state: State, blobs: Blobs, number: int) -> Json:
     missing: list[str] = []
     calls: list[Json] = []
     before: dict[str, list[Json]] = {}
-    for key, call in sorted(_calls(state, number), key=lambda item: _index(item[0])):
+    for key, call in sorted(state.calls_in(number), key=lambda item: _index(item[0])):
         session = key.rpartition("-")[0]
-        request = _stored(blobs, call["request_sha"], key, missing) or {"messages": []}
-        reply = None if call["reply_sha"] is None else _stored(blobs, call["reply_sha"], key, missing)
+        request = _stored(blobs, call.request_sha, key, missing) or {"messages": []}
+        reply = None if call.reply_sha is None else _stored(blobs, call.reply_sha, key, missing)
         fresh = _fresh(before.get(session, []), request["messages"])
         before[session] = [*request["messages"], *([_as_message(reply)] if reply else [])]
         calls.append(_told(key, call, fresh, reply))
@@ -89,8 +89,8 @@ def curves_of(state: State, blobs: Blobs, number: int) -> Json:
     """What the trainers of a generation reported while they trained, evenly thinned: claims."""
     series: list[Json] = []
     missing: list[str] = []
-    for trial in state.trials.values():
-        if trial.curves is None or not trial_ids.is_of(trial.trial_id, number) or len(series) >= MOST_SERIES:
+    for trial in state.trials_in(number):
+        if trial.curves is None or len(series) >= MOST_SERIES:
             continue
         try:
             found = curves.read(blobs.get(trial.curves))
@@ -113,23 +113,19 @@ def _series(trial_id: str, found: curves.Lines) -> Iterator[Json]:
         yield {"trial": trial_id, "name": name, "points": [[step, value] for step, _, value in thin]}
 
 
-def _calls(state: State, number: int) -> Iterator[tuple[str, Json]]:
-    return ((key, call) for key, call in state.calls.items() if trial_ids.is_of(key, number))
-
-
 def _index(key: str) -> tuple[str, int]:
     session, _, index = key.rpartition("-")
     return session, int(index) if index.isdecimal() else 0
 
 
-def _told(key: str, call: Json, fresh: list[Json], reply: Json) -> Json:
-    facts = call["facts"]
+def _told(key: str, call: Call, fresh: list[Json], reply: Json) -> Json:
+    facts = call.facts
     return {
         "key": key,
-        "model": call["model"],
+        "model": call.model,
         "provider": facts.get("provider_model") or facts.get("provider", ""),
         "outcome": facts.get("outcome", ""),
-        "cost": call["cost"],
+        "cost": asdict(call.cost),
         "heard": [_message(message) for message in fresh],
         "reply": None
         if reply is None

@@ -132,7 +132,7 @@ def _watch(crew: Crew, gen: Generation) -> None:
 
 def _look(crew: Crew, gen: Generation, faults: tuple[str, ...] = ()) -> int:
     """Record every alarm that this generation's trials set off; how many there were."""
-    trials = tuple(t for t in crew.state.trials.values() if trial_ids.is_of(t.trial_id, gen.number))
+    trials = tuple(crew.state.trials_in(gen.number))
     disturbed = crew.state.disturbed_by(gen.number)
     floor = crew.place.lab.bench.task.floor
     found = tripwires.look(tripwires.Watched(gen.number, trials, floor, faults, disturbed))

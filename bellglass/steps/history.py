@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import islice
 
 from bellglass.records import Json, Trial
 from bellglass.store.state import Generation, State
@@ -20,13 +21,13 @@ NOTE_CHARS = 300
 
 
 def digest(state: State, generation: int) -> Json:
-    done = [gen for gen in state.generations.values() if gen.result is not None]
-    adopted = [gen for gen in done if gen.adopted]
-    best = sorted(adopted, key=lambda gen: _place(state, gen.number))[:BEST]
+    done = (gen for gen in reversed(state.generations.values()) if gen.result is not None)
+    last = list(islice(done, LAST))[::-1]
+    best = sorted(state.adopted(), key=lambda gen: _place(state, gen.number))[:BEST]
     return {
         "generation": generation,
         "best": [_entry(state, gen) for gen in best],
-        "last": [_entry(state, gen) for gen in done[-LAST:]],
+        "last": [_entry(state, gen) for gen in last],
         "noise": None if state.calibration is None else round(state.calibration["noise"]["sd"], 4),
     }
 

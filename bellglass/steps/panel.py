@@ -92,8 +92,8 @@ def noise_of(state: State, before: int) -> Noise:
         needed = "one, made before the first generation"
         raise LoopFault("the gate", "no calibration in the ledger", needed, "bellglass verify", code="not_calibrated")
     panels = [Noise(**calibration["noise"])]
-    for gen in state.generations.values():
-        if gen.number < before and gen.adopted:
+    for gen in state.adopted():
+        if gen.number < before:
             scores = [t.verdict.score for t in state.trials_of(gen.number, "panel") if t.verdict is not None]
             if len(scores) > 1:
                 panels.append(Noise(sample_sd(scores), len(scores) - 1))

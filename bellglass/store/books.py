@@ -89,14 +89,14 @@ class Books:
     def recall(self, key: CallKey, request_sha: str) -> bytes | None:
         """A restarted session asks the same again: it gets the recorded answer and pays nothing."""
         call = self.state.calls.get(name_of(key))
-        if call is None or call["request_sha"] != request_sha or call["reply_sha"] is None:
+        if call is None or call.request_sha != request_sha or call.reply_sha is None:
             return None
-        return self.blobs.get(call["reply_sha"])
+        return self.blobs.get(call.reply_sha)
 
     def cost_of(self, key: CallKey) -> Cost:
         """Of a settled call; nothing for one that was not made."""
         call = self.state.calls.get(name_of(key))
-        return Cost() if call is None else Cost(**call["cost"])
+        return Cost() if call is None else call.cost
 
     def reserve(self, key: CallKey, model: str, ask: Cost, request: bytes) -> None:
         request_sha = self.blobs.put(request)

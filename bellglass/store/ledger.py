@@ -202,11 +202,15 @@ class Ledger:
 
     def verify(self) -> int:
         """Derive the whole chain again; returns the number of events."""
+        return len(self.verified())
+
+    def verified(self) -> list[Event]:
+        """All events, of a file that SQLite finds whole."""
         with self._guard, _translated(self.folder):
             found = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if found != "ok":
             raise damaged(self.folder, str(found))
-        return len(self.events())
+        return self.events()
 
     # Whose it is: what ours.Chain asks
 

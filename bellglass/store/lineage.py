@@ -30,6 +30,7 @@ MESSAGE_CHARS = 4000
 COMMIT_BYTES_MAX = 8 * MESSAGE_CHARS
 CODE = (".py",)  # what is no prose: there a letter that looks like another is one more way to hide something
 SPELLED = "characters are spelled out here, as \\u{...}: outside ASCII in code, or that nobody would see"
+MANY = 32 << 20  # bytes; a thousand generations of one changed file each
 DEPTH_MAX = NAME_CHARS // 2
 ENTRIES_MAX = FILES_MAX * DEPTH_MAX  # files and folders of a bundle
 TREE_BYTES_MAX = FILES_MAX * (NAME_CHARS + 30)
@@ -58,9 +59,9 @@ LAYOUT = re.compile(
 class Lineage:
     """Made by `create` or `open`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keeps: int = 0) -> None:
         self.folder = folder
-        self._objects = Objects(folder / "objects")
+        self._objects = Objects(folder / "objects", keeps)
 
     @classmethod
     def create(cls, folder: Path) -> Lineage:
@@ -76,8 +77,11 @@ class Lineage:
         return cls.open(folder)
 
     @classmethod
-    def open(cls, folder: Path) -> Lineage:
-        """Refuses a repository with anything in it that bellglass never writes, before any of it is used."""
+    def open(cls, folder: Path, keeps: int = 0) -> Lineage:
+        """Refuses a repository with anything in it that bellglass never writes, before any of it is used.
+
+        `keeps`: bytes of files that stay in memory; MANY for who reads many bundles.
+        """
         if folder.is_symlink() or not (folder / "HEAD").is_file() or not (folder / "objects").is_dir():
             raise LoopFault(
                 f"lineage {folder}",
@@ -91,7 +95,7 @@ class Lineage:
                 raise _foreign(folder, f"{name!a:.200} in it")
         if TAME.fullmatch(_settings(folder)) is None:
             raise _foreign(folder, "other settings in its `config`")
-        return cls(folder)
+        return cls(folder, keeps)
 
     def commit(self, bundle: Bundle, parent: str | None, message: str) -> str:
         """The id of `bundle` as a successor of `parent`. On disk when it returns; the same inputs give the same id.
@@ -116,12 +120,13 @@ class Lineage:
     def read(self, commit: str) -> dict[str, bytes]:
         """The bundle, every byte checked against the id, and nothing that `commit` would not have written."""
         tree = self._tree_of(commit)
-        files = _Reading(self._objects).files(tree)
+        reading = _Reading(self._objects)
+        files = reading.files(tree)
         try:
             check_files(files)
         except GuestFault as fault:
             raise self._objects.damaged(f"bundle {commit[:12]}: {fault.detail}") from fault
-        if _tree(files, object_id) != tree:
+        if _tree(files, reading.id_of) != tree:
             raise self._objects.damaged(f"bundle {commit[:12]} is not as bellglass writes one")
         return dict(sorted(files.items()))
 
@@ -175,6 +180,7 @@ class _Reading:
 
     def __init__(self, objects: Objects) -> None:
         self._objects, self._entries, self._bytes = objects, ENTRIES_MAX, BUNDLE_BYTES_MAX
+        self._ids: dict[bytes, str] = {}  # of the files' contents, each checked when it was read
 
     def files(self, tree: str) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -183,6 +189,9 @@ class _Reading:
                 raise self._objects.damaged(f"{path!a} twice")
             found[path] = data
         return found
+
+    def id_of(self, kind: bytes, body: bytes) -> str:
+        return self._ids[body] if kind == b"blob" else object_id(kind, body)
 
     def _below(self, tree: str, prefix: str, depth: int) -> Iterator[tuple[str, bytes]]:
         if depth > DEPTH_MAX:
@@ -203,6 +212,7 @@ class _Reading:
             else:
                 data = self._objects.get(id_.hex(), b"blob", min(FILE_BYTES_MAX, self._bytes))
                 self._bytes -= len(data)
+                self._ids[data] = id_.hex()
                 yield path, data
 
 

@@ -30,11 +30,25 @@ def object_id(kind: bytes, body: bytes) -> str:
 class Objects:
     """The folder `objects` of a repository."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keeps: int = 0) -> None:
+        """`keeps`: bytes that stay in memory, for who reads many bundles, which have most of their files in common."""
         self.folder = folder
+        self._keeps, self._kept, self._kept_bytes = keeps, dict[str, tuple[bytes, bytes]](), 0
 
     def get(self, id_: str, kind: bytes, most_bytes: int) -> bytes:
         """LoopFault where there is none of this kind, size and content."""
+        found, body = self._kept.get(id_, (b"", b""))
+        if found == kind and len(body) <= most_bytes:
+            return body
+        body = self._read(id_, kind, most_bytes)
+        if self._keeps:
+            if self._kept_bytes + len(body) > self._keeps:
+                self._kept, self._kept_bytes = {}, 0
+            self._kept[id_] = (kind, body)
+            self._kept_bytes += len(body)
+        return body
+
+    def _read(self, id_: str, kind: bytes, most_bytes: int) -> bytes:
         try:
             packed = read_plain(self._path(id_), most_bytes + most_bytes // 500 + 1024)  # what zlib adds at most
         except FileNotFoundError:

@@ -14,7 +14,26 @@ from typing import Any
 from bellglass.errors import LoopFault
 from bellglass.records import Budget, Claim, Cost, Json, Proof, Seeds, Trial, Verdict
 from bellglass.store.ledger import Event, Ledger
-from bellglass.trial_ids import is_final, is_of
+from bellglass.trial_ids import generation_of, is_final
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One model call that has ended."""
+
+    model: str
+    request_sha: str
+    reply_sha: str | None  # None: there is no reply
+    cost: Cost
+    facts: Json
+
+
+@dataclass(slots=True)
+class Names:
+    """Of what a generation made: a loop may be long, and most questions are about one generation."""
+
+    trials: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -51,10 +70,12 @@ class State:
     starter: str = ""
     champion: str = ""
     generations: dict[int, Generation] = field(default_factory=dict)
+    adoptions: list[int] = field(default_factory=list)  # generations whose trainer became the champion's
     trials: dict[str, Trial] = field(default_factory=dict)
+    names: dict[int, Names] = field(default_factory=dict)  # by generation; 0: of what belongs to none
     notes: dict[str, str] = field(default_factory=dict)  # by trial: what its improver said that it tries
     open_trials: dict[str, Json] = field(default_factory=dict)
-    calls: dict[str, Json] = field(default_factory=dict)
+    calls: dict[str, Call] = field(default_factory=dict)
     open_calls: dict[str, Json] = field(default_factory=dict)
     disturbed: list[Json] = field(default_factory=list)  # trials that fell through no fault of their bundles
     spent: Cost = field(default_factory=Cost)
@@ -88,8 +109,27 @@ class State:
         """Up to the end of that generation."""
         return tuple(one for one in self.disturbed if one["generation"] <= number and not is_final(one["trial_id"]))
 
+    def keep_trial(self, trial: Trial) -> None:
+        if trial.trial_id not in self.trials:
+            self.names.setdefault(generation_of(trial.trial_id), Names()).trials.append(trial.trial_id)
+        self.trials[trial.trial_id] = trial
+
+    def trials_in(self, number: int) -> list[Trial]:
+        """All of a generation; of 0 what belongs to none: calibration and `final`."""
+        return [self.trials[name] for name in self._names(number).trials if name in self.trials]
+
     def trials_of(self, number: int, purpose: str) -> list[Trial]:
-        return [t for t in self.trials.values() if t.purpose == purpose and is_of(t.trial_id, number)]
+        return [trial for trial in self.trials_in(number) if trial.purpose == purpose]
+
+    def calls_in(self, number: int) -> list[tuple[str, Call]]:
+        """With their keys."""
+        return [(key, self.calls[key]) for key in self._names(number).calls]
+
+    def adopted(self) -> list[Generation]:
+        return [gen for gen in map(self.generation, self.adoptions) if gen.adopted]
+
+    def _names(self, number: int) -> Names:
+        return self.names.get(number) or Names()
 
 
 def fold(events: Iterable[Event]) -> State:
@@ -202,7 +242,7 @@ def _trial_intended(state: State, body: Json) -> None:
 def _trial_settled(state: State, body: Json) -> None:
     del state.open_trials[body["trial_id"]]
     trial = trial_from(body)
-    state.trials[trial.trial_id] = trial
+    state.keep_trial(trial)
     state.spent = state.spent + Cost(train_seconds=trial.train_seconds)
 
 
@@ -222,9 +262,11 @@ def _call_reserved(state: State, body: Json) -> None:
 
 
 def _call_settled(state: State, body: Json) -> None:
-    intent = state.open_calls.pop(body["key"])
-    state.calls[body["key"]] = {**intent, **body}
-    cost = Cost(**body["cost"])
+    key, cost = body["key"], Cost(**body["cost"])
+    intent = state.open_calls.pop(key)
+    if key not in state.calls:
+        state.names.setdefault(generation_of(key), Names()).calls.append(key)
+    state.calls[key] = Call(intent["model"], intent["request_sha"], body["reply_sha"], cost, body["facts"])
     if body["facts"].get("outcome") == "unknown":  # a crash cut it off; it is asked again, and that is spent
         state.burnt = state.burnt + cost
     else:
@@ -269,7 +311,10 @@ def _review_decided(state: State, body: Json) -> None:
 
 
 def _generation_ended(state: State, body: Json) -> None:
-    state.generation(body["generation"]).result = body
+    gen = state.generation(body["generation"])
+    gen.result = body
+    if gen.adopted and gen.number not in state.adoptions:
+        state.adoptions.append(gen.number)
     state.champion = body["champion"]
 
 

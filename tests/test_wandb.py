@@ -23,6 +23,7 @@ import wandb_server
 from wandb_bench import Told, environment, export, inspect
 
 from bellglass.commands import to_wandb
+from bellglass.errors import TripwireFired
 from bellglass.show import showing, wandb_rows
 from bellglass.store.ledger import Ledger
 
@@ -326,6 +327,7 @@ def test_online_twice_there_is_one_of_everything_and_successors_hang_on_their_pa
         assert again.returncode == 0, again.stderr
         assert snapshot(server) == first
     assert set(server.runs) == {"00000001-loop", *(f"00000001-gen-{n:03d}" for n in range(4))}
+    assert server.exits == dict.fromkeys(server.runs, 0)
     for gen in document["generations"]:
         parent = server.named(f"bundle-00000001:gen-{gen['from']:03d}")
         assert (f"00000001-gen-{gen['n']:03d}", parent) in server.edges
@@ -334,6 +336,17 @@ def test_online_twice_there_is_one_of_everything_and_successors_hang_on_their_pa
     assert [row.get("verdict/above_floor") for row in rows] == scores
     assert key not in ran.stdout + ran.stderr
     assert not any(key.encode() in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_loop_that_a_tripwire_halted_is_no_success(tmp_path: Path) -> None:
+    folder = wandb_bench.write(tmp_path / "loops", 2, waits=True)
+    with Ledger.open(folder, write=True) as ledger:
+        ledger.append("tripwire.fired", {"name": "leak", "generation": 2, "sentence": "x", "evidence": []})
+        ledger.append("loop.ended", {"why": "tripwire", "code": "tripwire_fired", "detail": "x"})
+    with wandb_server.serving() as server:
+        words = {"WANDB_BASE_URL": server.address, "WANDB_API_KEY": "k" * 40}
+        assert export(folder, tmp_path / "home", **words).returncode == 0
+    assert server.exits == {"00000001-loop": TripwireFired.exit_code, "00000001-gen-000": 0, "00000001-gen-001": 0}
 
 
 def test_a_loop_that_grew_is_told_further_where_it_was_left(tmp_path: Path) -> None:

@@ -104,6 +104,14 @@ def test_every_run_says_what_a_positive_control_is(document: Json) -> None:
     assert len(document["loop"]["head"]) == 64
 
 
+@pytest.mark.parametrize(
+    ("why", "code"), [("tripwire", 6), ("failed", 3), ("finished", 0), ("bound", 0), ("waiting", 0), ("stopped", 0)]
+)
+def test_only_a_loop_that_was_halted_has_an_exit_code(document: Json, why: str, code: int) -> None:
+    assert wandb_rows.exit_code({**document, "ended": {"why": why}}) == code
+    assert wandb_rows.exit_code({**document, "ended": None}) == 0
+
+
 def test_the_revealed_secret_is_told_to_nobody(document: Json) -> None:
     secret = made_loop.Maker(8).secret.hex()
     assert document["secret_revealed"]

@@ -62,6 +62,7 @@ class Noted:
     rows: list[Row] = field(default_factory=list)
     artifacts: list[Artifact] = field(default_factory=list)
     used: list[str] = field(default_factory=list)
+    exit_code: int | None = None
 
     def log(self, row: Row, place: int, time: float | None) -> None:
         self.rows.append(row)
@@ -75,8 +76,8 @@ class Noted:
     def configure(self, config: Row) -> None:
         pass
 
-    def finish(self, summary: Row, tables: Mapping[str, Table]) -> None:
-        pass
+    def finish(self, summary: Row, tables: Mapping[str, Table], exit_code: int = 0) -> None:
+        self.exit_code = exit_code
 
 
 class Notes:

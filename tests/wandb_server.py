@@ -25,6 +25,7 @@ class Server:
     address: str = ""
     runs: dict[str, Any] = field(default_factory=dict)  # id -> the first thing said of it
     histories: dict[str, dict[int, Any]] = field(default_factory=dict)  # id -> place -> row
+    exits: dict[str, int] = field(default_factory=dict)  # id -> the exit code that it ended with
     versions: dict[str, Any] = field(default_factory=dict)  # artifact's id -> what was asked for
     edges: set[tuple[str, str]] = field(default_factory=set)  # (run, the artifact it uses)
     keys: set[str] = field(default_factory=set)
@@ -161,6 +162,8 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 part = body.get("files", {}).get("wandb-history.jsonl", {"offset": 0, "content": []})
                 for number, line in enumerate(part["content"]):
                     server.histories[stream[1]][part["offset"] + number] = json.loads(line)
+                if body.get("complete"):
+                    server.exits[stream[1]] = body["exitcode"]
             elif operation := re.search(r"(?:query|mutation)\s+(\w+)", body.get("query", "")):
                 told = {"data": server.answer(operation[1], body.get("variables") or {})}
             self._send(told)

@@ -282,15 +282,15 @@ class Run:
         with _translated("telling W&B a setting", self._sink.online):
             self._run.config.update(config, allow_val_change=True)
 
-    def finish(self, summary: Row, tables: Mapping[str, Table]) -> None:
-        """Tables are part of the summary, which may change; rows may not."""
+    def finish(self, summary: Row, tables: Mapping[str, Table], exit_code: int = 0) -> None:
+        """Tables are part of the summary, which may change; rows may not. By its exit code W&B says "failed"."""
         with _translated("ending a run", self._sink.online):
             made = {
                 name: self._wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
                 for name, (columns, rows) in tables.items()
             }
             self._run.summary.update({**summary, **made})
-            self._run.finish()
+            self._run.finish(exit_code)
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ class Replay:
         if self._trials:
             self._each_trial(board, shown, document, times)
         tables = {"generations": rows_.generations_table(document), "candidates": rows_.candidates_table(document)}
-        loop.finish(rows_.end_of(document), tables)
+        loop.finish(rows_.end_of(document), tables, rows_.exit_code(document))
 
     def _opening(
         self, doc: Json, suffix: str, name: str, kind: str, steps: tuple[tuple[str, str], ...], more: Row | None = None

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from bellglass.curves import Point
+from bellglass.loop import ENDS
 from bellglass.ports import Row, Table
 from bellglass.records import Bundle, Json
 from bellglass.store.ledger import Event
@@ -20,6 +21,7 @@ from bellglass.visible import visible
 
 TEXT_CHARS = 2000
 KEY_CHARS = 80
+HALTED = ("tripwire", "failed")  # ends of a loop that W&B is to show as failed; a stop, a bound, a review are none
 HEAD_CHARS = 12
 NAME_CHARS = 100  # of a run's id; W&B takes 128
 GENERATION = "generation"  # the step metric of the loop's run
@@ -148,6 +150,12 @@ def scaffold_size(bundle: Bundle) -> Row:
         "scaffold/bytes": sum(map(len, files)),
         "scaffold/lines": sum(len(data.splitlines()) for data in files),
     }
+
+
+def exit_code(doc: Json) -> int:
+    """What `bellglass run` ended with where the loop was halted, else 0."""
+    why = (doc["ended"] or {}).get("why")
+    return next((kind.exit_code for kind, word in ENDS if word == why and word in HALTED), 0)
 
 
 def end_of(doc: Json) -> Row:

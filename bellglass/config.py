@@ -39,7 +39,7 @@ class LoopConfig(BaseModel):
     task: str = "stories"  # `bellglass tasks` lists them; or the path of a folder of your own
     preset: Literal["tiny", "cpu", "gpu"] = "cpu"  # how much data, and how long a training
     models: dict[Name, Provider] = Field(default_factory=lambda: {"main": "offline"})  # what a scaffold may ask for
-    free_models: tuple[Provider, ...] = ()  # providers that the person declares to cost nothing
+    free_models: tuple[Provider, ...] = ()  # those of `models` that cost nothing: you serve them
 
     generations: Annotated[int, Field(ge=1, le=100_000)] = 5  # a bound; `resume` can raise bounds
     trials_per_generation: Count = 12  # of an improver, in full trainings

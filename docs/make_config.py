@@ -27,6 +27,10 @@ max_pairs = 8
 may_edit = ["objective", "optimiser", "scaffold"]
 ```
 
+`free_models` repeats values of `models`, such as `["ollama/qwen3"]` or, with `OPENAI_BASE_URL`, `["openai/my-model"]`.
+Without it the price of a server of your own is unknown, and no call fits under `budget_usd`. A provider's own address
+can't be declared free.
+
 The offline improver does not know `may_edit`: its first edit outside of it is refused, and that ends its session early.
 
 | key | default | what it says |

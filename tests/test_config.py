@@ -69,6 +69,17 @@ def test_what_the_ledger_keeps_gives_the_same_config_back() -> None:
         restore(recorded, {"generations": 0})
 
 
+def test_what_the_page_says_of_free_models_is_so() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "config.md").read_text("utf-8")
+    line = next(line for line in page.splitlines() if "`free_models` repeats" in line)
+    named = re.findall(r'`\["(\w+/[\w-]+)"\]`', line)
+    assert named
+    for name in named:
+        assert load(None, {"model": name, "free_models": [name]}).free_models == (name,)
+        with pytest.raises(UsageError):  # the provider alone is none of them
+            load(None, {"model": name, "free_models": [name.partition("/")[0]]})
+
+
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         load(None).generations = 9  # type: ignore[misc]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import made_loop
@@ -16,6 +17,7 @@ from bellglass.errors import SetupError, UsageError
 from bellglass.show import table_files
 from bellglass.show.notebook import Loop
 from bellglass.store.blobs import Blobs
+from bellglass.store.ledger import Ledger
 
 ROOT = Path(__file__).parent.parent
 
@@ -96,15 +98,53 @@ def test_csv_files_hold_the_numbers_of_the_page(folder: Path, tmp_path: Path) ->
     assert [row["id"] for row in read(trials)] == list(loop.state.trials)
 
 
-def test_the_notebook_of_the_docs_runs_on_any_loop(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("BELLGLASS_HOME", str(folder.parent))
+def test_the_tables_of_two_loops_can_be_joined(folder: Path, tmp_path: Path) -> None:
+    found = Loop(folder)
+    explored = next(trial for trial in found.state.trials.values() if trial.purpose == "explore")
+    object.__setattr__(explored, "budget", replace(explored.budget, amount=explored.budget.amount / 4))
+    rows = {row["id"]: row for row in read(table_files.write(found, tmp_path)[0][1])}
+    assert {row["loop"] for row in rows.values()} == {found.state.loop_id}
+    parent, child = rows["g1-pair-0-parent"], rows["g1-pair-0-child"]
+    beside = ("pair", "init_seed", "data_seed")
+    assert [parent[key] for key in beside] == [child[key] for key in beside]
+    assert (parent["pair"], rows["cal-0x0"]["pair"]) == ("g1-pair-0", "")
+    for trial_id, trial in found.state.trials.items():
+        assert (rows[trial_id]["init_seed"], rows[trial_id]["data_seed"]) == tuple(
+            map(str, asdict(trial.seeds).values())
+        )
+    assert (rows[explored.trial_id]["share"], child["share"]) == ("0.25", "1.0")
+
+
+def run_notebook() -> None:
+    """On the newest loop."""
     cells = json.loads((ROOT / "docs" / "notebooks" / "a_loop.ipynb").read_text("utf-8"))["cells"]
     names: dict[str, object] = {}
     for cell in cells:
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+
+
+@pytest.mark.parametrize("last", ["loop.created", "trial.settled", "loop.calibrated", "generation.started"])
+def test_the_notebook_of_the_docs_runs_on_a_loop_that_has_only_begun(
+    last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`trial.settled`: three of the calibration's four trainings have ended."""
+    monkeypatch.setenv("BELLGLASS_HOME", str(tmp_path))
+    times = 3 if last == "trial.settled" else 1
+    with Ledger.create(tmp_path / "stories-00000001") as ledger:
+        for kind, body in made_loop.Maker(1).events():
+            ledger.append(kind, body)
+            times -= kind == last
+            if times == 0:
+                break
+    run_notebook()
+
+
+def test_the_notebook_of_the_docs_runs_on_any_loop(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BELLGLASS_HOME", str(folder.parent))
+    run_notebook()
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[:6]] == [str(gen["n"]) for gen in Loop(folder).generations]
     measured, recorded = (float(word) for word in printed[6].split())

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bellglass import curves
+from bellglass import curves, trial_ids
 from bellglass.errors import UsageError
-from bellglass.records import Json, Trial
+from bellglass.records import Budget, Json, Trial
 from bellglass.show.showing import Shown, open_loop
+from bellglass.steps.trial import DECIDING
 from bellglass.store.state import State
+
+BESIDE = ("loop", "pair", "init_seed", "data_seed", "share")  # of a trial, behind the page's columns
 
 
 class Loop:
@@ -47,9 +50,18 @@ class Loop:
 
     @property
     def trials(self) -> list[dict[str, Json]]:
-        """One dict a trial, ready for `pandas.DataFrame`."""
-        found = self.document["trials"]
-        return [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
+        """One dict a trial, ready for `pandas.DataFrame`: the page's numbers, and what joins tables of many loops."""
+        found, whole = self.document["trials"], _whole_budget(self.state)
+        rows = [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
+        return [{**row, **self._beside(row["id"], whole)} for row in rows]
+
+    def _beside(self, trial_id: str, whole: Budget | None) -> dict[str, Json]:
+        trial = self.state.trials[trial_id]
+        same = whole is not None and whole.kind == trial.budget.kind
+        share = round(trial.budget.amount / whole.amount, 4) if same and whole and whole.amount else None
+        pair, seeds = trial_ids.pair_of(trial_id), trial.seeds
+        values = (self.state.loop_id, pair, seeds.init_seed, seeds.data_seed, share)
+        return dict(zip(BESIDE, values, strict=True))
 
     @property
     def final(self) -> Json:
@@ -105,3 +117,8 @@ class Loop:
                 f"trial {trial_id!r}", "no such trial", f"one of {near}, …", "loop.trials", code="unknown_trial"
             )
         return self.state.trials[trial_id]
+
+
+def _whole_budget(state: State) -> Budget | None:
+    """What a training that decides gets; an exploration may get a part of it. None: nobody has had it yet."""
+    return next((trial.budget for trial in state.trials.values() if trial.purpose in DECIDING), None)

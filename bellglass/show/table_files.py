@@ -14,7 +14,7 @@ from pathlib import Path
 from bellglass.errors import BellglassError, SetupError
 from bellglass.paths import written_anew
 from bellglass.records import Json
-from bellglass.show.notebook import Loop
+from bellglass.show.notebook import BESIDE, Loop
 from bellglass.visible import visible
 
 Row = Sequence[Json]
@@ -63,9 +63,8 @@ def _generations(loop: Loop) -> Iterator[Row]:
 
 
 def _trials(loop: Loop) -> Iterator[Row]:
-    found = loop.document["trials"]
-    yield found["columns"]
-    yield from found["rows"]
+    yield [*loop.document["trials"]["columns"], *BESIDE]
+    yield from (list(trial.values()) for trial in loop.trials)
 
 
 def _curves(loop: Loop, lost: dict[str, str]) -> Iterator[Row]:

@@ -33,7 +33,7 @@ from bellglass.steps.generation import Crew
 from bellglass.steps.propose import Limits, Workplace
 from bellglass.steps.rehearsal import rehearse
 from bellglass.steps.trial import Lab, Progress, Workbench
-from bellglass.store import bundles, ours
+from bellglass.store import bundles, driver_log, ours
 from bellglass.store.blobs import Blobs
 from bellglass.store.books import Books, Listener
 from bellglass.store.folder import SECRET_BYTES, read_plain
@@ -124,13 +124,13 @@ def open_loop(
     `named`: the folder of a task that came with a loop from elsewhere, once a person trusts it. `models` and `glass`
     replace the doors that the config names, for labs and tests.
     """
-    with Ledger.open(folder, write=True) as ledger:
+    with Ledger.open(folder, write=True) as ledger, driver_log.opened(folder):
         standing = ledger.standing()
-        books = Books(ledger, Blobs(folder / "blobs"), Bounds(), surface.listener)
+        books = Books(ledger, Blobs(folder / "blobs"), Bounds(), driver_log.listening(surface.listener))
         config = restore(books.state.config, overrides)
         task = _task_of(folder, books.state, standing, named)
         books.bounds = config.bounds
-        books.settle_orphans()
+        driver_log.LOG.info("left open by an earlier driver, now settled: %d", books.settle_orphans())
         books.blobs.sweep()
         finished = books.state.ended is not None and books.state.ended["why"] == "finished"
         if finished and overrides:
@@ -209,7 +209,7 @@ def _crew(
     bench = Workbench(task, preset, secret, config.device, side_by_side(config))
     live = LiveCurves(folder / "live")
     live.sweep()
-    lab = Lab(books, lineage, glass, bench, live, progress=surface.progress, check=check)
+    lab = Lab(books, lineage, glass, bench, live, progress=driver_log.following(surface.progress), check=check)
     place = Workplace(
         glass=glass,
         gateway=Gateway(models, books),

@@ -175,7 +175,7 @@ def lineage(folder: Path, canaries: Canaries) -> None:
 
 def links(folder: Path, canaries: Canaries) -> None:
     """Every name that a command reads or writes leads to the receiver's."""
-    for name in ("loop.lock", "secret", "watch.json", "report.html", "report.md", "lineage.svg"):
+    for name in ("loop.lock", "driver.log", "secret", "watch.json", "report.html", "report.md", "lineage.svg"):
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(canaries.file)
     for name in ("csv", "live"):

@@ -60,6 +60,8 @@ def _print_status(shown: Shown, json: bool) -> None:
         say(json_.dumps({**summary.as_json(state), **more}, indent=2, sort_keys=True))
         return
     from bellglass.commands.console import print_summary
+    from bellglass.store.folder import LOG_NAME
+    from bellglass.store.owner import owner_of
 
     print_summary(state)
     ended = "still open" if not about.missing else "its end cannot be read"
@@ -70,6 +72,10 @@ def _print_status(shown: Shown, json: bool) -> None:
         if not (about.standing.ours or about.standing.counterfeit):
             say(f"to go on with it: bellglass takeover {typed(shown.folder)}, which says what that means")
     say(f"{ended}\nledger head {about.head}\nfolder {shown.folder}")
+    owner = owner_of(shown.folder)
+    if owner is not None:
+        asks = f"kill -USR1 {owner.pid}, and {LOG_NAME} in its folder says where it stands"
+        say(f"driven by process {owner.pid}; to ask it where it stands: {asks}")
 
 
 def say_whose(folder: Path) -> None:

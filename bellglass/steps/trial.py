@@ -25,6 +25,7 @@ from bellglass.records import Budget, Bundle, Cost, GuestExit, Json, Seeds, Tria
 from bellglass.steps.judge import Judgement, judge
 from bellglass.steps.train import OVERRUN_FACTOR, OVERRUN_SECONDS, Training, train
 from bellglass.store.books import Books
+from bellglass.store.driver_log import LOG
 from bellglass.store.lineage import Lineage
 from bellglass.store.live_curves import LiveCurves
 from bellglass.store.state import to_json
@@ -105,6 +106,7 @@ class Lab:
         tries: Counter[str] = Counter()
         while disturbed:
             self._refuse_tried_enough(disturbed, tries)
+            LOG.info("waits until this machine is free, to run again: %d trial(s)", len(disturbed))
             why_not = self._glass.wait_until_free(WAIT_SECONDS, self._check)
             if why_not:
                 raise _too_much(disturbed[0].order.trial_id, why_not)

@@ -18,11 +18,13 @@ from pathlib import Path
 
 from bellglass.errors import LoopFault
 
+LOG_NAME = "driver.log"
 WRITTEN = (
     "loop.db",
     "loop.db-wal",
     "loop.db-shm",
     "loop.lock",
+    LOG_NAME,
 )  # in place, so that a second name would be written, too
 JOURNAL = "loop.db-journal"
 FOREIGN = "wandb"
@@ -46,9 +48,12 @@ def require_plain(folder: Path) -> None:
             raise refused(folder, name, "a file that has another name elsewhere (copy the folder without hard links)")
 
 
-def open_written(path: Path) -> int:
-    """A descriptor of a file that is written in place, made where there is none. OSError where it is anything else."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | GUARDED, 0o644)
+def open_written(path: Path, how: int = 0) -> int:
+    """A descriptor of a file that is written in place, made where there is none. OSError where it is anything else.
+
+    `how`: flags beside.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | GUARDED | how, 0o644)
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
         os.close(handle)

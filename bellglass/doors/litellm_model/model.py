@@ -26,6 +26,7 @@ from bellglass.doors.litellm_model.provider import PROVIDERS, Endpoint, resolve
 from bellglass.errors import ModelFault, SetupError, UsageError
 from bellglass.forecast import Price
 from bellglass.records import ChatReply, ChatRequest, Cost, Json
+from bellglass.store.driver_log import LOG
 
 ATTEMPTS = 6
 UNANSWERED_ATTEMPTS = 2  # how many may have been charged without a reply
@@ -113,6 +114,7 @@ class LitellmModel:
             over = time.monotonic() + wait >= end or attempt == ATTEMPTS or unanswered >= UNANSWERED_ATTEMPTS
             if over or not outcome.retry:
                 break
+            LOG.info("model call: attempt %d failed (%s), again in %.1f s", attempt, fault.code, wait)
             time.sleep(wait)
         known = fault.cost or Cost()
         charged = known + _times(once, unanswered)

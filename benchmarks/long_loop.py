@@ -301,7 +301,12 @@ def main(words: list[str] | None = None) -> None:
     chosen = parser.parse_args(words)
     with tempfile.TemporaryDirectory(dir=chosen.home) as home, _own_state(Path(home)):
         made = read(Path(home), chosen.read)
-        found = list(grow(Path(home), [int(count) for count in chosen.generations.split(",")]))
+        found = []
+        for figures in grow(Path(home), [int(count) for count in chosen.generations.split(",")]):
+            print(
+                f"generation {figures.generation}: {figures.total:.1f} ms, {figures.megabytes:.0f} MB", file=sys.stderr
+            )
+            found.append(figures)
     section = text(found, made)
     print(section)
     if not chosen.print:

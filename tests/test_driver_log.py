@@ -45,7 +45,7 @@ def end_by(folder: Path, error: BaseException) -> str:
     return told(folder)
 
 
-def test_a_loop_that_ran_says_what_it_did_in_turn(adopted: Path, home: Path) -> None:
+def test_a_loop_that_ran_says_what_it_did_in_turn(adopted: Path) -> None:
     """Of a copy that is resumed: it begins, and finds nothing to do."""
     with small_world.opened(adopted, small_world.Tuner()) as crew:
         run_loop(crew)

@@ -62,11 +62,12 @@ def gather(shown: Shown) -> Report:
     numbers = [gen["n"] for gen in document["generations"]]
     made = [gen["n"] for gen in document["generations"] if gen["successor"]]
     told = numbers if len(numbers) <= SESSIONS_FROM else []
-    diff = shown.differ()
+    compared = made if len(made) <= DIFFS_FROM else []
+    diff = shown.differ() if compared else shown.diff
     drawn = {n: shown.curves(n) for n in told}
     report = Report(
         document=document,
-        diffs={n: diff(n) for n in (made if len(made) <= DIFFS_FROM else [])},
+        diffs={n: diff(n) for n in compared},
         sessions={n: shown.session(n) for n in told},
         curves={n: found for n, found in drawn.items() if found["series"]},
         findings=findings,

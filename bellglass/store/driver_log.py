@@ -27,9 +27,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from logging.handlers import BaseRotatingHandler
 from pathlib import Path
-from typing import TextIO
 
 from bellglass import __version__
 from bellglass.errors import BellglassError, GuestFault, ModelFault
@@ -165,10 +165,9 @@ def _thread_fault(hook: threading.ExceptHookArgs) -> None:
 class _Lines(logging.Formatter):
     """One line each, whatever it holds."""
 
-    converter = time.gmtime
-
     def __init__(self) -> None:
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(threadName)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+        self.converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(" ".join(super().format(record).split()))[:LINE_CHARS]
@@ -182,13 +181,13 @@ class _Rotating(BaseRotatingHandler):
         super().__init__(path, "a")
         self.setFormatter(_Lines())
 
-    def _open(self) -> TextIO:  # type: ignore[override]
+    def _open(self) -> TextIOWrapper:
         stream = os.fdopen(open_written(Path(self.baseFilename), os.O_APPEND), "a", encoding="utf-8")
         faulthandler.register(signal.SIGUSR1, stream)
         return stream
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:
-        return os.fstat(self.stream.fileno()).st_size >= MOST_BYTES
+        return self.stream is not None and os.fstat(self.stream.fileno()).st_size >= MOST_BYTES
 
     def doRollover(self) -> None:
         full, path = self.stream, self.baseFilename
@@ -196,7 +195,8 @@ class _Rotating(BaseRotatingHandler):
             with suppress(FileNotFoundError):
                 os.replace(f"{path}.{number - 1}" if number > 1 else path, f"{path}.{number}")
         self.stream = self._open()
-        full.close()
+        if full is not None:
+            full.close()
 
     def handleError(self, record: logging.LogRecord) -> None:
         """A full disk: the ledger says it, where it matters."""

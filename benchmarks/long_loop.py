@@ -37,10 +37,10 @@ from bellglass.records import Bundle, Json  # noqa: E402
 from bellglass.show import phase, recording, report, showing  # noqa: E402
 from bellglass.steps.history import digest  # noqa: E402
 from bellglass.steps.panel import rules_of  # noqa: E402
-from bellglass.store import bundles  # noqa: E402
+from bellglass.store import bundles, limits  # noqa: E402
 from bellglass.store.blobs import Blobs  # noqa: E402
 from bellglass.store.books import Books  # noqa: E402
-from bellglass.store.ledger import Ledger  # noqa: E402
+from bellglass.store.ledger import GENESIS, Ledger, canonical  # noqa: E402
 from bellglass.store.lineage import Lineage  # noqa: E402
 from bellglass.store.state import state_of  # noqa: E402
 from bellglass.verify import verify  # noqa: E402
@@ -107,6 +107,7 @@ class Figures:
     costs: list[Cost]
     adopted: int
     megabytes: float  # of this process
+    weight: int = 1  # of its events, as a reader's bound counts them
 
     def part(self, name: str) -> float:
         return statistics.median(cost.parts[name] for cost in self.costs)
@@ -134,7 +135,7 @@ def grow(home: Path, wanted: list[int]) -> Iterator[Figures]:
             for n in measured:
                 costs[n].append(cost)
                 if len(costs[n]) == WINDOW:
-                    yield Figures(n, costs[n], len(books.state.adoptions), _megabytes())
+                    yield Figures(n, costs[n], len(books.state.adoptions), _megabytes(), _weight(events))
 
 
 def _generations(maker: Long) -> Iterator[tuple[int, list[tuple[str, Json]]]]:
@@ -182,6 +183,11 @@ def _look(books: Books, number: int) -> object:
 
 def _draw(books: Books, trial_id: str) -> object:
     return expected_seconds(books.state, trial_id), phase.phase(books.state), phase.next_review(books.state)
+
+
+def _weight(events: list[tuple[str, Json]]) -> int:
+    rows = [(kind, canonical(body), GENESIS, GENESIS) for kind, body in events]
+    return sum(limits.ROW_WEIGHT + sum(map(limits.weight, row)) for row in rows)
 
 
 def _megabytes() -> float:
@@ -261,11 +267,13 @@ def text(found: list[Figures], read_: Read) -> str:
 def _growth(first: Figures, last: Figures) -> str:
     ratio, events = last.total / first.total, statistics.median(cost.events for cost in last.costs)
     grew = (last.megabytes - first.megabytes) / max(1, last.generation - first.generation) * 1000
+    most, reach = limits.MEMORY_BYTES_MAX >> 20, limits.MEMORY_BYTES_MAX // last.weight
     return (
         f"CPU time of the host for one generation, without guests and judge: the median of {WINDOW}, of {events:.0f} "
         f"events each. At generation {last.generation:,} it is {ratio:.2f} times that at generation "
         f"{first.generation} (goal: at most {GOAL}{'' if ratio <= GOAL else ', missed'}). The driver keeps "
-        f"{grew:.0f} kB more for each generation: its records of trials and calls."
+        f"{grew:.0f} kB more for each generation: its records of trials and calls. Whoever opens a ledger takes "
+        f"at most {most} MB of events (`ledger_too_large`): {reach:,} generations of these. A longer loop runs on, and can be neither read nor resumed."
     )
 
 

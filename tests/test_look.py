@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import threading
@@ -62,6 +63,13 @@ def emptied(whole: Path, tmp_path: Path) -> Path:
     folder = Path(shutil.copytree(whole, tmp_path / "emptied"))
     shutil.rmtree(folder / "blobs")
     return folder
+
+
+def test_status_names_the_driver_and_how_to_ask_it_where_it_stands(tmp_path: Path) -> None:
+    folder = made_loop.write(tmp_path, 1, waits=True)
+    assert "kill -USR1" not in typed("status", folder).stdout
+    with Ledger.open(folder, write=True):
+        assert f"kill -USR1 {os.getpid()}" in typed("status", folder).stdout
 
 
 def typed(*words: str | Path) -> Result:

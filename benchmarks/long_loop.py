@@ -273,7 +273,8 @@ def _growth(first: Figures, last: Figures) -> str:
         f"events each. At generation {last.generation:,} it is {ratio:.2f} times that at generation "
         f"{first.generation} (goal: at most {GOAL}{'' if ratio <= GOAL else ', missed'}). The driver keeps "
         f"{grew:.0f} kB more for each generation: its records of trials and calls. Whoever opens a ledger takes "
-        f"at most {most} MB of events (`ledger_too_large`): {reach:,} generations of these. A longer loop runs on, and can be neither read nor resumed."
+        f"at most {most} MB of events (`ledger_too_large`): {reach:,} generations of these. A longer loop runs on, and "
+        f"can be neither read nor resumed."
     )
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import made_loop
 import pytest
@@ -115,13 +116,14 @@ def test_the_tables_of_two_loops_can_be_joined(folder: Path, tmp_path: Path) -> 
     assert (rows[explored.trial_id]["share"], child["share"]) == ("0.25", "1.0")
 
 
-def run_notebook() -> None:
-    """On the newest loop."""
+def run_notebook() -> dict[str, Any]:
+    """On the newest loop; what its cells leave."""
     cells = json.loads((ROOT / "docs" / "notebooks" / "a_loop.ipynb").read_text("utf-8"))["cells"]
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for cell in cells:
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+    return names
 
 
 @pytest.mark.parametrize("last", ["loop.created", "trial.settled", "loop.calibrated", "generation.started"])
@@ -137,7 +139,9 @@ def test_the_notebook_of_the_docs_runs_on_a_loop_that_has_only_begun(
             times -= kind == last
             if times == 0:
                 break
-    run_notebook()
+    names = run_notebook()
+    assert len(names["loop"].generations) == (last == "generation.started")
+    assert names["curves"] == {}
 
 
 def test_the_notebook_of_the_docs_runs_on_any_loop(

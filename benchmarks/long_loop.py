@@ -309,13 +309,13 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--print", action="store_true")
     chosen = parser.parse_args(words)
     with tempfile.TemporaryDirectory(dir=chosen.home) as home, _own_state(Path(home)):
-        made = read(Path(home), chosen.read)
         found = []
         for figures in grow(Path(home), [int(count) for count in chosen.generations.split(",")]):
             print(
                 f"generation {figures.generation}: {figures.total:.1f} ms, {figures.megabytes:.0f} MB", file=sys.stderr
             )
             found.append(figures)
+        made = read(Path(home), chosen.read)
     section = text(found, made)
     print(section)
     if not chosen.print:

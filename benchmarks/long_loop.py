@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,49 +103,70 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
+    """Of WINDOW generations up to this one, and of a young loop's, in turn with them: so load slows down both."""
+
     generation: int
     costs: list[Cost]
+    young: list[Cost]
     adopted: int
     megabytes: float  # of this process
-    weight: int = 1  # of its events, as a reader's bound counts them
-
-    def part(self, name: str) -> float:
-        return statistics.median(cost.parts[name] for cost in self.costs)
+    weight: int = 1  # of a generation's events, as a reader's bound counts them
 
     @property
-    def total(self) -> float:
-        return statistics.median(cost.total for cost in self.costs)
+    def ratio(self) -> float:
+        return total(self.costs) / total(self.young)
+
+
+def total(costs: list[Cost]) -> float:
+    return statistics.median(cost.total for cost in costs)
+
+
+def part(costs: list[Cost], name: str) -> float:
+    return statistics.median(cost.parts[name] for cost in costs)
 
 
 # A driver's own work
 
 
-def grow(home: Path, wanted: list[int]) -> Iterator[Figures]:
-    """One loop, looked at for WINDOW generations up to each of these (the first: from it on)."""
-    first, last = wanted[0], wanted[-1]
-    windows = {n: range(n, n + WINDOW) if n == first else range(n - WINDOW + 1, n + 1) for n in wanted}
-    maker = Long(max(last, first + WINDOW))
-    folder = home / "long"
-    with Ledger.create(folder) as ledger:
-        books = Books(ledger, Blobs(folder / "blobs"), Bounds())
-        costs: dict[int, list[Cost]] = {n: [] for n in wanted}
-        for number, events in _generations(maker):
-            measured = [n for n in wanted if number in windows[n]]
-            cost = _generation(books, number, events, look=bool(measured))
-            for n in measured:
-                costs[n].append(cost)
-                if len(costs[n]) == WINDOW:
-                    yield Figures(n, costs[n], len(books.state.adoptions), _megabytes(), _weight(events))
+class Driven:
+    """A made loop and its driver's books, one generation after the other."""
+
+    def __init__(self, folder: Path, generations: int) -> None:
+        self._events = Long(generations).events()
+        self.number = 0
+        self.last: list[
+            tuple[str, Json]
+        ] = []  # events of the last generation; before the first, those of the loop, too
+        self.books = Books(Ledger.create(folder), Blobs(folder / "blobs"), Bounds())
+
+    def step(self, *, look: bool) -> Cost:
+        self.last = []
+        for kind, body in self._events:
+            self.last.append((kind, body))
+            if kind == "generation.ended":
+                break
+        self.number += 1
+        return _generation(self.books, self.number, self.last, look=look)
+
+    def go_to(self, number: int) -> None:
+        while self.number < number:
+            self.step(look=False)
 
 
-def _generations(maker: Long) -> Iterator[tuple[int, list[tuple[str, Json]]]]:
-    """The events of each; those before the first are its own."""
-    events: list[tuple[str, Json]] = []
-    for kind, body in maker.events():
-        events.append((kind, body))
-        if kind == "generation.ended":
-            yield body["generation"], events
-            events = []
+def grow(home: Path, young: int, wanted: list[int]) -> Iterator[Figures]:
+    """One loop, looked at for WINDOW generations up to each of these, beside a fresh one at generation `young`."""
+    before = _megabytes()
+    old = Driven(home / "old", wanted[-1])
+    with closing(old.books.ledger):
+        for number in wanted:
+            old.go_to(number - WINDOW)
+            megabytes = _megabytes() - before
+            fresh = Driven(home / f"young-{number}", young + WINDOW)
+            with closing(fresh.books.ledger):
+                fresh.go_to(young - 1)
+                pairs = [(old.step(look=True), fresh.step(look=True)) for _ in range(WINDOW)]
+            costs, beside = map(list, zip(*pairs, strict=True))
+            yield Figures(number, costs, beside, len(old.books.state.adoptions), megabytes, _weight(old.last))
 
 
 def _generation(books: Books, number: int, events: list[tuple[str, Json]], *, look: bool) -> Cost:
@@ -238,41 +259,31 @@ def _cpu(act: Callable[[], object]) -> float:
 # The page
 
 
-def text(found: list[Figures], read_: Read) -> str:
-    first, last = found[0], found[-1]
-    head = [
-        "generation",
-        *PARTS,
-        "all",
-        f"over generation {first.generation}",
-        "adopted so far",
-        "memory of the process",
-    ]
-    rows = [
-        [
-            f"{one.generation:,}",
-            *(f"{one.part(name):.2f} ms" for name in PARTS),
-            f"{one.total:.1f} ms",
-            f"{one.total / first.total:.2f}",
-            str(one.adopted),
-            f"{one.megabytes:.0f} MB",
-        ]
-        for one in found
-    ]
-    part = f"**A small subset, up to generation {last.generation}.** " if last.generation < WHOLE else ""
-    lines = [part + _growth(first, last), "", page.table(head, rows), "", _reading(read_), ""]
+def text(young: int, found: list[Figures], read_: Read) -> str:
+    head = ["generation", *PARTS, "all", f"over generation {young}", "adopted so far", "memory"]
+    rows = [_row(f"{young:,}", found[-1].young, ["1", "–", "–"])]
+    for one in found:
+        more = [f"{one.ratio:.2f}", str(one.adopted), f"{one.megabytes:.0f} MB"]
+        rows.append(_row(f"{one.generation:,}", one.costs, more))
+    last = found[-1].generation
+    subset = f"**A small subset, up to generation {last}.** " if last < WHOLE else ""
+    lines = [subset + _growth(young, found[-1]), "", page.table(head, rows), "", _reading(read_), ""]
     return "\n".join([*lines, f"Made by `python benchmarks/long_loop.py` on {page.machine()}."])
 
 
-def _growth(first: Figures, last: Figures) -> str:
-    ratio, events = last.total / first.total, statistics.median(cost.events for cost in last.costs)
-    grew = (last.megabytes - first.megabytes) / max(1, last.generation - first.generation) * 1000
+def _row(name: str, costs: list[Cost], more: list[str]) -> list[str]:
+    return [name, *(f"{part(costs, each):.2f} ms" for each in PARTS), f"{total(costs):.1f} ms", *more]
+
+
+def _growth(young: int, last: Figures) -> str:
+    events = statistics.median(cost.events for cost in last.costs)
+    kept = last.megabytes / last.generation * 1000
     most, reach = limits.MEMORY_BYTES_MAX >> 20, limits.MEMORY_BYTES_MAX // last.weight
     return (
         f"CPU time of the host for one generation, without guests and judge: the median of {WINDOW}, of {events:.0f} "
-        f"events each. At generation {last.generation:,} it is {ratio:.2f} times that at generation "
-        f"{first.generation} (goal: at most {GOAL}{'' if ratio <= GOAL else ', missed'}). The driver keeps "
-        f"{grew:.0f} kB more for each generation: its records of trials and calls. Whoever opens a ledger takes "
+        f"events each, in turn with those of a young loop. At generation {last.generation:,} it is {last.ratio:.2f} "
+        f"times that at generation {young} (goal: at most {GOAL}{'' if last.ratio <= GOAL else ', missed'}). The "
+        f"driver keeps {kept:.0f} kB of each generation: its records of trials and calls. Whoever opens a ledger takes "
         f"at most {most} MB of events (`ledger_too_large`): {reach:,} generations of these. A longer loop runs on, and "
         f"can be neither read nor resumed."
     )
@@ -309,14 +320,13 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--print", action="store_true")
     chosen = parser.parse_args(words)
     with tempfile.TemporaryDirectory(dir=chosen.home) as home, _own_state(Path(home)):
+        young, *older = (int(count) for count in chosen.generations.split(","))
         found = []
-        for figures in grow(Path(home), [int(count) for count in chosen.generations.split(",")]):
-            print(
-                f"generation {figures.generation}: {figures.total:.1f} ms, {figures.megabytes:.0f} MB", file=sys.stderr
-            )
+        for figures in grow(Path(home), young, older):
+            print(f"generation {figures.generation}: {figures.ratio:.2f} times generation {young}", file=sys.stderr)
             found.append(figures)
         made = read(Path(home), chosen.read)
-    section = text(found, made)
+    section = text(young, found, made)
     print(section)
     if not chosen.print:
         page.put(page.BENCHMARKS, "long-loop", section)

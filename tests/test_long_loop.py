@@ -199,13 +199,12 @@ def test_a_missed_goal_is_said() -> None:
     bench = load("long_loop")
     parts = dict.fromkeys(bench.PARTS, 1.0)
     slow = {name: 1.3 * value for name, value in parts.items()}
-    found = [
-        bench.Figures(10, [bench.Cost(parts, 70)], 1, 50.0),
-        bench.Figures(10_000, [bench.Cost(slow, 70)], 9, 60.0),
-    ]
-    said = bench.text(found, bench.Read(376, 26_000, {"`verify`": 2.5, "`pack`": 1.5}))
+    costs, young = [bench.Cost(slow, 70)], [bench.Cost(parts, 70)]
+    found = [bench.Figures(10_000, costs, young, 9, 60.0, 1 << 20)]
+    said = bench.text(10, found, bench.Read(376, 26_000, {"`verify`": 2.5, "`pack`": 1.5}))
     assert "1.30 times" in said
     assert "at most 1.2, missed" in said
     assert "at most 2 s, missed by `verify`)" in said
     assert "subset" not in said
-    assert "keeps 1 kB more" in said
+    assert "keeps 6 kB of each" in said
+    assert "512 generations of these" in said

@@ -208,7 +208,7 @@ def _draw(books: Books, trial_id: str) -> object:
 
 def _weight(events: list[tuple[str, Json]]) -> int:
     rows = [(kind, canonical(body), GENESIS, GENESIS) for kind, body in events]
-    return sum(limits.ROW_WEIGHT + sum(map(limits.weight, row)) for row in rows)
+    return sum(limits.ROW_WEIGHT + sum(map(limits._weight, row)) for row in rows)
 
 
 def _megabytes() -> float:

@@ -40,13 +40,13 @@ def weighed(folder: Path, rows: Iterable[tuple[Json, ...]]) -> Iterator[tuple[Js
     """The same rows; LoopFault as soon as they are more than a loop can have."""
     room = MEMORY_BYTES_MAX
     for row in rows:
-        room -= ROW_WEIGHT + sum(weight(value) for value in row if isinstance(value, str | bytes))
+        room -= ROW_WEIGHT + sum(_weight(value) for value in row if isinstance(value, str | bytes))
         if room < 0:
             raise too_large(folder, f"more than {MEMORY_BYTES_MAX >> 20} MB of rows")
         yield row
 
 
-def weight(value: str | bytes) -> int:
+def _weight(value: str | bytes) -> int:
     """Of a text, and of the values where it is JSON."""
     values = sum(map(value.count, ",[{")) if isinstance(value, str) else 0
     return 2 * len(value) + VALUE_WEIGHT * values

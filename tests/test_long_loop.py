@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from bellglass import tripwires
 from bellglass.commands.progress import expected_seconds
-from bellglass.show import recording, report, showing
+from bellglass.show import phase, recording, report, showing
 from bellglass.steps.history import digest
 from bellglass.steps.panel import rules_of
 from bellglass.store import chain, folder
@@ -86,6 +86,12 @@ def test_what_a_generation_asks_for_does_not_go_through_the_loop(state: State) -
     trials = tuple(state.trials_in(GENERATIONS))
     assert trials
     tripwires.look(tripwires.Watched(GENERATIONS, trials, "exact", (), state.disturbed_by(GENERATIONS)))
+
+
+def test_a_terminal_that_is_drawn_again_and_again_does_not_go_through_the_generations(state: State) -> None:
+    state.generations, state.ended = Unwalked(state.generations), None
+    assert phase.phase(state).startswith(f"after generation {GENERATIONS}")
+    assert phase.next_review(state).startswith("none")
 
 
 def test_rules_look_at_new_champions_alone(state: State) -> None:

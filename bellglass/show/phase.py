@@ -101,7 +101,11 @@ def _next_successor(gen: Generation | None) -> int:
 
 
 def _latest(state: State) -> Generation | None:
-    return next(reversed(list(state.generations.values())), None)
+    while True:
+        try:
+            return state.generations.get(next(reversed(state.generations), 0))
+        except RuntimeError:  # one began in between: a terminal draws while the loop writes
+            continue
 
 
 def _under_way(state: State) -> list[Json]:

@@ -96,7 +96,8 @@ class Daemon:
 
     def take_images(self) -> None:
         """From the daemon that is usual here, those that this one lacks."""
-        asked = ["docker", "images", "--filter", "label=bellglass.content", "--format", "{{.Repository}}:{{.Tag}}"]
+        named = ["--filter", "label=bellglass.content", "--filter", "dangling=false"]
+        asked = ["docker", "images", *named, "--format", "{{.Repository}}:{{.Tag}}"]
         names = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
         missing = [name for name in names if not self._has(name)]
         if missing:

@@ -94,7 +94,8 @@ def opened(folder: Path) -> Iterator[None]:
         LOG.removeHandler(file)
         threading.excepthook = before
         faulthandler.unregister(signal.SIGUSR1)
-        file.close()
+        with suppress(OSError):  # a full disk: the ledger says it, where it matters
+            file.close()
 
 
 def listening(listener: Callable[[Event], None] | None) -> Callable[[Event], None]:

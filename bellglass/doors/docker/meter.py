@@ -17,6 +17,8 @@ from typing import Literal
 
 Killed = Literal["", "guest", "machine"]  # by the kernel, for want of memory: under the guest's own limit, or not
 
+V1_LIMIT_AND_MOST = ("memory.limit_in_bytes", "memory.max_usage_in_bytes")
+NEAR_BYTES = 4 << 20  # the kernel gives out memory by the handful
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -75,9 +77,10 @@ def _reached_its_limit(memory: Path) -> bool:
     if memory.name == "memory.events":
         return _field(memory, "oom") != 0
     try:
-        return memory.with_name("memory.failcnt").read_text().strip() != "0"
-    except OSError:
+        limit, most = (int(memory.with_name(name).read_text()) for name in V1_LIMIT_AND_MOST)
+    except (OSError, ValueError):
         return True
+    return most > limit - NEAR_BYTES
 
 
 def _first(paths: Iterable[Path]) -> Path | None:

@@ -111,9 +111,15 @@ class Daemon:
         return self.docker("image", "inspect", "-f", "{{.Id}}", name).stdout == usual.stdout
 
     def close(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self.signal(signal.SIGCONT)
-            self.signal(signal.SIGTERM)
+        """End the daemon and its containers: those of one that was killed live on, and only a daemon ends them."""
+        if self._process is None:
+            return
+        if self._process.poll() is not None:
+            self.start()
+        self.signal(signal.SIGCONT)
+        if left := self.docker("ps", "--all", "--quiet").stdout.split():
+            self.docker("rm", "--force", *left)
+        self.signal(signal.SIGTERM)
         subprocess.run(["umount", str(self.home / "exec" / "netns" / "default")], check=False, capture_output=True)
 
 

@@ -220,7 +220,8 @@ libc.syscall(302, os.getppid(), 0, struct.pack("QQ", 1, 1), None)  # a second of
 began = time.monotonic()
 for step in range(40_000):
     glass.metric("x", 0, step)
-    time.sleep(max(0, began + step / 5000 - time.monotonic() - 1))  # as many a second as a trainer may send
+    glass.time_left()
+    time.sleep(max(0, began + step / 2500 - time.monotonic() - 1))  # as many a second as a trainer may send
 """
 
 

@@ -77,12 +77,14 @@ class Daemon:
             str(self.home / "exec"), "--pidfile", str(self.home / "docker.pid"), "--bridge", "none", "--iptables=false",
             "--ip6tables=false",
         ]  # fmt: skip
-        with (self.home / "daemon.log").open("ab") as log:
-            self._process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
         until = time.monotonic() + DAEMON_SECONDS
         while self.docker("version").returncode != 0:
-            if time.monotonic() > until or self._process.poll() is not None:
+            if time.monotonic() > until:
                 raise SystemExit(f"the daemon does not answer: see {self.home / 'daemon.log'}")
+            if self._process is None or self._process.poll() is not None:
+                # More than once, like a service: it gives up where the containerd of one that was killed still ends.
+                with (self.home / "daemon.log").open("ab") as log:
+                    self._process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
             time.sleep(POLL_SECONDS)
 
     def docker(self, *words: str) -> subprocess.CompletedProcess[str]:

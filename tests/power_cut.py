@@ -131,7 +131,13 @@ def read(disk: Path) -> Iterator[str]:
             Lineage.open(folder / "lineage.git").read(first)
             Blobs(folder / "blobs").sweep()
         except BellglassError as error:
-            yield f"{folder.name}: {error.one_line()}"
+            yield f"{folder.name}: {error.one_line()}; heads: {heads()}"
+
+
+def heads() -> dict[str, bytes | None]:
+    from bellglass.store import state_folder
+
+    return {name: state_folder.read(f"heads/{name}") for name in state_folder.names("heads")}
 
 
 if __name__ == "__main__":

@@ -70,6 +70,18 @@ def test_what_another_client_did_is_named(glass: Any, do: Callable[[Any], None],
     assert blame(Seen(fault, meddled=ended.meddled, signal=ended.signal))[0] == "machine"
 
 
+def test_who_was_paused_until_its_time_was_over_was_paused(glass: Any) -> None:
+    """We end it then, before it has been silent for long enough to be given up."""
+    guest = glass.open(spec())
+    begin(guest, SLEEPS)
+    docker("pause")(guest)
+    while guest.id not in glass._meddling._heard:
+        time.sleep(0.01)
+    ended = guest.end()
+    assert (ended.meddled, ended.signal, ended.engine) == ("pause", 0, "")
+    assert blame(Seen("timeout", meddled=ended.meddled))[0] == "machine"
+
+
 def test_a_first_process_that_was_killed_past_the_engine_shows_its_signal(glass: Any) -> None:
     fault, ended = fell(glass.open(spec()), kill_first_process)
     assert (fault, ended.signal, ended.meddled) == ("lost", signal.SIGKILL, "")

@@ -136,7 +136,7 @@ def note(first: Event, head: Event) -> None:
 
 def _noted(first: Event) -> tuple[int, str] | None:
     kept = state_folder.read(_name(first))
-    if kept == b"":  # what a power cut may leave of an unsynced file; the first event is then as good as any
+    if kept is not None and not kept.strip(b"\0"):  # what a power cut may leave of an unsynced file
         return first.seq, first.hash
     try:
         seq, head = json.loads(kept or b"")

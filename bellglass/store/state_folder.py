@@ -34,8 +34,8 @@ def read(name: str) -> bytes | None:
 
 
 def write(name: str, data: bytes, *, sync: bool = True) -> None:
-    """Keep this under `name`, in place of what was there. Without `sync` a power cut may leave what was there, or an
-    empty file."""
+    """Keep this under `name`, in place of what was there. Without `sync` a power cut may leave what was there,
+    an empty file, or one of zeros (ext4 may write down a file's length before its data)."""
     with _written(name, data, sync=sync) as (folder, making):
         os.replace(making, _last(name), src_dir_fd=folder, dst_dir_fd=folder)
 

@@ -125,6 +125,8 @@ class DockerGuest:
         try:
             if broke_off and not self._expired:
                 signal = self._ended_from_outside()
+            elif not self._expired:  # one that was paused, say, until its time was over
+                self._meddled = self._meddling.of(self.id, ended=False)
             self._engine.kill(self.id)
             until = time.monotonic() + STATE_SECONDS
             while (facts := self._engine.inspect(self.id)) is not None:

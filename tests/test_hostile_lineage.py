@@ -290,6 +290,21 @@ def test_folders_nested_ten_thousand_deep_are_refused(received: Received) -> Non
     assert received.is_refused(received.commit_of(tree)) == "folders too deep"
 
 
+def test_names_that_add_up_cost_no_memory(received: Received) -> None:
+    """A repository of some kB, whose paths together would be gigabytes."""
+    files = b"".join(entry(b"100644", b"%04d" % number, received.blob) for number in range(1000))
+    tree = received.store(b"tree", files)
+    for _ in range(60):
+        tree = received.store(b"tree", entry(b"40000", b"x" * 45_000, tree))
+    commit = received.commit_of(tree)
+    tracemalloc.start()
+    try:
+        assert "a name of more than 200 characters" in received.is_refused(commit)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_folders_that_multiply_are_refused(received: Received) -> None:
     tree = received.store(b"tree", entry(b"100644", b"x", received.blob))
     for _ in range(40):  # 2^40 files

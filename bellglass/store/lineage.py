@@ -31,7 +31,7 @@ COMMIT_BYTES_MAX = 8 * MESSAGE_CHARS
 CODE = (".py",)  # what is no prose: there a letter that looks like another is one more way to hide something
 SPELLED = "characters are spelled out here, as \\u{...}: outside ASCII in code, or that nobody would see"
 MANY = 32 << 20  # bytes; a thousand generations of one changed file each
-DEPTH_MAX = NAME_CHARS // 2
+DEPTH_MAX = (NAME_CHARS - 1) // 2
 ENTRIES_MAX = FILES_MAX * DEPTH_MAX  # files and folders of a bundle
 TREE_BYTES_MAX = FILES_MAX * (NAME_CHARS + 30)
 COMMIT = re.compile(
@@ -206,6 +206,8 @@ class _Reading:
                 raise self._objects.damaged(f"tree {tree[:12]}: {found}")
             at = entry.end()
             mode, name, id_ = entry.groups()
+            if len(prefix) + len(name) > NAME_CHARS:
+                raise self._objects.damaged(f"tree {tree[:12]}: a name of more than {NAME_CHARS} characters")
             path = prefix + name.decode("ascii", "backslashreplace")
             if mode == b"40000":
                 yield from self._below(id_.hex(), f"{path}/", depth + 1)

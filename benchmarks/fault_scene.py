@@ -122,7 +122,10 @@ class Daemon:
         if left := self.docker("ps", "--all", "--quiet").stdout.split():
             self.docker("rm", "--force", *left)
         self.signal(signal.SIGTERM)
-        subprocess.run(["umount", str(self.home / "exec" / "netns" / "default")], check=False, capture_output=True)
+        mounts = Path("/proc/mounts").read_text("utf-8", "replace").splitlines()
+        left_behind = [place for place in (line.split()[1] for line in mounts) if place.startswith(f"{self.home}/")]
+        for place in reversed(left_behind):
+            subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -264,9 +263,3 @@ def processes_in(folder: Path) -> list[int]:
                 if named or str(folder) in os.readlink(entry / "cwd"):
                     found.append(int(entry.name))
     return found
-
-
-def later(seconds: float, do: Callable[[], object]) -> threading.Timer:
-    timer = threading.Timer(seconds, do)
-    timer.start()
-    return timer
